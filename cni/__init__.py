@@ -1,0 +1,1 @@
+"""The CNI plugin `type: sriov`: wire format, network configuration and verbs."""

@@ -1,0 +1,1 @@
+"""SR-IOV and DPDK device manager for Kubernetes nodes."""

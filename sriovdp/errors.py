@@ -1,0 +1,73 @@
+"""Every error this program raises on purpose.
+
+    SriovdpError                 what was tried, on which device, why it failed, what to do
+    ├── ConfigError              the config file is wrong; carries every fault
+    ├── DeviceError              a PF or VF is not there, or not what it should be
+    │   ├── InUseError           the change would hurt whoever uses the device: refused
+    │   └── VerifyError          the kernel accepted a change, but reading back shows another value
+    ├── KernelError              the kernel refused a change; carries its errno
+    ├── JournalError             the journal can not be read or written
+    └── CniError                 a CNI verb failed; carries the code of the CNI specification
+
+The message says what was tried and why it failed; `hint` says what to do about it.
+"""
+
+import errno as errno_names
+
+
+class SriovdpError(Exception):
+    """Base of all errors of this program.
+
+    `message` says what was tried, on which device, and why it failed; `hint` what the operator can do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class ConfigError(SriovdpError):
+    """The config file is wrong. `faults` holds one sentence for each fault, in file order; there is at least one."""
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(f"{source}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n{listed}")
+        self.source = source
+        self.faults = faults
+
+
+class DeviceError(SriovdpError):
+    """A PF or VF is not there, or is not what the caller expects."""
+
+
+class InUseError(DeviceError):
+    """The change would disturb a device that somebody uses; nothing was changed."""
+
+
+class VerifyError(DeviceError):
+    """The kernel accepted a change, but reading it back shows another value."""
+
+
+class KernelError(SriovdpError):
+    """The kernel refused a change. `errno` is its error number, 0 if it gave none."""
+
+    def __init__(self, message: str, *, errno: int = 0, hint: str = "") -> None:
+        name = errno_names.errorcode.get(errno, "")
+        super().__init__(f"{message} ({name})" if name else message, hint=hint)
+        self.errno = errno
+
+
+class JournalError(SriovdpError):
+    """A file of the journal can not be read or written."""
+
+
+class CniError(SriovdpError):
+    """A CNI verb failed. `code` is a CNI specification error code (section "Error"), or one of ours from 100 on."""
+
+    def __init__(self, code: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code

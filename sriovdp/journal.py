@@ -1,0 +1,155 @@
+"""The write-ahead journal: what is about to be changed, and how it was before.
+
+One JSON file for each attachment of a VF to a sandbox, one for each PF that was split. A file is complete or not there:
+written beside its place, flushed, renamed, and the directory flushed too.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sriovdp.errors import JournalError
+from sriovdp.model import VfSettings
+
+VERSION = 1
+
+Phase = Literal["adding", "attached", "releasing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """How a VF was before it was attached; what releasing it brings back.
+
+    `name`, `altnames`, `mac`, `mtu` and `up` are the netdev's and None/empty in DPDK mode.
+    `settings` is None when no PF is visible to set anything through.
+    """
+
+    driver: str
+    settings: VfSettings | None
+    name: str | None = None
+    altnames: tuple[str, ...] = ()
+    mac: str | None = None
+    mtu: int = 0
+    up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One VF attached as one interface of one container. `config` is the network configuration as it came.
+
+    `netns_dev` and `netns_ino` identify the sandbox, `boot_id` the boot in which that means something.
+    `released` says that the VF is back and only the IPAM plugin's DEL is owed.
+    """
+
+    container_id: str
+    ifname: str
+    network: str
+    device: str
+    mode: Literal["kernel", "dpdk"]
+    original: Original
+    netns: str
+    netns_dev: int
+    netns_ino: int
+    boot_id: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    args: str = ""
+    path: str = ""
+    phase: Phase = "adding"
+    released: bool = False
+
+    @property
+    def owner(self) -> str:
+        """Who uses the VF, for a person: the pod if the runtime named it, else the container."""
+        pairs = dict(pair.split("=", 1) for pair in self.args.split(";") if "=" in pair)
+        pod = pairs.get("K8S_POD_NAME")
+        if pod:
+            return f"pod {pairs.get('K8S_POD_NAMESPACE', 'default')}/{pod} ({self.ifname})"
+        return f"container {self.container_id} ({self.ifname})"
+
+
+class Journal:
+    """The journal's directory. Safe to use from several threads: each file is written as a whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write_attachment(self, attachment: Attachment) -> None:
+        """Make the attachment durable. Raises JournalError when the disk does not take it."""
+        self._write(_attachment_name(attachment.container_id, attachment.ifname), asdict(attachment))
+
+    def find_attachment(self, container_id: str, ifname: str) -> Attachment | None:
+        """The attachment of that container's interface. Raises JournalError when its file can not be understood."""
+        path = self._directory / _attachment_name(container_id, ifname)
+        return _parse_attachment(path) if path.exists() else None
+
+    def attachments(self) -> list[Attachment]:
+        """All attachments, in order of their files. Raises JournalError when a file can not be understood."""
+        return [_parse_attachment(path) for path in sorted(self._directory.glob("attachment-*.json"))]
+
+    def remove_attachment(self, attachment: Attachment) -> None:
+        """Forget an attachment; nothing happens when it is not there."""
+        (self._directory / _attachment_name(attachment.container_id, attachment.ifname)).unlink(missing_ok=True)
+        self._sync_directory()
+
+    def write_pf(self, address: str, record: Mapping[str, Any]) -> None:
+        """Make the intent to change a PF durable. Raises JournalError when the disk does not take it."""
+        self._write(f"pf-{address}.json", record)
+
+    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_durably(self._directory / name, json.dumps({"version": VERSION, **record}, indent=1))
+            self._sync_directory()
+        except OSError as error:
+            raise JournalError(
+                f"writing {self._directory / name} failed: {error.strerror}",
+                hint="nothing was changed; make room on that disk, or mount it writable",
+            ) from error
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _attachment_name(container_id: str, ifname: str) -> str:
+    return f"attachment-{container_id}-{ifname}.json"
+
+
+def _write_durably(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _parse_attachment(path: Path) -> Attachment:
+    try:
+        record = json.loads(path.read_text())
+        if record.pop("version") != VERSION:
+            raise ValueError("it is of another version")
+        original = record.pop("original")
+        settings = original.pop("settings")
+        return Attachment(
+            original=Original(
+                **{**original, "altnames": tuple(original["altnames"])},
+                settings=VfSettings(**settings) if settings else None,
+            ),
+            **record,
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise JournalError(
+            f"{path} can not be understood: {error}", hint="move the file away once the VF it names is known to be free"
+        ) from error

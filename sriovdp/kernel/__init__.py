@@ -1,0 +1,1 @@
+"""Everything that asks or changes the kernel: sysfs, PCI drivers, rtnetlink, network namespaces."""

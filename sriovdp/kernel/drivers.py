@@ -1,0 +1,154 @@
+"""Binding a VF to a driver: driver_override and drivers_probe, verified by the driver link; never new_id."""
+
+import subprocess
+import time
+from pathlib import Path
+
+from sriovdp.errors import DeviceError, KernelError, VerifyError
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
+from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS
+
+_MODPROBE_TIMEOUT = 60.0
+_NETDEV_TIMEOUT = 10.0  # seconds; slow drivers register their netdev a while after the probe
+
+
+def current_driver(sysfs: Sysfs, address: str) -> str | None:
+    """Name of the driver a PCI function is bound to."""
+    return read_link(sysfs.pci(address) / "driver")
+
+
+def resolve_driver(sysfs: Sysfs, address: str, wanted: str) -> str:
+    """The driver's real name: for `kernel`, the one that the function's modalias asks for; loads its module.
+
+    Raises DeviceError when there is no such driver on this machine.
+    """
+    if wanted == KERNEL_DRIVER:
+        return _kernel_driver(sysfs, address)
+    if not _driver_path(sysfs, wanted).is_dir():
+        _load_module(wanted)
+    if not _driver_path(sysfs, wanted).is_dir():
+        raise DeviceError(
+            f"binding {address} to {wanted} failed: the kernel has no PCI driver of that name",
+            hint=f"install the module for this kernel; `modprobe {wanted}` must make {_driver_path(sysfs, wanted)}",
+        )
+    return wanted
+
+
+def is_bound_as_wanted(driver: str | None, wanted: str) -> bool:
+    """Whether a driver fulfils what the config asks for: `kernel` is any driver that is not for user space."""
+    if wanted == KERNEL_DRIVER:
+        return driver is not None and driver not in USERSPACE_DRIVERS
+    return driver == wanted
+
+
+def bind(sysfs: Sysfs, address: str, driver: str) -> None:
+    """Bind a function to the named driver, unbinding it first, and read back that it is bound.
+
+    On failure the previous driver is put back. Raises DeviceError (no IOMMU group for vfio-pci), KernelError (the
+    kernel refused) or VerifyError (it did not bind after all).
+    """
+    previous = current_driver(sysfs, address)
+    if previous == driver:
+        return
+    _check_iommu(sysfs, address, driver)
+    unbind(sysfs, address)
+    try:
+        _probe(sysfs, address, driver)
+    except (KernelError, VerifyError):
+        if previous is not None:
+            _probe(sysfs, address, previous)
+        raise
+
+
+def unbind(sysfs: Sysfs, address: str) -> None:
+    """Take a function away from its driver, if it has one. Raises KernelError, VerifyError."""
+    path = sysfs.pci(address)
+    if current_driver(sysfs, address) is None:
+        return
+    write_text(path / "driver/unbind", address)
+    if (still := current_driver(sysfs, address)) is not None:
+        raise VerifyError(f"{address} is still bound to {still} after unbinding it")
+
+
+def wait_for_netdev(sysfs: Sysfs, address: str) -> str:
+    """Name of the function's netdev in this network namespace, awaited after a bind. Raises DeviceError."""
+    deadline = time.monotonic() + _NETDEV_TIMEOUT
+    while True:
+        names = list_names(sysfs.pci(address) / "net")
+        if names:
+            return names[0]
+        if time.monotonic() > deadline:
+            driver = current_driver(sysfs, address)
+            raise DeviceError(
+                f"{address} has no netdev {_NETDEV_TIMEOUT:.0f} s after it was bound to {driver}",
+                hint="the kernel log (dmesg) has the driver's reason",
+            )
+        time.sleep(0.02)
+
+
+def _probe(sysfs: Sysfs, address: str, driver: str) -> None:
+    """Probe with driver_override set, which a VF needs even for its own driver when sriov_drivers_autoprobe is 0.
+
+    Without an override the PF's autoprobe flag lets every probe of its VFs fail (drivers/pci/pci-driver.c,
+    pci_device_can_probe).
+    """
+    override = sysfs.pci(address) / "driver_override"
+    write_text(override, driver)
+    try:
+        write_text(sysfs.root / "bus/pci/drivers_probe", address)
+    finally:
+        write_text(override, "\n")
+    bound = current_driver(sysfs, address)
+    if bound != driver:
+        raise VerifyError(
+            f"{address} was probed for {driver} but is {f'bound to {bound}' if bound else 'unbound'}",
+            hint="the kernel log (dmesg) has the driver's reason",
+        )
+
+
+def _check_iommu(sysfs: Sysfs, address: str, driver: str) -> None:
+    if driver == "vfio-pci" and not (sysfs.pci(address) / "iommu_group").exists():
+        raise DeviceError(
+            f"binding {address} to vfio-pci failed: it is in no IOMMU group",
+            hint="switch the IOMMU on in the firmware and boot with intel_iommu=on (Intel) or amd_iommu=on (AMD)",
+        )
+
+
+def _kernel_driver(sysfs: Sysfs, address: str) -> str:
+    """The driver for a function's modalias: what modprobe would load, then what that module registers."""
+    modalias = read_text(sysfs.pci(address) / "modalias") or ""
+    listed = _run_modprobe("--resolve-alias", modalias)
+    for module in listed.stdout.split():
+        if module.replace("_", "-") in USERSPACE_DRIVERS or module in USERSPACE_DRIVERS:
+            continue
+        _load_module(module)
+        for name in (module, *list_names(sysfs.root / "module" / module / "drivers")):
+            driver = name.removeprefix("pci:")
+            if _driver_path(sysfs, driver).is_dir():
+                return driver
+    raise DeviceError(
+        f"binding {address} to its kernel driver failed: no module of this kernel knows {modalias}",
+        hint="install the kernel's full module package",
+    )
+
+
+def _driver_path(sysfs: Sysfs, driver: str) -> Path:
+    return sysfs.root / "bus/pci/drivers" / driver
+
+
+def _load_module(module: str) -> None:
+    loaded = _run_modprobe("-q", "--", module)
+    if loaded.returncode != 0 and loaded.stderr:
+        raise DeviceError(f"loading module {module} failed: {loaded.stderr.strip()}", hint="see the kernel log (dmesg)")
+
+
+def _run_modprobe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["modprobe", *arguments], capture_output=True, text=True, timeout=_MODPROBE_TIMEOUT, check=False
+        )
+    except FileNotFoundError:
+        raise DeviceError("modprobe is not installed", hint="install the package kmod") from None
+    except subprocess.TimeoutExpired:
+        asked = " ".join(arguments)
+        raise DeviceError(f"`modprobe {asked}` did not end within {_MODPROBE_TIMEOUT:.0f} s") from None

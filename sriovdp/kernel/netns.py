@@ -1,0 +1,91 @@
+"""Network namespaces, entered by throw-away threads.
+
+`setns(2)` changes one thread for good, so code for another namespace runs in a thread of its own that ends with it; the
+pool threads of the agent never leave the host's namespace. A netlink socket opened in such a thread stays with the
+namespace it was opened in.
+"""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from sriovdp.errors import KernelError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000
+_NSFS_MAGIC = 0x6E736673  # linux/magic.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsId:
+    """What tells one network namespace from another while it lives: its inode (`/proc/*/ns/net`)."""
+
+    dev: int
+    ino: int
+
+
+def identify(netns: int | str) -> NetnsId:
+    """Identity of the namespace behind an open fd or a path. Raises OSError when there is none."""
+    stat = os.fstat(netns) if isinstance(netns, int) else Path(netns).stat()
+    return NetnsId(stat.st_dev, stat.st_ino)
+
+
+def is_namespace(netns_fd: int) -> bool:
+    """Whether the fd is of a namespace at all: a lost bind mount leaves a plain file behind under the same path."""
+    buffer = (ctypes.c_long * 32)()  # more than struct statfs needs on any architecture; f_type comes first
+    return _libc.fstatfs(netns_fd, ctypes.byref(buffer)) == 0 and buffer[0] == _NSFS_MAGIC
+
+
+def open_namespace(path: str, wanted: NetnsId) -> int | None:
+    """Open a namespace by its path or, where the path is gone or leads elsewhere, through a process that is in it.
+
+    None when it does not exist any more. The caller closes the fd: an open fd keeps the namespace alive.
+    """
+    for candidate in (path, *_process_namespaces(wanted)):
+        try:
+            netns_fd = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if identify(netns_fd) == wanted:
+            return netns_fd
+        os.close(netns_fd)
+    return None
+
+
+def _process_namespaces(wanted: NetnsId) -> Iterator[str]:
+    """Path of the wanted namespace below each process that is in it."""
+    for process in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            if identify(str(process)) == wanted:
+                yield str(process)
+        except OSError:  # the process has ended, or is none of ours to look at
+            continue
+
+
+def run_in(netns_fd: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `function` with the network namespace of `netns_fd`, and give back what it returns or raises.
+
+    Raises KernelError when the namespace can not be entered.
+    """
+    outcome: Future[T] = Future()
+
+    def enter_and_run() -> None:
+        try:
+            if _libc.setns(netns_fd, _CLONE_NEWNET) != 0:
+                raise KernelError("entering the sandbox's network namespace failed", errno=ctypes.get_errno())
+            outcome.set_result(function(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - it is raised again by the caller's result()
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=enter_and_run, name="netns")
+    thread.start()
+    thread.join()
+    return outcome.result()

@@ -1,0 +1,68 @@
+"""Reading and writing sysfs, under a root that tests and containers can move."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sriovdp.errors import DeviceError, KernelError
+
+
+@dataclass(frozen=True, slots=True)
+class Sysfs:
+    """A sysfs tree; `/sys` unless told otherwise."""
+
+    root: Path = Path("/sys")
+
+    def pci(self, address: str) -> Path:
+        """Directory of a PCI function. Raises DeviceError when the node has no such function."""
+        path = self.root / "bus/pci/devices" / address
+        if not path.exists():
+            raise DeviceError(f"there is no PCI function {address}", hint="`sriovdp discover` lists what there is")
+        return path
+
+    def addresses(self) -> list[str]:
+        """Addresses of all PCI functions of the node, in order."""
+        folder = self.root / "bus/pci/devices"
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def read_text(path: Path) -> str | None:
+    """Content of an attribute without its newline; None when it is not there or the driver refuses to tell."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def read_int(path: Path) -> int | None:
+    """Number in an attribute, None when there is none."""
+    text = read_text(path)
+    try:
+        return int(text, 0) if text else None
+    except ValueError:
+        return None
+
+
+def read_link(path: Path) -> str | None:
+    """Last part of where a link leads, like the driver's name; None when there is no link."""
+    try:
+        return path.readlink().name
+    except OSError:
+        return None
+
+
+def list_names(path: Path) -> list[str]:
+    """Names in a directory, in order; empty when there is none."""
+    try:
+        return sorted(entry.name for entry in path.iterdir())
+    except OSError:
+        return []
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write an attribute with one write(2), as sysfs wants it. Raises KernelError with the kernel's errno."""
+    try:
+        with path.open("wb", buffering=0) as attribute:
+            attribute.write(text.encode())
+    except OSError as error:
+        message = f"writing {text.strip()!r} to {path} failed: {error.strerror}"
+        raise KernelError(message, errno=error.errno or 0) from error

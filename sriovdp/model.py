@@ -1,0 +1,182 @@
+"""What the agent knows of a node: PCI functions, VFs with their settings, and the devices of a pool.
+
+Values only, no I/O. A `Node` is one immutable snapshot; whoever is about to change something takes a fresh one.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+from sriovdp.errors import DeviceError
+
+ZERO_MAC = "00:00:00:00:00:00"
+
+KERNEL_DRIVER = "kernel"
+"""The config's word for a VF's own netdev driver, whatever its name is on this NIC."""
+
+USERSPACE_DRIVERS = frozenset({"vfio-pci", "igb_uio", "uio_pci_generic"})
+"""Drivers that hand a VF to a program in user space: the VF then has no netdev."""
+
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
+
+
+class PciAddress(str):
+    """A PCI address as sysfs writes it: domain:bus:device.function in lower-case hex, `0000:3b:02.6`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an address in any case, with or without the domain (then `0000`).
+
+        Raises DeviceError when the text is no PCI address.
+        """
+        full = text.strip().lower()
+        if full.count(":") == 1:
+            full = f"0000:{full}"
+        if not _PCI_ADDRESS.fullmatch(full):
+            raise DeviceError(f"{text!r} is no PCI address", hint="write it like 0000:3b:02.6")
+        return cls(full)
+
+
+_SETTING_GROUPS = (
+    ("vlan", "qos", "vlan_proto"),
+    ("mac",),
+    ("min_tx_rate", "max_tx_rate"),
+    ("spoofchk",),
+    ("trust",),
+    ("link_state",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VfSettings:
+    """A VF's settings as the PF holds them (`ip link show PF`, IFLA_VFINFO_LIST of linux/if_link.h).
+
+    Rates are Mbit/s, 0 is unlimited; `vlan` 0 is no port VLAN; `vlan_proto` is `802.1Q` or `802.1ad`;
+    `link_state` is `auto`, `enable` or `disable`. None: this NIC does not tell.
+    """
+
+    mac: str
+    vlan: int = 0
+    qos: int = 0
+    vlan_proto: str = "802.1Q"
+    spoofchk: bool | None = None
+    trust: bool | None = None
+    link_state: str | None = None
+    min_tx_rate: int = 0
+    max_tx_rate: int = 0
+
+    def changes_to(self, wanted: "VfSettings") -> dict[str, Any]:
+        """What has to be set to get from these settings to the wanted ones; None in `wanted` is left alone.
+
+        VLAN, QoS and protocol come together, as do the two rates: the kernel sets each group as a whole.
+        """
+        changes: dict[str, Any] = {}
+        for group in _SETTING_GROUPS:
+            values = {name: getattr(wanted, name) for name in group}
+            if any(value not in (None, getattr(self, name)) for name, value in values.items()):
+                changes |= values
+        return changes
+
+
+@dataclass(frozen=True, slots=True)
+class NetDevice:
+    """A network interface of the host's network namespace. `carrier` is None while the interface is down."""
+
+    name: str
+    ifindex: int
+    mac: str
+    mtu: int
+    up: bool
+    carrier: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualFunction:
+    """One VF of a PF. `netdev` is None when no driver made one, or when it is in another network namespace.
+
+    `settings` is None when the PF has no netdev here to ask. `iommu_group` and `numa_node` are None when there is none.
+    `uio` is the name of its UIO device, like `uio0`.
+    """
+
+    address: PciAddress
+    pf_address: PciAddress
+    index: int
+    vendor: str
+    device: str
+    driver: str | None = None
+    iommu_group: int | None = None
+    numa_node: int | None = None
+    netdev: NetDevice | None = None
+    settings: VfSettings | None = None
+    uio: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalFunction:
+    """A network PCI function that is no VF. `total_vfs` is 0 when its driver can not split it."""
+
+    address: PciAddress
+    vendor: str
+    device: str
+    driver: str | None = None
+    numa_node: int | None = None
+    netdev: NetDevice | None = None
+    total_vfs: int = 0
+    autoprobe: bool = True
+    vfs: tuple[VirtualFunction, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The netdev's name, or the PCI address when there is none: how people are told of this PF."""
+        return self.netdev.name if self.netdev else str(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The network PCI functions of this node at one instant, in order of their addresses."""
+
+    pfs: tuple[PhysicalFunction, ...] = ()
+
+    def vfs(self) -> Iterator[tuple[PhysicalFunction, VirtualFunction]]:
+        """Each VF of the node with its PF, in order of PF address and VF index."""
+        for pf in self.pfs:
+            for vf in pf.vfs:
+                yield pf, vf
+
+    def find_vf(self, address: str) -> tuple[PhysicalFunction, VirtualFunction]:
+        """Look a VF up by its PCI address. Raises DeviceError when the node has no such VF."""
+        for pf, vf in self.vfs():
+            if vf.address == address:
+                return pf, vf
+        raise DeviceError(f"{address} is no VF of this node", hint="`sriovdp discover` lists the VFs there are")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNode:
+    """A character device a container gets. `permissions` is a subset of `rwm` (cgroup device access)."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a container gets for the devices it was given."""
+
+    envs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: tuple[DeviceNode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDevice:
+    """A device as it is offered to the kubelet. `id` is the PCI address; `reason` says why it is not healthy."""
+
+    id: str
+    numa_node: int | None = None
+    healthy: bool = True
+    reason: str = ""
