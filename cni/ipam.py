@@ -1,0 +1,134 @@
+"""Delegation to IPAM plugins: found in CNI_PATH, run with the request's environment and its whole configuration.
+
+CNI specification 1.1.0, section "Plugin Delegation".
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cni.spec import IPAM_FAILURE, Result, parse_result
+from sriovdp.errors import CniError
+from sriovdp.journal import Attachment
+
+_TIMEOUT = 60.0  # seconds; kubelet gives a sandbox two to four minutes
+_SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # for plugins that are scripts
+
+
+class IpamError(CniError):
+    """The IPAM plugin is missing, failed, or answered nonsense."""
+
+
+class IpamCall:
+    """One run of an IPAM plugin, started at once so that other work can go on beside it."""
+
+    def __init__(self, plugin: str, command: str, attachment: Attachment) -> None:
+        """Start the plugin for a verb. Raises IpamError when CNI_PATH has no such plugin or it can not be executed."""
+        self._plugin = plugin
+        executable = _find_plugin(plugin, attachment.path)
+        # an unnamed file, not a pipe: nobody has to stay and feed it
+        stdin = os.memfd_create("cni-config", os.MFD_CLOEXEC)
+        try:
+            os.write(stdin, json.dumps(attachment.config).encode())
+            os.lseek(stdin, 0, os.SEEK_SET)
+            self._process = subprocess.Popen(
+                [executable],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_environment(command, attachment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise IpamError(IPAM_FAILURE, f"executing IPAM plugin {executable} failed: {error.strerror}") from error
+        finally:
+            os.close(stdin)
+
+    def finish(self) -> Result:
+        """Wait for the plugin and read its result. Raises IpamError with the plugin's own code and message."""
+        try:
+            stdout, stderr = self._process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise IpamError(
+                IPAM_FAILURE, f"IPAM plugin {self._plugin} did not answer within {_TIMEOUT:.0f} s and was killed"
+            ) from None
+        document = _decode(stdout)
+        if self._process.returncode != 0:
+            raise self._read_error(document, stderr)
+        try:
+            return parse_result(document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} answered no valid result: {error}") from error
+
+    def stop(self) -> None:
+        """Kill the plugin if it still runs, and reap it."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def _read_error(self, document: Any, stderr: bytes) -> IpamError:
+        if isinstance(document, dict) and isinstance(document.get("code"), int):
+            text = " ".join(str(document[key]) for key in ("msg", "details") if document.get(key))
+            return IpamError(document["code"], f"IPAM plugin {self._plugin}: {text}")
+        said = stderr.decode(errors="replace").strip() or "nothing on stderr"
+        return IpamError(
+            IPAM_FAILURE, f"IPAM plugin {self._plugin} ended with exit code {self._process.returncode}: {said}"
+        )
+
+
+@contextmanager
+def request_addresses(attachment: Attachment) -> Iterator[IpamCall | None]:
+    """Run the plugin's ADD beside the block, if the configuration has one; it does not outlive the block."""
+    plugin = _plugin_of(attachment)
+    call = IpamCall(plugin, "ADD", attachment) if plugin else None
+    try:
+        yield call
+    finally:
+        if call:
+            call.stop()
+
+
+def delete_addresses(attachment: Attachment) -> None:
+    """Run the plugin's DEL, if the configuration has one. Raises IpamError when it fails."""
+    if plugin := _plugin_of(attachment):
+        IpamCall(plugin, "DEL", attachment).finish()
+
+
+def _plugin_of(attachment: Attachment) -> str | None:
+    return (attachment.config.get("ipam") or {}).get("type") or None
+
+
+def _environment(command: str, attachment: Attachment) -> dict[str, str]:
+    return {
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": attachment.container_id,
+        "CNI_NETNS": attachment.netns,
+        "CNI_IFNAME": attachment.ifname,
+        "CNI_ARGS": attachment.args,
+        "CNI_PATH": attachment.path,
+        "PATH": _SEARCH_PATH,
+    }
+
+
+def _find_plugin(plugin: str, path: str) -> str:
+    for directory in path.split(os.pathsep):
+        candidate = Path(directory) / plugin
+        if directory and candidate.is_file() and os.access(candidate, os.X_OK):
+            return str(candidate)
+    raise IpamError(
+        IPAM_FAILURE,
+        f"there is no IPAM plugin {plugin!r} in CNI_PATH {path!r}",
+        hint="install it there (Debian: containernetworking-plugins), or correct ipam.type",
+    )
+
+
+def _decode(stdout: bytes) -> Any:
+    try:
+        return json.loads(stdout) if stdout.strip() else None
+    except ValueError:
+        return stdout.decode(errors="replace")

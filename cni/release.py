@@ -1,0 +1,78 @@
+"""Releasing an attachment: its addresses by the IPAM plugin, its VF by restoration, its entry in the journal."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cni.ipam import delete_addresses
+from cni.restoration import restore_vf
+from sriovdp.errors import SriovdpError
+from sriovdp.journal import Attachment, Journal
+from sriovdp.kernel import netns
+from sriovdp.kernel.sysfs import Sysfs
+
+logger = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Gives back what attachments own, on one node."""
+
+    sysfs: Sysfs
+    journal: Journal
+
+    def finish(self, attachment: Attachment, netns_fd: int | None) -> None:
+        """Give the addresses and the VF back, and forget the attachment. `netns_fd` is the caller's CNI_NETNS.
+
+        What can not be done stays in the journal, to be tried again. Raises IpamError when the IPAM plugin failed, and
+        SriovdpError when the VF did not come back as it was; the other of the two is done all the same.
+        """
+        releasing = replace(attachment, phase="releasing")
+        self.journal.write_attachment(releasing)
+        owed: SriovdpError | None = None
+        try:
+            delete_addresses(releasing)
+        except SriovdpError as error:
+            owed = error
+        if not releasing.released:
+            with open_sandbox(releasing, netns_fd) as sandbox_fd:
+                restore_vf(self.sysfs, releasing, sandbox_fd)
+            releasing = replace(releasing, released=True)
+            self.journal.write_attachment(releasing)
+        if owed is not None:
+            raise owed
+        self.journal.remove_attachment(releasing)
+        logger.info("released VF %s from %s", attachment.device, attachment.owner)
+
+
+@contextmanager
+def open_sandbox(attachment: Attachment, netns_fd: int | None = None) -> Iterator[int | None]:
+    """Give an fd of the attachment's sandbox: the caller's if it is that one, else by what leads to it, or None."""
+    wanted = netns.NetnsId(attachment.netns_dev, attachment.netns_ino)
+    if netns_fd is not None and netns.identify(netns_fd) == wanted:
+        yield netns_fd
+        return
+    opened = netns.open_namespace(attachment.netns, wanted)
+    try:
+        yield opened
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
+def is_alive(attachment: Attachment) -> bool:
+    """Whether the attachment's sandbox still exists."""
+    if attachment.boot_id != boot_id():
+        return False
+    with open_sandbox(attachment) as sandbox_fd:
+        return sandbox_fd is not None
+
+
+def boot_id() -> str:
+    """Identity of this boot; namespaces and VF settings of another boot mean nothing."""
+    return _BOOT_ID.read_text().strip()

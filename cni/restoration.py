@@ -1,0 +1,122 @@
+"""Bringing a VF back to how it was before it was attached.
+
+Nothing is replayed backwards. The VF is compared with its recorded original, what differs is set, and all of it is
+read back; so it is the same for a failed ADD, a DEL, and whatever a crash left behind.
+"""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from cni.vf import Vf, apply_settings, find_netdev, find_vf, prepare_rename, read_original, set_netdev_mac
+from sriovdp.errors import KernelError, VerifyError
+from sriovdp.journal import Attachment, Original
+from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import PciAddress
+
+logger = logging.getLogger(__name__)
+
+_RETURN_TIMEOUT = 5.0  # seconds; the kernel takes some 10-100 ms to move a dead namespace's devices home
+
+
+def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
+    """Bring a VF back to how it was before the attachment, and verify it.
+
+    `netns_fd` is the sandbox if it still exists. Raises SriovdpError when something is not as it was.
+    """
+    address = PciAddress(attachment.device)
+    original = attachment.original
+    if not (sysfs.root / "bus/pci/devices" / address / "physfn").exists():
+        logger.warning("VF %s is gone from this node; there is nothing to bring back", address)
+        return
+    with Netlink() as netlink:
+        vf = find_vf(sysfs, netlink, address)
+        if original.name is not None:
+            _fetch_home(sysfs, netlink, attachment, netns_fd)
+        drivers.bind(sysfs, address, original.driver)
+        if original.settings is not None:
+            # before the netdev's MAC: without trust a driver takes only the MAC that the PF allows
+            apply_settings(netlink, vf, original.settings)
+        if original.name is not None:
+            _restore_netdev(sysfs, netlink, vf, original)
+        _verify(sysfs, netlink, vf, original)
+
+
+def _fetch_home(sysfs: Sysfs, netlink: Netlink, attachment: Attachment, netns_fd: int | None) -> None:
+    """Get the netdev into the host's namespace, out of the sandbox or by waiting for a dying one to give it up."""
+    address = PciAddress(attachment.device)
+    if find_netdev(sysfs, netlink, address):
+        return
+    if netns_fd is not None:
+        with _host_namespace() as host_fd:
+            netns.run_in(netns_fd, _send_home, address, host_fd, attachment.original.name or "")
+    deadline = time.monotonic() + _RETURN_TIMEOUT
+    while find_netdev(sysfs, netlink, address) is None:
+        if time.monotonic() > deadline:
+            raise VerifyError(
+                f"VF {address} did not come back to the host within {_RETURN_TIMEOUT:.0f} s",
+                hint="it is in a network namespace that something else keeps alive, or its driver failed (dmesg)",
+            )
+        time.sleep(0.02)
+
+
+def _send_home(address: str, host_fd: int, name: str) -> None:
+    """Run in the sandbox: send the VF's netdev to the host under its old name, or a free one if that is taken."""
+    with Netlink() as netlink:
+        device = netlink.find_by_pci(address)
+        if device is None:
+            return
+        prepare_rename(netlink, device, name)
+        for candidate in (name, f"dev{device.ifindex}"):
+            try:
+                what = f"moving {device.name} to the host as {candidate}"
+                netlink.set_link(device.ifindex, what, net_ns_fd=host_fd, ifname=candidate)
+            except KernelError as error:
+                if error.errno != errno.EEXIST or candidate != name:
+                    raise
+                logger.warning(
+                    "the host has another interface %s by now; VF %s comes back under another name", name, address
+                )
+            else:
+                return
+
+
+def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
+    if original.mac:
+        set_netdev_mac(sysfs, netlink, vf, original.mac)
+    device = find_netdev(sysfs, netlink, vf.address)
+    if device is None:
+        return
+    if device.mtu != original.mtu:
+        netlink.set_link(device.ifindex, f"setting MTU {original.mtu} of {device.name}", mtu=original.mtu)
+    if original.name and device.name != original.name and netlink.find(original.name) is None:
+        prepare_rename(netlink, device, original.name)
+        netlink.set_link(device.ifindex, f"renaming {device.name} to {original.name}", ifname=original.name)
+    for altname in set(original.altnames) - set(netlink.altnames(device.ifindex)):
+        netlink.add_altname(device.ifindex, altname)
+    if original.up:
+        netlink.set_link(device.ifindex, f"setting {original.name} up", state="up")
+
+
+def _verify(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
+    now = read_original(sysfs, netlink, vf)
+    # its old name may be taken by another interface, which does not make the VF unfit for the next pod
+    expected = replace(original, name=now.name, altnames=now.altnames, up=now.up)
+    if now != expected:
+        raise VerifyError(f"VF {vf.address} is {now} after its release, but was {expected}")
+
+
+@contextmanager
+def _host_namespace() -> Iterator[int]:
+    """The namespace of the agent's main thread: the host's."""
+    host_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield host_fd
+    finally:
+        os.close(host_fd)

@@ -1,0 +1,114 @@
+"""Delegation to IPAM plugins: the real host-local, and scripts for what it never does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.ipam import IpamError, delete_addresses, request_addresses
+from cni.spec import Result
+from sriovdp.journal import Attachment, Original
+
+PLUGINS = Path("/usr/lib/cni")
+
+
+def attach(ipam: dict[str, Any], path: str = str(PLUGINS), container: str = "c1") -> Attachment:
+    """An attachment of a network with that IPAM configuration."""
+    config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "ipam": ipam}
+    original = Original("igbvf", None)
+    return Attachment(
+        container, "net1", "net-a", "0000:01:10.2", "kernel", original, "/run/netns/a", 0, 0, "b", config, path=path
+    )
+
+
+def ask(attachment: Attachment) -> Result:
+    """Run the plugin's ADD."""
+    with request_addresses(attachment) as call:
+        assert call
+        return call.finish()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Any:
+    """Write a plugin of a few shell lines and give an attachment that uses it."""
+
+    def write(text: str) -> Attachment:
+        plugin = tmp_path / "plugin"
+        plugin.write_text(f"#!/bin/sh\n{text}\n")
+        plugin.chmod(0o755)
+        return attach({"type": "plugin"}, str(tmp_path))
+
+    return write
+
+
+def test_host_local_reserves_and_frees_an_address(tmp_path: Path) -> None:
+    """The real plugin gives an address, reserves it for the container, and frees it on DEL."""
+    ranges = [[{"subnet": "10.56.217.0/24", "rangeStart": "10.56.217.171", "rangeEnd": "10.56.217.171"}]]
+    ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
+    attachment = attach(ipam)
+
+    result = ask(attachment)
+    assert [(ip.address, ip.gateway) for ip in result.ips] == [("10.56.217.171/24", "10.56.217.1")]
+    with pytest.raises(IpamError, match="no IP addresses available"):
+        ask(replace(attachment, container_id="c2"))
+
+    delete_addresses(attachment)
+    assert ask(replace(attachment, container_id="c2")).ips == result.ips
+
+
+def test_plugin_sees_the_whole_configuration_and_only_the_specified_environment(script: Any, tmp_path: Path) -> None:
+    """The plugin gets our stdin and CNI variables, and none of the agent's environment."""
+    attachment = script(f"env > {tmp_path}/env; cat > {tmp_path}/stdin; echo '{{}}'")
+
+    ask(attachment)
+
+    names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
+    assert {name for name in names if name.startswith("CNI_")} == {
+        f"CNI_{name}" for name in ("COMMAND", "CONTAINERID", "NETNS", "IFNAME", "ARGS", "PATH")
+    }
+    assert not names & {"HOME", "USER"}
+    assert json.loads((tmp_path / "stdin").read_text()) == attachment.config
+
+
+def test_error_of_the_plugin_keeps_its_code(script: Any) -> None:
+    """The caller sees the plugin's own code and words."""
+    attachment = script("""echo '{"code": 11, "msg": "busy", "details": "later"}'; exit 1""")
+
+    with pytest.raises(IpamError, match="busy later") as caught:
+        ask(attachment)
+
+    assert caught.value.code == 11
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("echo oops >&2; exit 3", "exit code 3: oops"),
+        ("echo junk", "no valid result"),
+        ("echo '[1]'", "no valid result"),
+    ],
+)
+def test_nonsense_is_an_error(script: Any, text: str, told: str) -> None:
+    """What is no result is not taken for one."""
+    with pytest.raises(IpamError, match=told):
+        ask(script(text))
+
+
+def test_missing_plugin_names_the_search_path(tmp_path: Path) -> None:
+    """The operator sees where it was looked for."""
+    with pytest.raises(IpamError, match=r"no IPAM plugin 'absent'.*/usr/lib/cni"):
+        ask(attach({"type": "absent"}))
+
+
+def test_plugin_does_not_outlive_a_failed_attachment(script: Any, tmp_path: Path) -> None:
+    """When the VF's side fails first, the plugin that runs beside it is stopped and reaped."""
+    attachment = script(f"echo $$ > {tmp_path}/pid; exec sleep 60")
+
+    with pytest.raises(ValueError, match="VF failed"), request_addresses(attachment):
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            pass
+        raise ValueError("VF failed")
+
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()

@@ -1,0 +1,151 @@
+"""What is done inside a sandbox, in real network namespaces on this host with a veth pair for the VF."""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cni import sandbox
+from cni.spec import Interface, IpConfig, Result
+from cni.vf import move_into
+from sriovdp.errors import CniError, KernelError
+from sriovdp.kernel import netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.model import NetDevice
+
+pytestmark = pytest.mark.netns
+
+
+def run(command: str) -> str:
+    """Run a command line of iproute2."""
+    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def pod() -> Iterator[int]:
+    """The fd of a fresh network namespace."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    run(f"ip netns add {name}")
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+    run(f"ip netns del {name}")
+
+
+@pytest.fixture
+def device() -> Iterator[NetDevice]:
+    """One end of a veth pair on the host, up, with an altname."""
+    suffix = uuid.uuid4().hex[:6]
+    run(f"ip link add va{suffix} type veth peer name vb{suffix}")
+    run(f"ip link property add dev va{suffix} altname net1")
+    run(f"ip link set va{suffix} up")
+    with Netlink() as netlink:
+        found = netlink.find(f"va{suffix}")
+    assert found
+    yield found
+    run(f"ip link del vb{suffix}")
+
+
+def enter(pod: int, device: NetDevice, name: str = "net1") -> None:
+    """Move the device into the pod."""
+    with Netlink() as netlink:
+        move_into(netlink, device, pod, name)
+
+
+def look(pod: int, name: str = "net1") -> NetDevice | None:
+    """The pod's interface of that name."""
+
+    def find() -> NetDevice | None:
+        with Netlink() as netlink:
+            return netlink.find(name)
+
+    return netns.run_in(pod, find)
+
+
+def test_device_moves_and_is_renamed_in_spite_of_an_altname_in_the_way(pod: int, device: NetDevice) -> None:
+    """An altname equal to the new name does not stop the move."""
+    enter(pod, device)
+
+    found = look(pod)
+    assert found
+    assert (found.mac, found.up) == (device.mac, False)
+    with Netlink() as netlink:
+        assert netlink.find(device.name) is None
+
+
+def test_taken_name_is_refused(pod: int, device: NetDevice) -> None:
+    """An interface of the pod is never displaced, and an altname takes a name as well."""
+    enter(pod, device, "lo2")
+
+    netns.run_in(pod, sandbox.check_name_is_free, "net2")
+    for taken in ("lo", "lo2", "net1"):
+        with pytest.raises(CniError, match=f"has an interface {taken} already"):
+            netns.run_in(pod, sandbox.check_name_is_free, taken)
+
+
+def test_addresses_and_routes_of_both_families_are_set(pod: int, device: NetDevice) -> None:
+    """Routes without a gateway take their family's first one, routes of a family without one are on-link."""
+    enter(pod, device)
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+    result = Result(
+        (Interface("net1"),),
+        (IpConfig("10.1.0.2/24", "10.1.0.1"), IpConfig("fd01::2/64")),
+        ({"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16", "gw": "10.1.0.9"}, {"dst": "fd09::/64"}),
+    )
+
+    netns.run_in(pod, sandbox.configure_addresses, "net1", result)
+
+    routes = netns.run_in(pod, lambda: run("ip route") + run("ip -6 route"))
+    assert "default via 10.1.0.1 dev net1" in routes
+    assert "10.9.0.0/16 via 10.1.0.9 dev net1" in routes
+    assert "fd09::/64 dev net1" in routes
+    addresses = netns.run_in(pod, lambda: run("ip -o address show net1"))
+    assert "10.1.0.2/24" in addresses
+    assert "fd01::2/64" in addresses
+
+
+def test_refused_route_names_the_route(pod: int, device: NetDevice) -> None:
+    """The kernel's refusal says which route it was."""
+    enter(pod, device)
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+    unreachable = Result((), (IpConfig("10.1.0.2/24"),), ({"dst": "10.9.0.0/16", "gw": "192.0.2.1"},))
+
+    with pytest.raises(KernelError, match=r"adding route 10\.9\.0\.0/16 failed"):
+        netns.run_in(pod, sandbox.configure_addresses, "net1", unreachable)
+
+
+def test_namespace_is_told_from_a_plain_file(pod: int, tmp_path: Path) -> None:
+    """What a lost bind mount leaves behind is no sandbox."""
+    (tmp_path / "stale").touch()
+    plain = os.open(tmp_path / "stale", os.O_RDONLY)
+
+    assert (netns.is_namespace(pod), netns.is_namespace(plain)) == (True, False)
+    os.close(plain)
+
+
+def test_namespace_without_a_path_is_found_through_its_process() -> None:
+    """A sandbox whose bind mount is gone is found as long as a process is in it, and not after."""
+    with subprocess.Popen(["unshare", "-n", "sh", "-c", "echo ready; exec cat"], stdin=-1, stdout=-1) as process:
+        assert process.stdout
+        process.stdout.readline()
+        wanted = netns.identify(f"/proc/{process.pid}/ns/net")
+
+        found = netns.open_namespace("/run/netns/gone", wanted)
+        assert found is not None
+        assert netns.identify(found) == wanted
+        os.close(found)
+        process.terminate()
+    assert netns.open_namespace("/run/netns/gone", wanted) is None
+
+
+def test_caller_stays_in_its_own_namespace(pod: int) -> None:
+    """Entering a sandbox changes only the throw-away thread."""
+    before = netns.identify("/proc/thread-self/ns/net")
+
+    inside = netns.run_in(pod, netns.identify, "/proc/thread-self/ns/net")
+
+    assert inside == netns.identify(pod)
+    assert netns.identify("/proc/thread-self/ns/net") == before
