@@ -1,0 +1,296 @@
+"""The config file as a whole: what it means, and every fault with its place."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sriovdp.config.faults import MAX_FAULTS
+from sriovdp.config.file import load, parse
+from sriovdp.config.ranges import VfIndices
+from sriovdp.config.values import Config, PfConfig, PfName, PfSelect, Pool, Selector, VfConfig
+from sriovdp.errors import ConfigError
+from sriovdp.model import NetDevice, PciAddress, PhysicalFunction
+
+EXAMPLES = Path(__file__).parent / "examples"
+SAMPLE = Path(__file__).parents[2] / "config" / "sample.yaml"
+
+POOL = "resourceList: [{resourceName: a, selectors: {}}]\n"
+PF = "physicalFunctions: [{select: {pfNames: [eth0]}, numVfs: 4}]\n"
+
+
+def list_faults(text: str) -> list[str]:
+    """Faults of a config that has some."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "node.yaml")
+    return caught.value.faults
+
+
+def in_pool(fields: str) -> str:
+    """A file with one pool that has these fields besides its name and selectors."""
+    return f"resourceList:\n- {{resourceName: a, selectors: {{}}, {fields}}}\n"
+
+
+def in_selector(fields: str) -> str:
+    """A file with one pool whose selector has these fields."""
+    return f"resourceList:\n- resourceName: a\n  selectors: {{{fields}}}\n"
+
+
+def in_vf(fields: str) -> str:
+    """A file with one PF of 4 VFs and one range with these fields."""
+    return f"physicalFunctions:\n- select: {{pfNames: [eth0]}}\n  numVfs: 4\n  vfs:\n  - {{{fields}}}\n"
+
+
+def test_the_sample_says_what_the_readme_promises() -> None:
+    """The shipped sample splits the PF into 4 kernel, 2 vfio-pci and 1 igb_uio VFs and has a pool for each."""
+    config = load(SAMPLE)
+    (pf,) = config.physical_functions
+    assert pf.select == PfSelect(vendors=("8086",), devices=("10c9",))
+    assert pf.num_vfs == 7
+    drivers = [pf.vf(index).driver for index in range(7)]
+    assert drivers == ["kernel"] * 4 + ["vfio-pci"] * 2 + ["igb_uio"]
+    assert [pool.resource for pool in config.pools] == [
+        "intel.com/sriov",
+        "intel.com/sriov_dpdk",
+        "intel.com/sriov_igb_uio",
+    ]
+
+
+def test_the_sample_as_json_is_the_same_config() -> None:
+    """YAML and JSON are two spellings of one file."""
+    tree = yaml.safe_load(SAMPLE.read_text())
+    assert parse(json.dumps(tree, indent="\t"), "sample.json") == load(SAMPLE)
+
+
+def test_an_upstream_config_map_runs_unchanged() -> None:
+    """The JSON people have in the ConfigMap of sriov-network-device-plugin means here what it means there."""
+    vf_ids = ("154c", "10ed", "1889")
+    assert load(EXAMPLES / "configmap.json") == Config(
+        pools=(
+            Pool("intel_sriov_netdevice", (Selector(("8086",), vf_ids, ("iavf", "ixgbevf")),)),
+            Pool(
+                "intel_sriov_dpdk",
+                (Selector(("8086",), vf_ids, ("vfio-pci",), (), (PfName("enp0s0f0"), PfName("enp2s2f1"))),),
+                exclude_topology=True,
+            ),
+            Pool("mlnx-sriov", (Selector(("15b3",), ("1018",), ("mlx5_core",)),), prefix="mellanox.com"),
+        )
+    )
+
+
+def test_an_upstream_file_that_shares_one_pf_runs_unchanged() -> None:
+    """Lists of selectors, several ranges of one PF, nulls and empty text, and the selector that takes everything."""
+    kernel, dpdk, rest = load(EXAMPLES / "split_pf.json").pools
+    first, second = kernel.selectors
+    assert [str(name) for name in first.pf_names] == ["ens1f0#0-3", "ens1f0#8", "ens1f1#0,2-3"]
+    assert second == Selector(pci_addresses=(PciAddress("0000:3b:0a.1"),))
+    assert dpdk.selectors == (
+        Selector((), (), ("vfio-pci", "igb_uio"), (), (PfName("ens1f0", VfIndices.parse("4-7")),)),
+    )
+    assert rest == Pool("rest", (Selector(),))
+
+
+def test_physical_functions_have_their_defaults() -> None:
+    """A range is on its kernel driver with a stable MAC unless it says else, and so is a VF in no range."""
+    text = 'physicalFunctions: [{select: {pciAddresses: ["3B:00.0"]}, numVfs: max, vfs: [{range: 2, mac: keep}]}]'
+    only_two = VfIndices.parse("2")
+    pf = PfConfig(PfSelect(pci_addresses=(PciAddress("0000:3b:00.0"),)), "max", (VfConfig(only_two, "kernel", "keep"),))
+    assert parse(text, "x").physical_functions == (pf,)
+    assert pf.vf(2).mac == "keep"
+    assert pf.vf(9) == VfConfig(VfIndices.parse("9"), "kernel", "stable")
+
+
+def test_the_first_entry_that_selects_a_pf_has_it() -> None:
+    """Fields of a select must all hold, values of a field are alternatives, file order decides."""
+    by_name = PfConfig(PfSelect(pf_names=("eth0", "eth1"), vendors=("8086",)), 1)
+    by_id = PfConfig(PfSelect(devices=("10c9",)), 2)
+    config = Config((by_name, by_id))
+    nic = NetDevice("eth1", 2, "52:54:00:aa:00:01", 1500, up=True, carrier=True)
+    address = PciAddress("0000:01:00.0")
+    assert config.find_pf(PhysicalFunction(address, "8086", "10c9", netdev=nic)) == by_name
+    assert config.find_pf(PhysicalFunction(address, "15b3", "10c9", netdev=nic)) == by_id
+    assert config.find_pf(PhysicalFunction(address, "8086", "10c9")) == by_id
+    assert config.find_pf(PhysicalFunction(address, "8086", "1521")) is None
+    assert PfSelect(pci_addresses=(address,)).matches(PhysicalFunction(address, "8086", "1521"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "line 1: the file: asks for nothing"),
+        ("[]", "line 1: the file: must be an object, not an empty list"),
+        ("resourceList: []", "line 1: the file: asks for nothing"),
+        ("resourceLists: []\n" + POOL, "line 1: resourceLists: unknown key; did you mean 'resourceList'?"),
+        ("zebra: 1\n" + POOL, "line 1: zebra: unknown key; allowed here: physicalFunctions, resourceList"),
+        ("resourceList: {}", "line 1: resourceList: must be a list, not an object"),
+        ("resourceList: [{selectors: {}}]", "line 1: resourceList[0].resourceName: must be given"),
+        ("resourceList: [{resourceName: a}]", "line 1: resourceList[0].selectors: must be given; to take every VF"),
+        ("resourceList: [7]", "line 1: resourceList[0]: must be an object, not 7"),
+        ("resourceList: [{resourceName: a, selectors: []}]", "selectors: must have at least one entry"),
+        ("resourceList: [{resourceName: a, selectors: x}]", "selectors: 'x': must be an object or a list of objects"),
+        ("resourceList: [{resourceName: -a, selectors: {}}]", "resourceName: '-a': a resource name is 1-63"),
+        ("resourceList: [{resourceName: a/b, selectors: {}}]", "resourceName: 'a/b': a resource name is 1-63"),
+        (f"resourceList: [{{resourceName: {'a' * 64}, selectors: {{}}}}]", "a resource name is 1-63"),
+        ("resourceList: [{resourceName: true, selectors: {}}]", "resourceName: true: one word is wanted here"),
+        (
+            in_pool("resourcePrefix: Intel.com"),
+            "line 2: resourceList[0].resourcePrefix: 'Intel.com': a resource prefix",
+        ),
+        (in_pool(f"resourcePrefix: {'a.' * 122}a"), "at most 244 characters"),
+        (in_pool("resourcePrefix: my.kubernetes.io"), "the kubelet keeps kubernetes.io"),
+        (in_pool("deviceType: accelerator"), "'accelerator': this kind of device is not supported yet"),
+        (in_pool("deviceType: auxNetDevice"), "'auxNetDevice': this kind of device is not supported yet"),
+        (in_pool("deviceType: netdevice"), "deviceType: 'netdevice': did you mean 'netDevice'?"),
+        (in_pool("excludeTopology: yes"), "excludeTopology: must be true or false, not 'yes'"),
+        (in_pool("additionalInfo: {'*': {a: b}}"), "additionalInfo: a known field of sriov-network-device-plugin"),
+        (in_pool("resourcename: b"), "resourcename: unknown key; did you mean 'resourceName'?"),
+        (in_pool("resourceName: b"), "line 2: resourceList[0].resourceName: this key is here a second time"),
+        (in_selector("pfName: [a]"), "line 3: resourceList[0].selectors.pfName: unknown key; did you mean 'pfNames'?"),
+        (in_selector("IsRdma: true"), "IsRdma: unknown key; did you mean 'isRdma'?"),
+        (in_selector("isRdma: true"), "isRdma: true: a known field of sriov-network-device-plugin, not supported yet"),
+        (in_selector("acpiIndexes: ['1']"), "acpiIndexes: a known field of"),
+        (in_selector("rootDevices: ['1']"), "rootDevices: a known field of"),
+        (in_selector("linkTypes: [ether]"), "linkTypes: a known field of"),
+        (in_selector("ddpProfiles: [x]"), "ddpProfiles: a known field of"),
+        (in_selector("pKeys: [x]"), "pKeys: a known field of"),
+        (in_selector("vdpaType: vhost"), "vdpaType: 'vhost': a known field of"),
+        (in_selector("auxTypes: [sf]"), "auxTypes: a known field of"),
+        (in_selector("needVhostNet: true"), "needVhostNet: true: a known field of"),
+        (in_selector("vendors: 8086"), "selectors.vendors: must be a list, not 8086"),
+        (in_selector("vendors: ['0x8086']"), "selectors.vendors[0]: '0x8086': an id is 4 hex digits"),
+        (in_selector("devices: [10CA]"), "'10CA': an id is 4 hex digits in lower case without 0x; write '10ca'"),
+        (in_selector("devices: [intel]"), "'intel': an id is 4 hex digits in lower case without 0x, like '8086'"),
+        (in_selector("drivers: [kernel]"), "'kernel': here a driver goes by its own name"),
+        (in_selector("drivers: [vfio_pci]"), "did you mean 'vfio-pci'?"),
+        (in_selector("pciAddresses: [0000:3b:02.6, 3b:02]"), "pciAddresses[1]: '3b:02': no PCI address"),
+        (in_selector("pfNames: ['a#0-3,x']"), "pfNames[0]: 'a#0-3,x': 'x' is no VF index or range"),
+        (in_selector("pfNames: ['a#7-3']"), "the range 7-3 is reversed; write 3-7"),
+        (in_selector("pfNames: ['a#']"), "'a#': the range is empty"),
+        (in_selector("pfNames: ['a#1#2']"), "'1#2' is no VF index or range"),
+        (in_selector("pfNames: ['#1']"), "a netdev name is 1-15 ASCII characters"),
+        (in_selector("pfNames: [abcdefghijklmnop]"), "a netdev name is 1-15 ASCII characters"),
+        ("physicalFunctions: [{numVfs: 1}]", "physicalFunctions[0].select: must be given"),
+        ("physicalFunctions: [{select: {}, numVfs: 1}]", "select: needs at least one of pfNames, pciAddresses"),
+        ("physicalFunctions: [{select: {vendors: []}, numVfs: 1}]", "select.vendors: must have at least one entry"),
+        ("physicalFunctions: [{select: {pfNames: [a#1]}, numVfs: 1}]", "'a#1': here a PF is named whole; write 'a'"),
+        ("physicalFunctions: [{select: {pfNames: [a]}}]", "physicalFunctions[0].numVfs: must be given"),
+        ("physicalFunctions: [{select: {pfNames: [a]}, numVfs: -1}]", "numVfs: -1: allowed here: a whole number"),
+        ("physicalFunctions: [{select: {pfNames: [a]}, numVfs: '7'}]", "numVfs: '7': allowed here: a whole number"),
+        ("physicalFunctions: [{select: {pfNames: [a]}, numVfs: true}]", "numVfs: true: allowed here: a whole number"),
+        ("physicalFunctions: [{select: {pfNames: [a]}, numVfs: Max}]", "numVfs: 'Max': allowed here: a whole number"),
+        (in_vf("driver: vfio-pci"), "vfs[0].range: must be given"),
+        (in_vf("range: 0, driver: Kernel"), "did you mean 'kernel'?"),
+        (in_vf("range: 0, driver: igb-uio"), "did you mean 'igb_uio'?"),
+        (in_vf("range: 0, driver: ../../x"), "driver: '../../x': a driver name is letters"),
+        (in_vf("range: 0, driver: ''"), "driver: '': a driver name is letters"),
+        (in_vf("range: 0, driver: "), "driver: null: one word is wanted here"),
+        (in_vf("range: 0, mac: random"), "mac: 'random': allowed here: stable"),
+        (in_vf("range: 2-4"), "line 5: physicalFunctions[0].vfs[0].range: VF 4 will not be there: numVfs is 4"),
+        (PF.replace("4}", "0, vfs: [{range: 0}]}"), "VF 0 will not be there: numVfs is 0"),
+        (PF.replace("}]", "}, {select: {pfNames: [eth0]}, numVfs: 1}]"), "physicalFunctions[0] selects the same PFs"),
+    ],
+)
+def test_fault(text: str, fault: str) -> None:
+    """Each fault is one sentence: line, path, value, what is allowed or meant."""
+    (told,) = list_faults(text)
+    assert fault in told
+
+
+def test_overlapping_ranges_are_told_with_both_places() -> None:
+    """A VF in two ranges would have two drivers: the later entry is named with the VF and the one it overlaps."""
+    text = PF.replace("4}", "max, vfs: [{range: '0-3,9'}, {range: '5-7'}, {range: '3-5'}, {range: 9}]}")
+    told = [re.findall(r"(?:vfs\[|VF )(\d+)", fault) for fault in list_faults(text)]
+    assert told == [["2", "3", "0"], ["1", "5", "2"], ["3", "9", "0"]]
+    assert list_faults(text)[0] == (
+        "line 1: physicalFunctions[0].vfs[2].range: VF 3 is also in physicalFunctions[0].vfs[0].range; "
+        "put each VF into one range"
+    )
+
+
+def test_a_resource_twice_is_a_fault_whatever_else_is_wrong() -> None:
+    """The default prefix counts, and a fault in the same entry does not hide the double name."""
+    text = """\
+resourceList:
+- {resourceName: a, selectors: {}}
+- {resourceName: a, resourcePrefix: example.org, selectors: {}}
+- {resourceName: a, resourcePrefix: intel.com, selector: {}}
+"""
+    assert list_faults(text) == [
+        "line 4: resourceList[2].resourceName: resourceList[0] is intel.com/a already; give this pool another name",
+        "line 4: resourceList[2].selectors: must be given; to take every VF of the node write `selectors: {}`",
+        "line 4: resourceList[2].selector: unknown key; did you mean 'selectors'?",
+    ]
+
+
+def test_all_faults_come_at_once_in_file_order() -> None:
+    """One run tells everything, so that a file is mended in one go; the head names the file and the number."""
+    text = in_vf("range: 7-3, drivr: x") + in_selector("vendors: [x], pfName: [y]") + "zebra: 1\n"
+    faults = list_faults(text)
+    assert [fault.split(": ")[:2] for fault in faults] == [
+        ["line 5", "physicalFunctions[0].vfs[0].range"],
+        ["line 5", "physicalFunctions[0].vfs[0].drivr"],
+        ["line 8", "resourceList[0].selectors.vendors[0]"],
+        ["line 8", "resourceList[0].selectors.pfName"],
+        ["line 9", "zebra"],
+    ]
+    with pytest.raises(ConfigError, match=r"^node\.yaml: 5 faults\n"):
+        parse(text, "node.yaml")
+
+
+def test_very_many_faults_are_counted_not_printed() -> None:
+    """A hostile file can not fill the log."""
+    faults = list_faults(in_selector(f"vendors: [{'x,' * 1000}]"))
+    assert len(faults) == MAX_FAULTS + 1
+    assert faults[-1] == f"and {1000 - MAX_FAULTS} more"
+
+
+def test_a_file_that_can_not_be_read_is_a_config_error(tmp_path: Path) -> None:
+    """No file, a directory, no text, too much text: all are told with the path."""
+    missing, binary, large = tmp_path / "none.yaml", tmp_path / "binary", tmp_path / "large"
+    binary.write_bytes(b"a: 1\nb: \xff")
+    large.write_bytes(b"#" * 300_000)
+    for path, fault in (
+        (missing, "can not be read: No such file or directory"),
+        (tmp_path, "can not be read: Is a directory"),
+        (binary, "line 2: not UTF-8 text"),
+        (large, "larger than 256 KiB"),
+    ):
+        with pytest.raises(ConfigError, match=str(path)) as caught:
+            load(path)
+        assert fault in caught.value.faults[0]
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
+    """Files saved by an editor that marks UTF-8 are read."""
+    path = tmp_path / "node.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + POOL.encode())
+    assert load(path) == parse(POOL, "x")
+
+
+WORDS = st.sampled_from(["", "8086", "0-3", "7-3", "max", "kernel", "vfio-pci", "eth0#1", "0000:3b:00.0", "netDevice"])
+LEAVES = st.none() | st.booleans() | st.integers(-2, 9000) | WORDS | st.text(max_size=8)
+KEYS = [
+    *("physicalFunctions", "resourceList", "select", "numVfs", "vfs", "range", "driver", "mac", "resourceName"),
+    *("resourcePrefix", "deviceType", "selectors", "vendors", "drivers", "pfNames", "pciAddresses", "isRdma"),
+]
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=25,
+)
+
+
+@given(TREES)
+def test_any_tree_is_a_config_or_a_config_error(tree: object) -> None:
+    """Whatever stands where, nothing but the program's own error comes out, and never without a fault."""
+    faults: list[str] = []
+    config = Config()
+    try:
+        config = parse(json.dumps(tree), "x")
+    except ConfigError as error:
+        faults = error.faults
+    assert bool(faults) != bool(config.physical_functions or config.pools)
