@@ -1,0 +1,126 @@
+"""A container runtime, as far as CNI sees one: it makes network namespaces and execs the plugin's launcher.
+
+Environment, stdin and working of the exec are those of libcni (pkg/invoke/raw_exec.go); the launcher is the real one.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_EXEC_TIMEOUT = 180.0  # seconds, for a machine that is emulated
+
+
+class CniFailureError(Exception):
+    """The plugin answered an error. `code` and `message` are its own; code 0 when it answered nothing readable."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A pod's network namespace, under /run/netns as `ip netns` and containerd keep them."""
+
+    name: str
+
+    @property
+    def path(self) -> str:
+        """What the runtime gives as CNI_NETNS."""
+        return f"/run/netns/{self.name}"
+
+    @property
+    def container_id(self) -> str:
+        """What the runtime gives as CNI_CONTAINERID."""
+        return f"{self.name}-sandbox"
+
+    def create(self) -> "Sandbox":
+        """Make the namespace, with its loopback up."""
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        subprocess.run(["ip", "-n", self.name, "link", "set", "lo", "up"], check=True)
+        return self
+
+    def remove(self) -> None:
+        """Remove the namespace; nothing happens when it is gone."""
+        subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
+
+    def run(self, *command: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a command inside."""
+        inside = ["ip", "netns", "exec", self.name, *command]
+        return subprocess.run(inside, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def ping(self, address: str, count: int = 3) -> bool:
+        """Whether at least one of `count` echo requests is answered within a second each."""
+        return self.run("ping", "-c", str(count), "-i", "0.3", "-W", "1", address).returncode == 0
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Execs the launcher for its sandboxes."""
+
+    launcher: Path
+    socket: Path = Path("/run/sriovdp/agent.sock")
+    plugins: str = "/usr/lib/cni"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def add(self, sandbox: Sandbox, config: Mapping[str, Any], ifname: str = "net1") -> dict[str, Any]:
+        """ADD; gives the result. Raises CniFailureError."""
+        result: dict[str, Any] = json.loads(self.call("ADD", sandbox, config, ifname))
+        return result
+
+    def delete(self, sandbox: Sandbox, config: Mapping[str, Any], ifname: str = "net1") -> None:
+        """DEL. Raises CniFailureError, and AssertionError when it prints what the specification forbids."""
+        printed = self.call("DEL", sandbox, config, ifname)
+        assert printed == b"", f"DEL printed {printed!r}"
+
+    def start(
+        self, command: str, sandbox: Sandbox, config: Mapping[str, Any], ifname: str = "net1"
+    ) -> subprocess.Popen[bytes]:
+        """Exec the launcher and do not wait for it."""
+        process = subprocess.Popen(
+            [self.launcher],
+            env=self._environment(command, sandbox, ifname),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdin
+        process.stdin.write(json.dumps(config).encode())
+        process.stdin.close()
+        process.stdin = None  # communicate() shall not close it again
+        return process
+
+    def call(self, command: str, sandbox: Sandbox, config: Mapping[str, Any], ifname: str = "net1") -> bytes:
+        """Run a verb and give what it printed. Raises CniFailureError."""
+        process = self.start(command, sandbox, config, ifname)
+        stdout, stderr = process.communicate(timeout=_EXEC_TIMEOUT)
+        if process.returncode != 0:
+            raise _read_failure(stdout, stderr)
+        return stdout
+
+    def _environment(self, command: str, sandbox: Sandbox, ifname: str) -> dict[str, str]:
+        args = f"IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME={sandbox.name}"
+        return {
+            **os.environ,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": sandbox.container_id,
+            "CNI_NETNS": sandbox.path,
+            "CNI_IFNAME": ifname,
+            "CNI_ARGS": args,
+            "CNI_PATH": self.plugins,
+            "SRIOVDP_SOCKET": str(self.socket),
+            **self.environment,
+        }
+
+
+def _read_failure(stdout: bytes, stderr: bytes) -> CniFailureError:
+    try:
+        document = json.loads(stdout)
+        return CniFailureError(document["code"], f"{document['msg']} {document.get('details', '')}".strip())
+    except (ValueError, KeyError, TypeError):
+        return CniFailureError(0, f"stdout {stdout!r}, stderr {stderr!r}")

@@ -1,0 +1,168 @@
+"""The lab's node as tests and the demo use it: its PF, its VFs as `ip` sees them, and an agent as a process."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_SRIOVDP = [sys.executable, "-m", "sriovdp.cli.main"]
+_START_TIMEOUT = 90.0  # seconds; the interpreter alone takes several on an emulated machine
+_PCI = Path("/sys/bus/pci/devices")
+
+
+@dataclass(frozen=True)
+class LabNode:
+    """The first PF of the guest. `config` is the agent's config file."""
+
+    config: Path
+
+    @property
+    def pf(self) -> Path:
+        """Sysfs directory of the first PF."""
+        return next(path for path in sorted(_PCI.iterdir()) if (path / "sriov_totalvfs").exists())
+
+    @property
+    def pf_netdev(self) -> str:
+        """The PF's netdev."""
+        return next((self.pf / "net").iterdir()).name
+
+    def sriovdp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of sriovdp, which must succeed."""
+        done = subprocess.run([*_SRIOVDP, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"sriovdp {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def apply(self) -> None:
+        """Make the node as the config says."""
+        self.sriovdp("apply", "--config", str(self.config))
+
+    def remove_vfs(self) -> None:
+        """Back to no VFs."""
+        (self.pf / "sriov_numvfs").write_text("0")
+
+    def vf(self, index: int) -> str:
+        """PCI address of a VF."""
+        return (self.pf / f"virtfn{index}").readlink().name
+
+    def netdev(self, index: int) -> str:
+        """A VF's netdev on the host."""
+        return next((_PCI / self.vf(index) / "net").iterdir()).name
+
+    def look_vf(self, index: int) -> dict[str, Any]:
+        """What `ip` says of a VF's settings on the PF."""
+        return self._settings()[index]
+
+    def look(self) -> dict[str, Any]:
+        """Everything a pod could have changed: settings on the PF, drivers, and the netdevs of the host."""
+        links = json.loads(subprocess.run(["ip", "-d", "-j", "link"], capture_output=True, check=True).stdout)
+        kept = ("ifname", "address", "mtu", "altnames", "promiscuity", "allmulti")
+        return {
+            "settings": self._settings(),
+            "drivers": {
+                path.name: (path.resolve() / "driver").resolve().name for path in sorted(self.pf.glob("virtfn*"))
+            },
+            "links": sorted(
+                (
+                    {key: link.get(key) for key in kept} | {"up": "UP" in link["flags"]}
+                    for link in links
+                ),
+                key=lambda link: str(link["ifname"]),
+            ),
+        }  # fmt: skip
+
+    def send_by_testpmd(self, address: str, target_mac: str, seconds: int = 5) -> int:
+        """Let DPDK's testpmd send on a VF to a MAC; gives the number of packets that it counted as sent."""
+        command = [
+            "dpdk-testpmd", "-l", "0-1", "-m", "200", "--no-telemetry", "-a", address, "--",
+            "--forward-mode=txonly", f"--eth-peer=0,{target_mac}", "--stats-period=0", "--total-num-mbufs=4096",
+            "--auto-start",
+        ]  # fmt: skip
+        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                time.sleep(seconds)
+                output, _ = process.communicate("\n", timeout=120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, _ = process.communicate()
+        counted = re.findall(r"TX-packets:\s*(\d+)", output)
+        assert counted, f"testpmd told no counters:\n{output}"
+        return int(counted[-1])
+
+    def _settings(self) -> list[dict[str, Any]]:
+        shown = subprocess.run(["ip", "-d", "-j", "link", "show", self.pf_netdev], capture_output=True, check=True)
+        settings: list[dict[str, Any]] = json.loads(shown.stdout)[0]["vfinfo_list"]
+        return settings
+
+
+@dataclass
+class AgentProcess:
+    """An agent as its own process, with its state below `root`. It can be killed and started again."""
+
+    config: Path
+    root: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def socket(self) -> Path:
+        """The agent's socket for the CNI launcher."""
+        return self.root / "run/agent.sock"
+
+    @property
+    def kubelet(self) -> Path:
+        """Where this agent looks for its kubelet."""
+        return self.root / "kubelet"
+
+    def start(self) -> None:
+        """Start and wait until the agent answers the CNI launcher."""
+        log = (self.root / "agent.log").open("ab")
+        roots = [f"--{name}-dir={self.root / name}" for name in ("run", "state", "kubelet")]
+        command = [*_SRIOVDP, "agent", "--config", str(self.config), *roots]
+        self.socket.unlink(missing_ok=True)
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        self.wait_until(self.socket.exists)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the agent does; fails with the agent's log when it dies or takes too long."""
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not condition():
+            ended = self.process is not None and self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                what = "ended" if ended else "took too long"
+                raise AssertionError(f"the agent {what}; its log:\n{self.log()}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL: no time to put anything in order."""
+        assert self.process
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and the agent must end in peace."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            code = self.process.wait(timeout=60)
+            assert code == 0, f"the agent ended with {code}:\n{self.log()}"
+
+    def log(self) -> str:
+        """What the agent wrote."""
+        return (self.root / "agent.log").read_text(errors="replace")
+
+    def attachments(self) -> list[str]:
+        """Files of attachments in the journal."""
+        return sorted(path.name for path in (self.root / "state/journal").glob("attachment-*"))
+
+    def resident_kib(self) -> int:
+        """Resident memory of the agent's process, in KiB."""
+        assert self.process
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s*(\d+) kB", status)
+        assert found
+        return int(found[1])
