@@ -1,0 +1,1 @@
+"""The tests; those of the lab report from inside its virtual machine."""

@@ -1,0 +1,34 @@
+# Everything runs through the set-up, which does only what is missing. See CONTRIBUTING.md.
+PYTHON3 := $(firstword $(wildcard /usr/bin/python3) python3)
+PYTHON := .venv/bin/python
+# PFs of the lab's shell and how they are put, like: make lab-shell LAB="--pfs 2 --wire"
+LAB ?=
+
+.PHONY: help setup demo test lint bench lab-shell clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+
+setup: ## install what is missing: packages, kernel, .venv, build/sriov
+	@$(PYTHON3) -m setup
+
+demo: setup ## tell the life of pods on an emulated SR-IOV NIC
+	@$(PYTHON) -m tests.lab --hugepages 448 --timeout 600 -- .venv/bin/python -m demo config/sample.yaml
+
+test: lint ## lint, types and the whole test suite
+	$(PYTHON) -m pytest
+
+lint: setup ## style, types and layers
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+bench: setup ## figures from the lab
+	@$(PYTHON) -m tests.lab --hugepages 448 -- .venv/bin/python -m bench
+
+lab-shell: setup ## a shell in the lab
+	@$(PYTHON) -m tests.lab --interactive --timeout 86400 $(LAB) -- bash -i
+
+clean: ## remove what the set-up made in the checkout; the cache stays
+	rm -rf .venv build .*_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Setting up a machine for the project: packages, kernel, virtual environment, launcher. Standard library only."""

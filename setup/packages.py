@@ -1,0 +1,109 @@
+"""Debian packages: what the lab, the launcher and the tests need of the machine."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setup.sources import add_backports
+from setup.steps import SetupError, read, run, say
+
+_OLDEST_QEMU = 8  # the first with an emulated igb
+_PACKAGES = (
+    "busybox-static",  # the first program in the lab's guest
+    "containerd",
+    "containernetworking-plugins",  # IPAM plugins for the tests
+    "dpdk-dev",  # testpmd
+    "gcc",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "libc6-dev",
+    "make",
+    "musl-tools",  # the launcher is linked with musl
+    "procps",
+    "python3-venv",
+    "runc",
+    "xz-utils",
+)
+_NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd
+_HINT = "repair apt on this machine (`apt-get update` tells what it misses) and run `make setup` again"
+
+
+def install_packages() -> None:
+    """Install what is missing; nothing is asked of apt when nothing is."""
+    missing = [name for name in _PACKAGES if not _is_installed(name)]
+    prefixes = [prefix for prefix in _NAMED_BY_ABI if not read(["dpkg-query", "-W", f"{prefix}[0-9]*"])]
+    if missing or prefixes:
+        update()
+        names = [*missing, *(_newest(prefix) for prefix in prefixes)]
+        say(f"installing {', '.join(names)}")
+        _install(names)
+    if _qemu_version() < _OLDEST_QEMU:
+        _install_qemu()
+
+
+def update() -> None:
+    """Fetch the package lists. A source that is broken is only told: what is missing then fails by its name."""
+    say("fetching the package lists")
+    complaints = [line for line in read_both(["apt-get", "update", "-q"]).splitlines() if line.startswith(("E:", "W:"))]
+    for line in complaints:
+        say(f"apt says {line}")
+
+
+def read_both(command: list[str]) -> str:
+    """Output and errors of a command, which may fail."""
+    return read(["sh", "-c", '"$@" 2>&1', "sh", *command])
+
+
+def list_names(prefix: str) -> list[str]:
+    """Names of all packages that begin with a prefix."""
+    return read(["apt-cache", "pkgnames", prefix]).split()
+
+
+def add_release_backports() -> None:
+    """Make the release's backports available. Raises SetupError when they can not be."""
+    found = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    if not found:
+        raise SetupError("/etc/os-release names no release; the lab is made for Debian 12 or newer")
+    if add_backports(found[1]):
+        update()
+
+
+def _install_qemu() -> None:
+    candidate = re.search(r"Candidate: (?:\d+:)?(\d+)", read(["apt-cache", "policy", "qemu-system-x86"]))
+    target: list[str] = []
+    if not candidate or int(candidate[1]) < _OLDEST_QEMU:
+        add_release_backports()
+        policy = read(["apt-cache", "policy", "qemu-system-x86"])
+        suite = re.search(r"\S+-backports", policy)
+        if not suite:
+            raise SetupError(
+                f"this release has no QEMU {_OLDEST_QEMU} or newer, and neither have its backports; {_HINT}"
+            )
+        target = ["-t", suite[0].split("/")[0]]
+    say("installing QEMU")
+    _install(["qemu-system-x86"], *target)
+    if _qemu_version() < _OLDEST_QEMU:
+        raise SetupError(f"qemu-system-x86_64 is older than {_OLDEST_QEMU} after its installation; {_HINT}")
+
+
+def _qemu_version() -> int:
+    if not shutil.which("qemu-system-x86_64"):
+        return 0
+    found = re.search(r"version (\d+)", read(["qemu-system-x86_64", "--version"]))
+    return int(found[1]) if found else 0
+
+
+def _install(names: list[str], *options: str) -> None:
+    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *options, *names], hint=_HINT)
+
+
+def _is_installed(name: str) -> bool:
+    return read(["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", name]).startswith("ii")
+
+
+def _newest(prefix: str) -> str:
+    names = [name for name in list_names(prefix) if re.fullmatch(rf"{prefix}[\d.]+", name)]
+    if not names:
+        raise SetupError(f"apt knows no package {prefix}*; {_HINT}")
+    return max(names, key=len)

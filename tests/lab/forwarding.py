@@ -1,0 +1,157 @@
+"""Outside the guest: runs the tests marked `lab` in virtual machines and reports their results as if they ran here.
+
+Tests whose mark asks for the same shape share a boot. Their reports come through a file of the guest's result folder
+and are handed to pytest in the order of the tests, so that names, tracebacks, captured output and durations are those
+of the guest.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.shape import Shape
+from tests.lab.vm import LabError, Vm
+
+_TIMEOUT_OF_A_TEST = 240.0  # seconds without a report after which the guest counts as hung
+_POLL = 0.1
+_OUTPUT_LINES = 30
+_REPORTS = "reports"
+
+
+class Forwarding:
+    """A pytest plugin. At most one guest is on at a time."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+        self._guest: _Guest | None = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Lab tests last, those of one shape together; otherwise in their order."""
+        shapes = list(dict.fromkeys(_shape(item) for item in items))
+        items.sort(key=lambda item: (_shape(item) is not None, shapes.index(_shape(item))))
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Take over lab tests; leave the others to pytest."""
+        shape = _shape(item)
+        if shape is None:
+            return None
+        if self._guest is None or not self._guest.has(item):
+            self._guest = self._boot(item, shape)
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._guest.reports_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_unconfigure(self) -> None:
+        """No guest outlives pytest."""
+        self._stack.close()
+
+    def _boot(self, first: pytest.Item, shape: Shape) -> "_Guest":
+        """A guest for this test and all after it that share its shape."""
+        self._stack.close()
+        rest = first.session.items[first.session.items.index(first) :]
+        group = next(list(items) for _, items in groupby(rest, _shape))
+        guest = _Guest(self._config, shape, group)
+        self._stack.callback(guest.close)
+        return guest
+
+
+class _Guest:
+    """One boot, running the tests of one shape."""
+
+    def __init__(self, config: pytest.Config, shape: Shape, items: list[pytest.Item]) -> None:
+        self._config = config
+        self._nodeids = {item.nodeid for item in items}
+        self._read = 0
+        self._pending: list[Any] = []
+        self._death = ""
+        self._stack = contextlib.ExitStack()
+        command = [
+            *(".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="),
+            *("--lab-reports", f"/run/lab/result/{_REPORTS}", "--rootdir", str(config.rootpath)),
+            *(item.nodeid for item in items),
+        ]
+        try:
+            self._vm = self._stack.enter_context(Vm(shape, command))
+            self._output = self._stack.enter_context((self._vm.result.parent / "output").open("w+b"))
+            self._vm.start(stdout=self._output.fileno(), stderr=self._output.fileno())
+        except LabError as error:
+            self._death = str(error)
+
+    def has(self, item: pytest.Item) -> bool:
+        """Whether this guest was told to run the test."""
+        return item.nodeid in self._nodeids
+
+    def close(self) -> None:
+        """Switch off."""
+        self._stack.close()
+
+    def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """The reports of one test as they come; a failure when the guest died or hung before the last of them."""
+        deadline = time.monotonic() + _TIMEOUT_OF_A_TEST
+        while not self._death:
+            for report in self._take():
+                if isinstance(report, pytest.CollectReport):
+                    self._death = f"the guest can not import {report.nodeid}:\n{report.longreprtext}"
+                elif report.nodeid == item.nodeid:
+                    yield report
+                    if report.when == "teardown":
+                        return
+            if not self._vm.is_running() and not self._has_more():
+                self._death = "the guest ended before the test did"
+            elif time.monotonic() > deadline:
+                self._death = f"the guest told nothing for {_TIMEOUT_OF_A_TEST:.0f} s"
+            time.sleep(_POLL)
+        yield self._report_death(item)
+
+    def _take(self) -> Iterator[Any]:
+        """Reports that were not read before; those that nobody takes now are for the tests after this one."""
+        self._load()
+        while self._pending:
+            yield self._pending.pop(0)
+
+    def _has_more(self) -> bool:
+        self._load()
+        return bool(self._pending)
+
+    def _load(self) -> None:
+        path: Path = self._vm.result / _REPORTS
+        if not path.exists():
+            return
+        with path.open("rb") as stream:
+            stream.seek(self._read)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break  # half a line; the rest comes
+                self._read += len(line)
+                data = json.loads(line)
+                self._pending.append(self._config.hook.pytest_report_from_serializable(config=self._config, data=data))
+
+    def _report_death(self, item: pytest.Item) -> pytest.TestReport:
+        text = self._death
+        if hasattr(self, "_output"):
+            self._output.seek(0)
+            printed = self._output.read().decode(errors="replace").splitlines()[-_OUTPUT_LINES:]
+            text = "\n".join((text, "last lines of its pytest:", *printed, "and of its console:", self._vm.tail()))
+        return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
+
+
+def _shape(item: pytest.Item) -> Shape | None:
+    """The machine that a test asks for; marks nearer to it win, and what they leave out comes from those around."""
+    marks = list(item.iter_markers("lab"))
+    if not marks:
+        return None
+    shape = Shape()
+    for mark in reversed(marks):
+        shape = replace(shape, **mark.kwargs)
+    return shape

@@ -1,0 +1,88 @@
+#!/bin/busybox sh
+# First program of the lab's guest: makes the root from the host's (9p, read-only) and an overlay in memory, runs the
+# command, leaves its exit code in the folder for results, and switches the machine off. Run twice: by the kernel from
+# the initramfs, then (with an argument) as first program of the new root. FOLDER and MODULES come with /settings.
+set -u
+HERE=${HERE:-}
+BUSYBOX=$HERE/bin/busybox
+. "$HERE/settings"
+
+die() {
+    echo "lab: $*" >/dev/console
+    $BUSYBOX poweroff -f
+}
+
+mount_root() {
+    $BUSYBOX mount -t proc proc /proc
+    $BUSYBOX mount -t sysfs sysfs /sys
+    $BUSYBOX mount -t devtmpfs devtmpfs /dev
+    for module in /modules/*; do
+        $BUSYBOX insmod "$module" || die "loading $module failed"
+    done
+    # the host's files do not change under a guest that lives for minutes: cache them for good
+    $BUSYBOX mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000 root /lower || die "no root"
+    $BUSYBOX mount -t tmpfs -o size=75% tmpfs /memory
+    $BUSYBOX mkdir /memory/upper /memory/work
+    $BUSYBOX mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper,workdir=/memory/work overlay /new ||
+        die "no overlay"
+    for folder in proc sys dev; do
+        $BUSYBOX mount -o move /$folder /new/$folder
+    done
+    $BUSYBOX mount -t tmpfs tmpfs /new/run
+    $BUSYBOX mkdir -p /new/run/lab/bin /new/run/lab/result
+    $BUSYBOX cp $BUSYBOX /new/run/lab/bin/
+    $BUSYBOX cp /settings /init /new/run/lab/
+    HERE=/run/lab exec $BUSYBOX switch_root /new /bin/sh /run/lab/init enter
+}
+
+mount_rest() {
+    $BUSYBOX mount -t 9p -o trans=virtio,version=9p2000.L,cache=none,msize=512000 result /run/lab/result || die "no result"
+    $BUSYBOX mkdir -p /dev/pts /dev/shm /dev/hugepages /lib/modules
+    $BUSYBOX mount -t devpts devpts /dev/pts
+    $BUSYBOX mount -t tmpfs tmpfs /dev/shm
+    $BUSYBOX mount -t hugetlbfs hugetlbfs /dev/hugepages
+    $BUSYBOX mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    $BUSYBOX mount -t bpf bpf /sys/fs/bpf
+    $BUSYBOX mount -o bind "$MODULES" /lib/modules
+    $BUSYBOX ln -sf /proc/self/fd /dev/fd
+}
+
+enter() {
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    export PATH
+    mount_rest
+    $BUSYBOX hostname lab
+    ip link set lo up
+    modprobe -a igb virtio_console 8021q || die "a module is missing"
+    [ -z "$CONTAINERD" ] || start_containerd
+    run_command
+    sync
+    $BUSYBOX poweroff -f
+}
+
+start_containerd() {
+    # its snapshots can not lie on the overlay that is the root
+    mkdir -p /var/lib/containerd
+    mount -t tmpfs tmpfs /var/lib/containerd
+    containerd >/run/lab/result/containerd.log 2>&1 &
+    tries=0
+    until ctr version >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 60 ] || die "containerd does not answer, see its log: $(tail -n 5 /run/lab/result/containerd.log)"
+        sleep 0.5
+    done
+}
+
+run_command() {
+    if [ -n "$INTERACTIVE" ]; then
+        setsid -c /bin/sh /run/lab/result/command </dev/hvc0 >/dev/hvc0 2>&1
+    else
+        /bin/sh /run/lab/result/command </dev/null >"$(echo /dev/vport*p1)" 2>"$(echo /dev/vport*p2)"
+    fi
+    code=$?
+    # written beside and renamed: the host reads a whole number or nothing
+    echo $code >/run/lab/result/exit-code.new
+    mv /run/lab/result/exit-code.new /run/lab/result/exit-code
+}
+
+if [ "${1:-}" = enter ]; then enter; else mount_root; fi

@@ -1,0 +1,71 @@
+"""What the lab's machine is made of, and QEMU's command line for it.
+
+Memory is fixed at 2 GiB and the 64-bit PCI hole is off: QEMU 10.0.2 maps a VF's BAR that lies above 4 GiB at its low
+32 bits only, and such VFs never leave reset.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MEMORY_MIB = 2048
+MAX_PFS = 4
+_HUGE_PAGE_MIB = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One machine. `pfs` Intel 82576 PFs, each with up to 7 usable VFs.
+
+    `roots` puts each PF behind a PCIe root port of its own; `numa` makes two NUMA nodes and spreads the PFs over them
+    (which needs roots of their own as well); `wire` joins all PFs in one Ethernet segment; `hugepages` is MiB of 2 MiB
+    pages; `containerd` starts it before the command.
+    """
+
+    pfs: int = 1
+    roots: bool = False
+    numa: bool = False
+    wire: bool = False
+    hugepages: int = 0
+    containerd: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pfs <= MAX_PFS:
+            raise ValueError(f"{self.pfs} PFs asked for; 0 to {MAX_PFS} fit below 4 GiB")
+        if not 0 <= self.hugepages <= MEMORY_MIB // 2:
+            raise ValueError(f"{self.hugepages} MiB of huge pages asked for; the machine has {MEMORY_MIB} MiB in all")
+
+    def kernel_options(self) -> str:
+        """What this shape adds to the kernel's command line."""
+        return f"hugepages={self.hugepages // _HUGE_PAGE_MIB}" if self.hugepages else ""
+
+    def qemu_options(self) -> list[str]:
+        """QEMU's options for memory, IOMMU and NICs."""
+        return [
+            *("-m", f"{MEMORY_MIB}M", "-smp", "2"),
+            *("-global", "q35-pcihost.pci-hole64-size=0", "-global", "q35-pcihost.x-pci-hole64-fix=off"),
+            *("-device", "intel-iommu,intremap=on"),
+            *(self._numa_options() if self.numa else ()),
+            *self._nic_options(),
+        ]
+
+    def _numa_options(self) -> Iterator[str]:
+        for node in (0, 1):
+            yield from ("-object", f"memory-backend-ram,id=memory{node},size={MEMORY_MIB // 2}M")
+            yield from ("-numa", f"node,nodeid={node},cpus={node},memdev=memory{node}")
+            # a host bridge of its own is what tells the guest on which node a device is
+            yield from ("-device", f"pxb-pcie,id=bridge{node},bus_nr={64 + 64 * node},numa_node={node},bus=pcie.0")
+
+    def _nic_options(self) -> Iterator[str]:
+        if self.wire:
+            # a network that goes nowhere; without one QEMU warns about a hub without a host side
+            yield from ("-netdev", "user,id=nowhere,restrict=on,ipv6=off")
+            yield from ("-netdev", "hubport,id=uplink,hubid=1,netdev=nowhere")
+        for number in range(self.pfs):
+            backend = "hubport,hubid=1" if self.wire else "user,restrict=on,ipv6=off"
+            yield from ("-netdev", f"{backend},id=net{number}")
+            bus = "pcie.0"
+            if self.roots or self.numa:
+                parent = f"bridge{number % 2}" if self.numa else "pcie.0"
+                bus = f"root{number}"
+                yield from ("-device", f"pcie-root-port,id={bus},bus={parent},chassis={number + 1},slot={number + 1}")
+            yield from ("-device", f"igb,mac=52:54:00:aa:00:{number + 1:02x},netdev=net{number},bus={bus}")

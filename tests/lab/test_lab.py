@@ -1,0 +1,106 @@
+"""The lab itself: what its machine is made of, and what becomes of a command's output and end."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.lab.shape import MEMORY_MIB, Shape
+
+_PCI = Path("/sys/bus/pci/devices")
+_IGB_PF = "0x10c9"
+
+
+def _pfs() -> list[Path]:
+    return [path for path in sorted(_PCI.iterdir()) if (path / "device").read_text().strip() == _IGB_PF]
+
+
+def _run_in_lab(*command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """What a person gets who runs a command in the lab."""
+    lab = [sys.executable, "-m", "tests.lab", "--pfs", "0", *options, "--", *command]
+    return subprocess.run(lab, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_output_and_exit_code_of_a_command_come_out() -> None:
+    """Stdout, stderr and exit code are the command's own, and its working directory is the checkout."""
+    done = _run_in_lab("sh", "-c", "echo out; echo err >&2; pwd; exit 42")
+    assert done.stdout.splitlines() == ["out", str(Path(__file__).parents[2])]
+    assert (done.stderr, done.returncode) == ("err\n", 42)
+
+
+def test_a_command_that_hangs_is_killed_and_the_console_told() -> None:
+    """After the bound the machine is gone, and its last lines are shown."""
+    done = _run_in_lab("sh", "-c", "echo last words >/dev/kmsg; sleep 600", options=["--timeout", "30"])
+    assert done.returncode == 125
+    assert "killed after 30 s" in done.stderr
+    assert "last words" in done.stderr
+
+
+def test_a_guest_that_dies_is_told_from_a_command_that_fails() -> None:
+    """A kernel panic is no exit code."""
+    done = _run_in_lab("sh", "-c", "echo c >/proc/sysrq-trigger; sleep 600")
+    assert done.returncode == 125
+    assert "died before the command ended" in done.stderr
+
+
+def test_the_host_is_read_only_for_the_guest(tmp_path: Path) -> None:
+    """What the guest writes goes to its overlay, never to this machine."""
+    mine = tmp_path / "mine"
+    mine.write_text("host")
+    done = _run_in_lab("sh", "-c", f"echo guest >{mine}; cat {mine}")
+    assert (done.stdout, mine.read_text()) == ("guest\n", "host")
+
+
+@pytest.mark.parametrize("options", [["--pfs", "9"], ["--hugepages", "4096"]])
+def test_a_machine_that_does_not_fit_is_refused(options: list[str]) -> None:
+    """An impossible shape is told before anything boots."""
+    done = _run_in_lab("true", options=options)
+    assert done.returncode == 125
+    assert "asked for" in done.stderr
+
+
+@pytest.mark.lab
+def test_the_guest_has_one_pf_an_iommu_and_its_drivers() -> None:
+    """The default machine: one 82576 on igb, IOMMU groups, 2 GiB at most, every driver that the project binds to."""
+    assert os.uname().release.startswith("6.12.")
+    assert len(_pfs()) == 1
+    assert (_pfs()[0] / "driver").resolve().name == "igb"
+    assert any(Path("/sys/kernel/iommu_groups").iterdir())
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    assert int(total.split()[1]) < MEMORY_MIB * 1024
+    for module in ("igbvf", "vfio-pci", "uio_pci_generic", "igb_uio"):
+        subprocess.run(["modprobe", "--dry-run", module], check=True)
+
+
+@pytest.mark.lab(pfs=2, roots=True, numa=True, wire=True, hugepages=64, containerd=True)
+def test_the_guest_has_what_its_shape_asks_for() -> None:
+    """Two PFs behind root ports on two NUMA nodes, wired together, with huge pages and containerd."""
+    assert sorted((path / "numa_node").read_text().strip() for path in _pfs()) == ["0", "1"]
+    assert len({path.resolve().parent for path in _pfs()}) == 2
+    assert "HugePages_Total:      32" in Path("/proc/meminfo").read_text()
+    subprocess.run(["ctr", "version"], check=True, capture_output=True)
+
+
+@pytest.mark.lab(pfs=2, roots=True, numa=True, wire=True, hugepages=64, containerd=True)
+def test_wired_pfs_reach_each_other() -> None:
+    """Packets go from one PF to the other, each in a network namespace of its own."""
+    for number, path in enumerate(_pfs(), 1):
+        netdev = next((path / "net").iterdir()).name
+        for command in (
+            f"ip netns add side{number}",
+            f"ip link set {netdev} netns side{number}",
+            f"ip -n side{number} addr add 192.0.2.{number}/24 dev {netdev}",
+            f"ip -n side{number} link set {netdev} up",
+        ):
+            subprocess.run(command.split(), check=True)
+    ping = ["ip", "netns", "exec", "side1", "ping", "-c", "20", "-i", "0.5", "-w", "30", "192.0.2.2"]
+    assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
+
+
+def test_shapes_that_can_not_be_are_errors() -> None:
+    """Bounds of a machine are held by its description."""
+    with pytest.raises(ValueError, match="PFs asked for"):
+        Shape(pfs=5)

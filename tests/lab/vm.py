@@ -1,0 +1,228 @@
+"""The lab's virtual machine: boots this machine's own root, read-only under an overlay, and runs one command in it."""
+
+import contextlib
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from setup.kernel import Kernel, find_kernel
+from tests.lab.shape import Shape
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GUEST_VARIABLE = "SRIOVDP_LAB"
+_QEMU = "qemu-system-x86_64"
+_BUSYBOX = Path("/bin/busybox")
+_EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
+_TAIL_LINES = 25
+_SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1", "PYTHONDONTWRITEBYTECODE=1")
+
+
+class LabError(Exception):
+    """The machine can not be started, hung, or died; the message has what it last printed."""
+
+
+class Vm:
+    """One run of one command in one machine. A context manager: at its end the machine is gone.
+
+    `result` is the only folder that the guest can write; it is there until the end of the context.
+    """
+
+    def __init__(self, shape: Shape, command: Sequence[str], *, interactive: bool = False) -> None:
+        kernel = find_kernel()
+        if kernel is None or not shutil.which(_QEMU):
+            raise LabError("the lab's kernel or QEMU is not there; run `make setup` as root")
+        self._kernel = kernel
+        self._shape = shape
+        self._command = command
+        self._interactive = interactive
+        self._folder = tempfile.TemporaryDirectory(prefix="sriovdp-lab-")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pumps: list[threading.Thread] = []
+        self.result = Path(self._folder.name) / "result"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process:
+            self._process.kill()
+        self._join()
+        self._folder.cleanup()
+
+    def start(self, *, stdout: int = 1, stderr: int = 2) -> None:
+        """Boot; the command's stdout and stderr go to these file descriptors as they come."""
+        self.result.mkdir()
+        (self.result / "command").write_text(self._write_script())
+        initramfs = _pack_initramfs(self._kernel, Path(self._folder.name), self._settings())
+        pumps = [self._pump_into(stdout), self._pump_into(stderr)]
+        try:
+            self._process = subprocess.Popen(
+                self._qemu_command(initramfs, *pumps),
+                stdin=None if self._interactive else subprocess.DEVNULL,
+                stdout=None if self._interactive else subprocess.DEVNULL,
+                pass_fds=pumps,
+            )
+        finally:
+            for descriptor in pumps:
+                os.close(descriptor)
+
+    def is_running(self) -> bool:
+        """Whether the machine is still on."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self, timeout: float) -> int:
+        """Exit code of the command. Raises LabError after `timeout` seconds, and when the machine died before."""
+        assert self._process, "not started"
+        try:
+            self._process.wait(timeout)
+            self._join()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._join()
+            raise LabError(f"the lab was killed after {timeout:.0f} s; it last printed\n{self.tail()}") from None
+        try:
+            return int((self.result / "exit-code").read_text())
+        except FileNotFoundError:
+            raise LabError(f"the lab died before the command ended; it last printed\n{self.tail()}") from None
+
+    def tail(self) -> str:
+        """The last lines of the guest's console."""
+        console = Path(self._folder.name) / "console"
+        lines = console.read_text(errors="replace").splitlines() if console.exists() else []
+        return "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (nothing)"
+
+    def _join(self) -> None:
+        """Wait for the machine's end and for the last of its output."""
+        if self._process:
+            self._process.wait()
+        for pump in self._pumps:
+            pump.join()
+
+    def _pump_into(self, target: int) -> int:
+        """A pipe that a thread empties into `target`: QEMU takes neither terminals nor sockets as a port's file."""
+        source, sink = os.pipe()
+        pump = threading.Thread(target=_copy, args=(source, os.dup(target)))
+        pump.start()
+        self._pumps.append(pump)
+        return sink
+
+    def _settings(self) -> str:
+        values = {
+            "MODULES": self._kernel.modules.parent,
+            "CONTAINERD": "yes" if self._shape.containerd else "",
+            "INTERACTIVE": "yes" if self._interactive else "",
+        }
+        return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
+
+    def _write_script(self) -> str:
+        variables = [
+            *_SETTINGS,
+            *(f"{key}={os.environ[key]}" for key in ("TERM", "XDG_CACHE_HOME") if key in os.environ),
+        ]
+        size = shutil.get_terminal_size()
+        terminal = f"stty rows {size.lines} cols {size.columns}\n" if self._interactive else ""
+        return (
+            f"cd {shlex.quote(str(CHECKOUT))}\n{terminal}exec env {shlex.join(variables)} {shlex.join(self._command)}\n"
+        )
+
+    def _qemu_command(self, initramfs: Path, stdout: int, stderr: int) -> list[str]:
+        options = [
+            "console=ttyS0 panic=-1 intel_iommu=on net.ifnames=0 mitigations=off random.trust_cpu=on loglevel=6",
+            self._shape.kernel_options(),
+        ]
+        return [
+            *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
+            *_accelerator_options(),
+            *self._shape.qemu_options(),
+            *("-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", " ".join(options)),
+            *("-serial", f"file:{self._folder.name}/console"),
+            *_share("root", Path("/"), "readonly=on"),
+            *_share("result", self.result),
+            *("-device", "virtio-rng-pci,bus=pcie.0", "-device", "virtio-serial-pci,bus=pcie.0"),
+            *(_terminal() if self._interactive else _pipes(stdout, stderr)),
+        ]
+
+
+def _copy(source: int, target: int) -> None:
+    with (
+        open(source, "rb", buffering=0) as reader,
+        open(target, "wb", buffering=0) as writer,
+        contextlib.suppress(BrokenPipeError),  # who reads has seen enough
+    ):
+        shutil.copyfileobj(reader, writer)
+
+
+def _share(tag: str, path: Path, *options: str) -> list[str]:
+    settings = ",".join(("local", f"id={tag}", f"path={path}", "security_model=none", "multidevs=remap", *options))
+    return ["-fsdev", settings, "-device", f"virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}"]
+
+
+def _terminal() -> list[str]:
+    return ["-chardev", "stdio,id=terminal,signal=off", "-device", "virtconsole,chardev=terminal,nr=0"]
+
+
+def _pipes(stdout: int, stderr: int) -> list[str]:
+    """The guest's ports for stdout and stderr, each going straight into one of the caller's file descriptors."""
+    options: list[str] = []
+    for number, descriptor in enumerate((stdout, stderr), 1):
+        options += ["-add-fd", f"fd={descriptor},set={number}"]
+        options += ["-chardev", f"file,id=port{number},path=/dev/fdset/{number},append=on"]
+        options += ["-device", f"virtserialport,chardev=port{number},nr={number}"]
+    return options
+
+
+@functools.cache
+def _accelerator_options() -> tuple[str, ...]:
+    """KVM only where a trial run lives: /dev/kvm may be there, and QEMU die on it all the same."""
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        machine = ("-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host")
+        trial = [_QEMU, *machine, "-nodefaults", "-display", "none", "-S", "-monitor", "stdio"]
+        if subprocess.run(trial, input=b"quit\n", capture_output=True, check=False, timeout=30).returncode == 0:
+            return machine
+    return ("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max")
+
+
+def _pack_initramfs(kernel: Kernel, folder: Path, settings: str) -> Path:
+    """A root with busybox, the modules for the real root, and the first program."""
+    tree = folder / "initramfs"
+    for name in ("bin", "modules", "proc", "sys", "dev", "lower", "memory", "new"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy(_BUSYBOX, tree / "bin/busybox")
+    shutil.copy(Path(__file__).parent / "guest.sh", tree / "init")
+    (tree / "init").chmod(0o755)
+    (tree / "settings").write_text(settings)
+    for number, module in enumerate(_order_modules(kernel)):
+        shutil.copy(module, tree / "modules" / f"{number:02d}-{module.name}")
+    names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
+    command: list[str | Path] = [_BUSYBOX, "cpio", "-o", "-H", "newc", "-F", folder / "initramfs.cpio"]
+    subprocess.run(command, cwd=tree, input=names.encode(), capture_output=True, check=True)
+    return folder / "initramfs.cpio"
+
+
+def _order_modules(kernel: Kernel) -> list[Path]:
+    """The files of the early modules with what they need, in order of loading."""
+    listed = subprocess.run(
+        ["modprobe", "-d", kernel.folder, "-S", kernel.version, "-a", "--show-depends", *_EARLY_MODULES],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    paths = [Path(line.split()[1]) for line in listed.stdout.splitlines() if line.startswith("insmod")]
+    return list(dict.fromkeys(paths))
+
+
+def run(shape: Shape, command: Sequence[str], *, timeout: float, interactive: bool = False) -> int:
+    """Boot, run a command on this process's own stdout and stderr, and give its exit code. Raises LabError."""
+    sys.stdout.flush()
+    with Vm(shape, command, interactive=interactive) as vm:
+        vm.start()
+        return vm.wait(timeout)
