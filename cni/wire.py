@@ -1,0 +1,184 @@
+"""What the launcher and the agent say to each other over the agent's Unix stream socket; encoding only, no I/O.
+
+One connection carries one request and one reply. All numbers are unsigned, 32 bits, big-endian.
+
+    request   offset  0  magic, the four bytes "SRIO"
+                      4  protocol version, 1
+                      8  errno of opening CNI_NETNS; 0 when it was opened, or when CNI_NETNS is empty
+                     12  size of the environment in bytes, at most 64 KiB
+                     16  size of stdin in bytes, at most 1 MiB
+                     20  the environment: every CNI_* variable as NAME=VALUE in UTF-8, each ended by a NUL
+                      .  stdin as it came
+    reply     offset  0  magic
+                      4  protocol version, 1
+                      8  exit code for the launcher, at most 255
+                     12  size of what it shall print, at most 4 MiB
+                     16  what it shall print
+
+The network namespace travels as one file descriptor (SCM_RIGHTS) with the first byte of the request. Magic and protocol
+version stay where they are in every later version, so that each side can tell which version the other one speaks.
+The launcher's side of this is cni/launcher/sriov.c.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from sriovdp.errors import SriovdpError
+
+MAGIC = b"SRIO"
+PROTOCOL_VERSION = 1
+ENVIRONMENT_MAX = 64 << 10
+STDIN_MAX = 1 << 20
+STDOUT_MAX = 4 << 20
+
+_REQUEST = struct.Struct(">4sIIII")
+_REPLY = struct.Struct(">4sIII")
+HEADER_SIZE = _REQUEST.size
+REPLY_HEADER_SIZE = _REPLY.size
+
+_ERRNO_MAX = 4095  # MAX_ERRNO of the kernel, include/linux/err.h
+_EXIT_CODE_MAX = 255
+
+# field of Request -> environment variable
+_VARIABLES = {
+    "command": "CNI_COMMAND",
+    "container_id": "CNI_CONTAINERID",
+    "netns": "CNI_NETNS",
+    "ifname": "CNI_IFNAME",
+    "args": "CNI_ARGS",
+    "path": "CNI_PATH",
+}
+
+
+class WireError(SriovdpError):
+    """The other side sent what is no frame of this protocol, or a frame would be over the bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One exec of the launcher. A CNI_* variable that was not set is the empty string.
+
+    `netns_errno` is why the launcher could not open CNI_NETNS, 0 if it could or had nothing to open.
+    """
+
+    command: str
+    container_id: str
+    netns: str
+    ifname: str
+    args: str
+    path: str
+    stdin: bytes
+    netns_errno: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the launcher prints on stdout, and its exit code (0 to 255)."""
+
+    exit_code: int
+    stdout: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fixed start of a request; sizes are in bytes and within the bounds."""
+
+    netns_errno: int
+    environment_size: int
+    stdin_size: int
+
+    @property
+    def body_size(self) -> int:
+        """How many bytes follow the header."""
+        return self.environment_size + self.stdin_size
+
+
+def encode_request(request: Request) -> bytes:
+    """The frame of a request. Raises WireError when it is over the bounds or a text holds a NUL."""
+    texts = {variable: getattr(request, field) for field, variable in _VARIABLES.items()}
+    for variable, text in texts.items():
+        if "\0" in text:
+            raise WireError(f"{variable} {text!r} holds a NUL")
+    environment = b"".join(f"{variable}={text}\0".encode() for variable, text in texts.items() if text)
+    _check_bound("errno", request.netns_errno, _ERRNO_MAX)
+    _check_bound("environment", len(environment), ENVIRONMENT_MAX)
+    _check_bound("stdin", len(request.stdin), STDIN_MAX)
+    header = _REQUEST.pack(MAGIC, PROTOCOL_VERSION, request.netns_errno, len(environment), len(request.stdin))
+    return header + environment + request.stdin
+
+
+def decode_header(data: bytes) -> Header:
+    """Read the first HEADER_SIZE bytes of a request. Raises WireError."""
+    netns_errno, environment_size, stdin_size = _unpack(_REQUEST, data)
+    _check_bound("errno", netns_errno, _ERRNO_MAX)
+    _check_bound("environment", environment_size, ENVIRONMENT_MAX)
+    _check_bound("stdin", stdin_size, STDIN_MAX)
+    return Header(netns_errno, environment_size, stdin_size)
+
+
+def decode_body(header: Header, body: bytes) -> Request:
+    """Read the `header.body_size` bytes that follow the header. Raises WireError."""
+    if len(body) != header.body_size:
+        raise WireError(f"the body of a request has {len(body)} bytes, its header says {header.body_size}")
+    variables = _decode_environment(body[: header.environment_size])
+    texts = {field: variables.get(variable, "") for field, variable in _VARIABLES.items()}
+    return Request(**texts, stdin=body[header.environment_size :], netns_errno=header.netns_errno)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """The frame of a reply. Raises WireError when it is over the bounds."""
+    _check_bound("exit code", reply.exit_code, _EXIT_CODE_MAX)
+    _check_bound("stdout", len(reply.stdout), STDOUT_MAX)
+    return _REPLY.pack(MAGIC, PROTOCOL_VERSION, reply.exit_code, len(reply.stdout)) + reply.stdout
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Read a whole reply. Raises WireError."""
+    exit_code, size = _unpack(_REPLY, frame[:REPLY_HEADER_SIZE])
+    stdout = frame[REPLY_HEADER_SIZE:]
+    _check_bound("exit code", exit_code, _EXIT_CODE_MAX)
+    _check_bound("stdout", size, STDOUT_MAX)
+    if len(stdout) != size:
+        raise WireError(f"a reply has {len(stdout)} bytes of stdout, its header says {size}")
+    return Reply(exit_code, stdout)
+
+
+def _unpack(shape: struct.Struct, data: bytes) -> tuple[int, ...]:
+    """The numbers after magic and protocol version."""
+    if len(data) != shape.size:
+        raise WireError(f"a header has {len(data)} bytes, not {shape.size}")
+    magic, version, *numbers = shape.unpack(data)
+    if magic != MAGIC:
+        raise WireError(f"a frame starts with {magic!r}, not {MAGIC!r}")
+    if version != PROTOCOL_VERSION:
+        raise WireError(
+            f"the other side speaks protocol version {version}, this one {PROTOCOL_VERSION}",
+            hint="install the CNI launcher that belongs to the running sriovdp agent",
+        )
+    return tuple(numbers)
+
+
+def _decode_environment(data: bytes) -> dict[str, str]:
+    if data and not data.endswith(b"\0"):
+        raise WireError("the environment does not end with a NUL")
+    variables: dict[str, str] = {}
+    for entry in data.split(b"\0")[:-1]:
+        name, separator, value = _decode_text(entry).partition("=")
+        if not separator or not name.startswith("CNI_"):
+            raise WireError(f"{entry!r} in the environment is no CNI_* variable")
+        if name in variables:
+            raise WireError(f"{name} is in the environment twice")
+        variables[name] = value
+    return variables
+
+
+def _decode_text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise WireError(f"{data!r} in the environment is not UTF-8") from error
+
+
+def _check_bound(what: str, value: int, bound: int) -> None:
+    if not 0 <= value <= bound:
+        raise WireError(f"{what} of {value} is out of bounds, at most {bound}")
