@@ -14,7 +14,7 @@ from pathlib import Path
 from cni.locks import Locks
 from cni.server import CniServer
 from cni.verbs import Verbs
-from sriovdp.config import Config, Pool
+from sriovdp.config.values import Config, Pool
 from sriovdp.errors import SriovdpError
 from sriovdp.inventory import take_snapshot
 from sriovdp.journal import Journal

@@ -1,0 +1,1 @@
+"""Make the node as the config says: `plan` (pure), `usage` (who would be disturbed), `apply`."""

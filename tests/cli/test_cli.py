@@ -1,0 +1,182 @@
+"""The command line: output, exit codes, and that help is quick."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sriovdp.cli import apply as apply_command
+from sriovdp.cli.agent import OneLineFormatter
+from sriovdp.cli.main import cli
+from sriovdp.errors import InUseError
+from sriovdp.model import VfSettings
+from tests.fakes.sysfs import PF, Tree, connect, vf_address
+
+SAMPLE = Path(__file__).parents[2] / "config" / "sample.yaml"
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """An 82576 with two VFs: one on igbvf, one on vfio-pci."""
+    tree = Tree(tmp_path / "sys")
+    tree.add_pf(vfs=2)
+    tree.bind(vf_address(PF, 0), "igbvf")
+    tree.bind(vf_address(PF, 1), "vfio-pci")
+    return tree
+
+
+def test_help_lists_all_commands_and_imports_none() -> None:
+    """Neither pydantic nor pyroute2, gRPC or rich is loaded to print help."""
+    code = (
+        "import sys\nfrom sriovdp.cli.main import cli\n"
+        "heavy = {'pydantic', 'pyroute2', 'grpc', 'rich'}\n"
+        "try: cli(['--help'])\nfinally: print('LOADED', sorted(heavy & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("LOADED []\n")
+    for name in ("discover", "validate", "plan", "apply", "agent"):
+        assert f"\n  {name} " in shown
+
+
+def test_the_module_can_be_run_and_tells_its_version() -> None:
+    """`python -m sriovdp.cli.main` is the command."""
+    command = [sys.executable, "-m", "sriovdp.cli.main", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "sriovdp, version 0.1.0\n"
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["discover", "--bogus"], ["plan", "--config"], ["discover", "extra"]])
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    """Unknown commands and options, as everywhere."""
+    assert run(*arguments).exit_code == 2
+
+
+def test_discover_runs_on_this_machine() -> None:
+    """Real sysfs and rtnetlink; the JSON is a list of PFs."""
+    assert run("discover").exit_code == 0
+    assert isinstance(json.loads(run("discover", "--json").stdout), list)
+
+
+def test_discover_draws_pfs_and_vfs(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything an admin asks for is in the table, and no line is longer than 118 columns."""
+    connect(tree, monkeypatch)
+    tree.settings[vf_address(PF, 1)] = VfSettings("02:00:00:00:00:07", vlan=210, spoofchk=True, trust=False)
+    lines = run("discover", "--sysfs", tree.root).stdout.splitlines()
+    assert max(map(len, lines)) <= 118
+    rows = [line.split() for line in lines]
+    ids = "8086:10c9 Intel Corporation 82576 Gigabit Network Connection"
+    assert rows[1] == [PF, "enp1s0", "up", "2/7", "0", "igb", *ids.split()]
+    assert lines[3] == f"VFs of enp1s0 ({PF})"
+    assert rows[5][:6] == ["0", "0000:01:10.0", "igbvf", "10", "0", "v0110f0"]
+    assert rows[6] == ["1", "0000:01:10.2", "vfio-pci", "11", "0", "-", "02:00:00:00:00:07", "210", "on", "off"]
+
+
+@pytest.mark.parametrize(("attribute", "value", "link"), [("carrier", "0", "no carrier"), ("flags", "0x1002", "down")])
+def test_discover_tells_the_link(tree: Tree, attribute: str, value: str, link: str) -> None:
+    """A PF that is down is told from one without a cable."""
+    (tree.pci(PF) / "net/enp1s0" / attribute).write_text(value)
+    assert json.loads(run("discover", "--json", "--sysfs", tree.root).stdout)[0]["link"] == link
+    assert f"  {link}  " in run("discover", "--sysfs", tree.root).stdout
+
+
+def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs depend on these names; a VF without settings has the same keys."""
+    recorded = json.loads(run("discover", "--json", "--sysfs", tree.root).stdout)
+    connect(tree, monkeypatch)
+    (pf,) = json.loads(run("discover", "--json", "--sysfs", tree.root).stdout)
+    assert list(pf) == [
+        *("address", "vendor", "device", "vendor_name", "device_name", "driver", "numa_node", "netdev", "link"),
+        *("total_vfs", "num_vfs", "vfs"),
+    ]
+    vf = pf["vfs"][0]
+    assert list(vf) == [
+        *("index", "address", "vendor", "device", "vendor_name", "device_name", "driver", "iommu_group", "numa_node"),
+        *("netdev", "uio", "admin_mac", "vlan", "qos", "vlan_proto", "spoofchk", "trust", "link_state"),
+        *("min_tx_rate", "max_tx_rate"),
+    ]
+    assert list(vf["netdev"]) == ["name", "ifindex", "mac", "mtu", "up", "carrier"]
+    assert (vf["device_name"], vf["admin_mac"]) == ("82576 Virtual Function", "00:00:00:00:00:00")
+    assert list(recorded[0]["vfs"][0]) == list(vf)
+    assert recorded[0]["vfs"][0]["admin_mac"] is None
+
+
+def test_discover_on_a_node_without_nic_says_so(tmp_path: Path) -> None:
+    """An empty table would look like a fault."""
+    shown = run("discover", "--sysfs", tmp_path)
+    assert (shown.exit_code, shown.stdout) == (0, "no PCI network function on this node\n")
+
+
+def test_validate_counts_what_is_in_the_sample() -> None:
+    """The file that is shipped is right."""
+    shown = run("validate", "--config", SAMPLE)
+    assert (shown.exit_code, shown.stdout) == (0, f"{SAMPLE} is right: 3 pools, 1 PF entry\n")
+
+
+def test_validate_tells_all_faults_on_stderr(tmp_path: Path) -> None:
+    """Both faults of a file, and exit code 1."""
+    (tmp_path / "c.yaml").write_text("resourceLst: []\nphysicalFunctions: 7\n")
+    shown = run("validate", "--config", tmp_path / "c.yaml")
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert shown.stderr.startswith(f"sriovdp: error: {tmp_path}/c.yaml: 2 faults\n")
+    assert run("validate", "--config", tmp_path / "none").exit_code == 1
+
+
+def test_plan_prints_steps_with_reasons(tree: Tree, tmp_path: Path) -> None:
+    """The sample wants 7 VFs, there are 2; nothing is changed."""
+    arguments = ("plan", "--config", SAMPLE, "--sysfs", tree.root, "--state-dir", tmp_path)
+    shown = run(*arguments)
+    lines = shown.stdout.splitlines()
+    assert shown.exit_code == 0
+    assert lines[0].split("   ")[0] == "enp1s0: remove its 2 VFs and create 7 VFs"
+    assert lines[0].endswith("numVfs is 7, there are 2")
+    assert len([line for line in lines if "bind to" in line]) == 7
+    assert (tree.pci(PF) / "sriov_numvfs").read_text() == "2\n"
+    document = json.loads(run(*arguments, "--json").stdout)
+    assert list(document) == ["steps", "warnings", "obstacles"]
+    first = {"action": "set_num_vfs", "pf": PF, "pf_name": "enp1s0", "current": 2, "wanted": 7}
+    assert document["steps"][0] == {**first, "reason": "numVfs is 7, there are 2"}
+
+
+def test_plan_names_whom_apply_would_disturb(tree: Tree, tmp_path: Path) -> None:
+    """A VF whose netdev is elsewhere stands in the way, in the text and in the JSON."""
+    (tree.pci(vf_address(PF, 0)) / "net/v0110f0").rename(tree.root / "elsewhere")
+    arguments = ("plan", "--config", SAMPLE, "--sysfs", tree.root, "--state-dir", tmp_path)
+    shown = run(*arguments)
+    assert shown.exit_code == 0
+    assert "apply would refuse this and change nothing:" in shown.stdout
+    (obstacle,) = json.loads(run(*arguments, "--json").stdout)["obstacles"]
+    assert "VF 0 (0000:01:10.0) is used by another network namespace" in obstacle
+
+
+def test_apply_on_a_node_without_such_a_pf_has_nothing_to_do(tmp_path: Path) -> None:
+    """This machine has no PF of vendor ffff: a warning, and exit code 0."""
+    (tmp_path / "c.yaml").write_text("physicalFunctions: [{select: {vendors: ['fffe']}, numVfs: 4}]\n")
+    shown = run("apply", "--config", tmp_path / "c.yaml", "--state-dir", tmp_path)
+    assert shown.exit_code == 0
+    assert "no PF of this node matches" in shown.stdout
+    assert "nothing to do" in shown.stdout
+
+
+def test_apply_that_is_refused_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is told on stderr."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InUseError("refused", hint="remove pod red")
+
+    monkeypatch.setattr(apply_command, "apply", refuse)
+    shown = run("apply", "--config", SAMPLE, "--state-dir", tmp_path)
+    assert (shown.exit_code, shown.stderr) == (3, "sriovdp: error: refused; remove pod red\n")
+
+
+def test_a_log_record_is_one_line() -> None:
+    """Messages with line breaks and tracebacks stay together."""
+    record = logging.LogRecord("x", logging.ERROR, "f", 1, "two\n  faults", None, None)
+    assert OneLineFormatter("%(levelname)s %(message)s").format(record) == "ERROR two | faults"

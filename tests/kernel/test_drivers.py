@@ -1,0 +1,140 @@
+"""Driver binding on a tree: what is written, what is read back, and what happens when the kernel does not do it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sriovdp.errors import DeviceError, VerifyError
+from sriovdp.kernel import drivers
+from sriovdp.kernel.drivers import bind, current_driver, is_bound_as_wanted, resolve_driver, unbind, wait_for_netdev
+from tests.fakes.sysfs import PF, Tree, vf_address
+
+VF = vf_address(PF, 0)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A PF with one VF on igbvf; the kernel reacts to writes."""
+    tree = Tree(tmp_path / "sys")
+    tree.add_pf(vfs=1)
+    tree.bind(VF, "igbvf")
+    monkeypatch.setattr(drivers, "write_text", tree.write)
+    return tree
+
+
+def answer_modprobe(monkeypatch: pytest.MonkeyPatch, output: str = "", error: str = "") -> list[tuple[str, ...]]:
+    """Let modprobe answer this; gives the list of its calls."""
+    calls: list[tuple[str, ...]] = []
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        calls.append(arguments)
+        return subprocess.CompletedProcess(arguments, 1 if error else 0, output, error)
+
+    monkeypatch.setattr(drivers, "_run_modprobe", run)
+    return calls
+
+
+def test_binding_is_override_unbind_probe_and_leaves_no_override(tree: Tree) -> None:
+    """vfio-pci has the VF afterwards, and a later probe is free again."""
+    bind(tree.sysfs, VF, "vfio-pci")
+    assert current_driver(tree.sysfs, VF) == "vfio-pci"
+    assert tree.log == [
+        ("unbind", VF),
+        ("driver_override", "vfio-pci"),
+        ("drivers_probe", VF),
+        ("driver_override", "\n"),
+    ]
+
+
+def test_a_vf_that_is_bound_right_is_not_touched(tree: Tree) -> None:
+    """No write at all."""
+    bind(tree.sysfs, VF, "igbvf")
+    assert tree.log == []
+
+
+def test_unbinding_twice_is_one_change(tree: Tree) -> None:
+    """A VF without a driver has nothing to be unbound from."""
+    unbind(tree.sysfs, VF)
+    unbind(tree.sysfs, VF)
+    assert tree.log == [("unbind", VF)]
+    assert current_driver(tree.sysfs, VF) is None
+
+
+def test_vfio_without_iommu_is_refused_before_anything_is_unbound(tree: Tree) -> None:
+    """The VF keeps its driver, and the error says how to get an IOMMU."""
+    (tree.pci(VF) / "iommu_group").unlink()
+    with pytest.raises(DeviceError, match="no IOMMU group; switch the IOMMU on"):
+        bind(tree.sysfs, VF, "vfio-pci")
+    assert (current_driver(tree.sysfs, VF), tree.log) == ("igbvf", [])
+
+
+def test_a_probe_without_effect_is_an_error_and_the_old_driver_comes_back(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes the probe, but vfio-pci does not want the device."""
+    bind_really = tree.bind
+
+    def refuse_vfio(address: str, driver: str) -> None:
+        if driver != "vfio-pci":
+            bind_really(address, driver)
+
+    monkeypatch.setattr(tree, "bind", refuse_vfio)
+    with pytest.raises(VerifyError, match=f"{VF} was probed for vfio-pci but is unbound"):
+        bind(tree.sysfs, VF, "vfio-pci")
+    assert current_driver(tree.sysfs, VF) == "igbvf"
+
+
+def test_the_kernel_driver_is_the_one_of_the_modalias(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module is named by modprobe; drivers for user space that claim every device are passed over."""
+    calls = answer_modprobe(monkeypatch, "vfio_pci\nigbvf\n")
+    assert resolve_driver(tree.sysfs, VF, "kernel") == "igbvf"
+    assert calls[0] == ("--resolve-alias", "pci:v00008086d000010CAsv00sd00bc02sc00i00")
+    answer_modprobe(monkeypatch, "")
+    with pytest.raises(DeviceError, match="no module of this kernel knows pci:v00008086"):
+        resolve_driver(tree.sysfs, VF, "kernel")
+
+
+def test_a_driver_of_another_name_than_its_module_is_found(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module says which PCI drivers it registers."""
+    answer_modprobe(monkeypatch, "mlx5_mod\n")
+    (tree.root / "module/mlx5_mod/drivers/pci:igbvf").mkdir(parents=True)
+    assert resolve_driver(tree.sysfs, VF, "kernel") == "igbvf"
+
+
+def test_a_driver_that_is_not_there_is_loaded_or_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded one needs no modprobe; one that modprobe does not know is an error."""
+    calls = answer_modprobe(monkeypatch)
+    assert resolve_driver(tree.sysfs, VF, "vfio-pci") == "vfio-pci"
+    assert calls == []
+    with pytest.raises(DeviceError, match="no PCI driver of that name; install the module"):
+        resolve_driver(tree.sysfs, VF, "uio_pci_generic")
+    answer_modprobe(monkeypatch, error="modprobe: FATAL: Module x not found")
+    with pytest.raises(DeviceError, match="FATAL: Module x not found"):
+        resolve_driver(tree.sysfs, VF, "uio_pci_generic")
+
+
+@pytest.mark.parametrize(
+    ("driver", "wanted", "right"),
+    [
+        ("igbvf", "kernel", True),
+        ("vfio-pci", "kernel", False),
+        ("igb_uio", "kernel", False),
+        (None, "kernel", False),
+        ("vfio-pci", "vfio-pci", True),
+        ("igbvf", "vfio-pci", False),
+        (None, "vfio-pci", False),
+    ],
+)
+def test_kernel_is_any_driver_that_is_not_for_user_space(driver: str | None, wanted: str, right: bool) -> None:
+    """The config does not have to know the name of a NIC's VF driver."""
+    assert is_bound_as_wanted(driver, wanted) is right
+
+
+def test_the_netdev_is_awaited(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name once it is there; an error with the driver's name when it does not come."""
+    assert wait_for_netdev(tree.sysfs, VF) == "v0110f0"
+    bind(tree.sysfs, VF, "vfio-pci")
+    monkeypatch.setattr(drivers, "_NETDEV_TIMEOUT", 0.0)
+    with pytest.raises(DeviceError, match="has no netdev 0 s after it was bound to vfio-pci"):
+        wait_for_netdev(tree.sysfs, VF)

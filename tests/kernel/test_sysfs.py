@@ -1,0 +1,36 @@
+"""Reading and writing attributes: nothing there is None, a refused write is an error with its errno."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from sriovdp.errors import DeviceError, KernelError
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_int, read_link, read_text, write_text
+
+
+def test_what_is_not_there_reads_as_nothing(tmp_path: Path) -> None:
+    """A function can vanish at any moment; readers get None."""
+    gone = tmp_path / "gone"
+    assert (read_text(gone), read_int(gone), read_link(gone), list_names(gone)) == (None, None, None, [])
+    assert Sysfs(tmp_path).addresses() == []
+    with pytest.raises(DeviceError, match=r"there is no PCI function 0000:01:00.0"):
+        Sysfs(tmp_path).pci("0000:01:00.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("7\n", 7), ("-1\n", -1), ("0x1003\n", 0x1003), ("\n", None), ("x", None)]
+)
+def test_numbers_are_decimal_or_hex(tmp_path: Path, text: str, number: int | None) -> None:
+    """As the kernel writes them; everything else is no number."""
+    (tmp_path / "n").write_text(text)
+    assert read_int(tmp_path / "n") == number
+
+
+def test_a_refused_write_has_path_and_errno(tmp_path: Path) -> None:
+    """The message says what was written where; a real attribute that is read-only refuses too."""
+    with pytest.raises(KernelError, match=r"writing '7' to .*/sriov_numvfs failed: No such file.*\(ENOENT\)") as caught:
+        write_text(tmp_path / "none/sriov_numvfs", "7")
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(KernelError):
+        write_text(Path("/sys/kernel/notes"), "7")

@@ -1,0 +1,214 @@
+"""Apply: refusals before any change, order of changes, journal, verification. The kernel here is a scripted tree."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sriovdp.config.file import parse
+from sriovdp.config.values import Config
+from sriovdp.errors import InUseError, JournalError, KernelError, VerifyError
+from sriovdp.inventory import take_snapshot
+from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.provision import apply as apply_module
+from sriovdp.provision import usage
+from sriovdp.provision.apply import apply
+from sriovdp.provision.plan import make_stable_mac
+from tests.fakes.sysfs import PF, PF_MAC, Netlink, Tree, connect, vf_address
+
+
+def make_config(num_vfs: int, vfs: dict[str, str] | None = None) -> Config:
+    """A config for all PFs, with a driver for each range."""
+    ranges = [{"range": indices, "driver": driver} for indices, driver in (vfs or {}).items()]
+    entry = {"select": {"vendors": ["8086"]}, "numVfs": num_vfs, **({"vfs": ranges} if ranges else {})}
+    return parse(json.dumps({"physicalFunctions": [entry]}), "test")
+
+
+MIXED = make_config(4, {"0-1": "kernel", "2": "vfio-pci", "3": "igb_uio"})
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A tree with one PF without VFs, which the product takes for this machine's."""
+    tree = connect(Tree(tmp_path / "sys"), monkeypatch)
+    tree.add_pf()
+    return tree
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """An empty journal."""
+    return Journal(tmp_path / "journal")
+
+
+def attach(journal: Journal, device: str, *, released: bool = False) -> None:
+    """A pod gets a VF."""
+    record: dict[str, Any] = {"netns": "/run/netns/x", "netns_dev": 1, "netns_ino": 2, "boot_id": "b"}
+    args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=red"
+    original = Original("igbvf", None)
+    journal.write_attachment(
+        Attachment("c1", "net1", "net", device, "kernel", original, args=args, released=released, **record)
+    )
+
+
+def test_a_node_is_brought_to_its_config_and_stays(tree: Tree, journal: Journal) -> None:
+    """All drivers and MACs are as wanted, the netdevs have their admin MACs, and a second apply writes nothing."""
+    told: list[str] = []
+    apply(MIXED, tree.sysfs, journal, told.append)
+    vfs = take_snapshot(tree.sysfs).pfs[0].vfs
+    assert [vf.driver for vf in vfs] == ["igbvf", "igbvf", "vfio-pci", "igb_uio"]
+    assert [vf.settings.mac for vf in vfs if vf.settings] == [make_stable_mac(PF_MAC, index) for index in range(4)]
+    assert [vf.netdev.mac for vf in vfs if vf.netdev] == [make_stable_mac(PF_MAC, index) for index in range(2)]
+    assert told[:2] == ["enp1s0: create 4 VFs", "enp1s0: has carrier"]
+    assert told[-1] == "done: 9 steps, read back and verified"
+    written = len(tree.log)
+    again: list[str] = []
+    assert apply(MIXED, tree.sysfs, journal, again.append).steps == ()
+    assert again == ["nothing to do: the node is as the config says"]
+    assert len(tree.log) == written
+
+
+def test_no_driver_is_bound_before_the_mac_is_set(tree: Tree, journal: Journal) -> None:
+    """Autoprobe is off from before the VFs are created until all are bound, then as it was; MAC comes before driver."""
+    apply(make_config(2), tree.sysfs, journal)
+    kept = [entry for entry in tree.log if entry[0] != "driver_override"]
+    assert kept == [
+        ("sriov_drivers_autoprobe", "0"),
+        ("sriov_numvfs", "2"),
+        ("vf0", f"mac {make_stable_mac(PF_MAC, 0)}"),
+        ("drivers_probe", vf_address(PF, 0)),
+        ("vf1", f"mac {make_stable_mac(PF_MAC, 1)}"),
+        ("drivers_probe", vf_address(PF, 1)),
+        ("sriov_drivers_autoprobe", "1"),
+    ]
+
+
+def test_another_number_goes_through_zero(tree: Tree, journal: Journal) -> None:
+    """The kernel answers EBUSY when a number is changed that is not 0."""
+    apply(make_config(2), tree.sysfs, journal)
+    tree.log.clear()
+    apply(make_config(3), tree.sysfs, journal)
+    assert [text for name, text in tree.log if name == "sriov_numvfs"] == ["0", "3"]
+
+
+def test_a_pf_that_is_down_is_set_up_first(tree: Tree, journal: Journal) -> None:
+    """Its VFs would find no link."""
+    flags = tree.pci(PF) / "net/enp1s0/flags"
+    flags.write_text("0x1002")
+    apply(make_config(1), tree.sysfs, journal)
+    assert flags.read_text() == "0x1003"
+
+
+def test_no_carrier_is_told_and_no_reason_to_stop(
+    tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PF without a cable gets its VFs too."""
+    monkeypatch.setattr(apply_module, "_CARRIER_TIMEOUT", 0.0)
+    (tree.pci(PF) / "net/enp1s0/carrier").write_text("0")
+    told: list[str] = []
+    apply(make_config(1), tree.sysfs, journal, told.append)
+    assert "enp1s0: no carrier after 0 s, going on without" in told
+    assert told[-1].startswith("done")
+
+
+def test_a_changed_mac_reaches_the_netdev(tree: Tree, journal: Journal) -> None:
+    """A VF that igbvf already has is bound again after its admin MAC was set, which igb does not hand down."""
+    tree.write(tree.pci(PF) / "sriov_numvfs", "1")  # with autoprobe on
+    apply(make_config(1), tree.sysfs, journal)
+    netdev = take_snapshot(tree.sysfs).pfs[0].vfs[0].netdev
+    assert netdev
+    assert netdev.mac == make_stable_mac(PF_MAC, 0)
+
+
+def test_the_intent_is_in_the_journal_before_the_first_change(
+    tree: Tree, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that refuses the VFs leaves the record with the old state; autoprobe is put back."""
+    tree.write(tree.pci(PF) / "sriov_numvfs", "1")
+
+    def refuse(path: Path, text: str) -> None:
+        record = json.loads((tmp_path / f"journal/pf-{PF}.json").read_text())
+        assert record["phase"] == "changing"
+        if (path.name, text) == ("sriov_numvfs", "2"):
+            raise KernelError("writing failed", errno=errno.ENOMEM)
+        tree.write(path, text)
+
+    monkeypatch.setattr(apply_module, "write_text", refuse)
+    with pytest.raises(KernelError, match=r"ENOMEM.*pci=realloc"):
+        apply(make_config(2), tree.sysfs, journal)
+    record = json.loads((tmp_path / f"journal/pf-{PF}.json").read_text())
+    assert record["before"]["autoprobe"] is True
+    assert record["before"]["vfs"][0]["driver"] == "igbvf"
+    assert (tree.pci(PF) / "sriov_drivers_autoprobe").read_text() == "1"
+
+
+def test_a_journal_that_can_not_be_written_stops_before_any_change(tree: Tree, tmp_path: Path) -> None:
+    """Write ahead or do nothing."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError):
+        apply(MIXED, tree.sysfs, Journal(tmp_path / "file/journal"))
+    assert tree.log == []
+
+
+def test_what_the_kernel_did_not_do_is_an_error(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NIC that takes a MAC and forgets it: the error lists what differs."""
+    monkeypatch.setattr(Netlink, "set_vf", lambda *_: None)
+    with pytest.raises(VerifyError, match=r"enp1s0 VF 0 .*: set admin MAC"):
+        apply(make_config(1), tree.sysfs, journal)
+
+
+def expect_refusal(tree: Tree, journal: Journal, config: Config, reason: str) -> None:
+    """Apply refuses with this reason and has written nothing."""
+    tree.log.clear()
+    with pytest.raises(InUseError, match=reason):
+        apply(config, tree.sysfs, journal)
+    assert tree.log == []
+
+
+def test_a_pods_vf_is_not_touched(tree: Tree, journal: Journal) -> None:
+    """Neither another driver nor another number of VFs; the pod is named. Released, it is no obstacle."""
+    apply(MIXED, tree.sysfs, journal)
+    attach(journal, vf_address(PF, 1))
+    who = r"VF 1 \(0000:01:10.2\) is used by pod default/red \(net1\)"
+    expect_refusal(tree, journal, make_config(4, {"0": "kernel", "1-3": "vfio-pci"}), who)
+    expect_refusal(tree, journal, make_config(0), rf"{who}; in the way of: enp1s0: remove its 4 VFs")
+    attach(journal, vf_address(PF, 1), released=True)
+    apply(make_config(0), tree.sysfs, journal)
+    assert take_snapshot(tree.sysfs).pfs[0].vfs == ()
+
+
+def test_another_vf_can_be_changed_while_a_pod_has_one(tree: Tree, journal: Journal) -> None:
+    """The pod's VF has the pod's MAC, which is no difference to the config."""
+    apply(MIXED, tree.sysfs, journal)
+    attach(journal, vf_address(PF, 0))
+    Netlink(tree).set_vf(2, 0, {"mac": "02:11:22:33:44:55"})
+    apply(make_config(4, {"0": "kernel", "1-2": "vfio-pci", "3": "igb_uio"}), tree.sysfs, journal)
+    vfs = take_snapshot(tree.sysfs).pfs[0].vfs
+    assert [vf.driver for vf in vfs] == ["igbvf", "vfio-pci", "vfio-pci", "igb_uio"]
+    assert vfs[0].settings
+    assert vfs[0].settings.mac == "02:11:22:33:44:55"
+
+
+def test_a_netdev_in_another_namespace_is_not_touched(tree: Tree, journal: Journal) -> None:
+    """The VF is bound to its kernel driver, but its netdev is not here: a container of somebody else has it."""
+    apply(MIXED, tree.sysfs, journal)
+    (tree.pci(vf_address(PF, 0)) / "net/v0110f0").rename(tree.root / "elsewhere")
+    expect_refusal(tree, journal, make_config(0), "VF 0 .* is used by another network namespace")
+
+
+def test_an_open_vfio_group_is_not_touched(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that answers EBUSY belongs to a program."""
+    apply(MIXED, tree.sysfs, journal)
+    monkeypatch.setattr(usage, "_is_busy", lambda group: group == Path("/dev/vfio/12"))
+    expect_refusal(tree, journal, make_config(0), r"VF 2 \(0000:01:10.4\) is used by .*vfio")
+
+
+def test_the_hosts_uplink_keeps_its_vfs(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With VFs on it, a PF below the bond that has the default route is not reset; a VF that has it is not unbound."""
+    apply(make_config(2), tree.sysfs, journal)
+    (tree.pci(PF) / "net/enp1s0/upper_eth9").mkdir()
+    expect_refusal(tree, journal, make_config(1), "enp1s0 carries the host's default route")
+    monkeypatch.setattr(usage, "default_route_devices", lambda: frozenset({"v0110f0"}))
+    expect_refusal(tree, journal, make_config(2, {"0": "vfio-pci"}), "the host: v0110f0 carries its default route")

@@ -1,0 +1,181 @@
+"""Plan: which steps lead from a node to its config."""
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sriovdp.config.ranges import VfIndices
+from sriovdp.config.values import Config, MacPolicy, PfConfig, PfSelect, VfConfig
+from sriovdp.errors import DeviceError
+from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.provision.plan import make_stable_mac, plan
+
+PF_MAC = "52:54:00:aa:00:01"
+PF = PhysicalFunction(
+    PciAddress("0000:01:00.0"), "8086", "10c9", "igb", 0, NetDevice("enp1s0", 2, PF_MAC, 1500, up=True, carrier=True), 7
+)
+STABLE = [make_stable_mac(PF_MAC, index) for index in range(7)]
+ZERO = "00:00:00:00:00:00"
+
+
+def make_node(*vfs: tuple[str | None, str], pf: PhysicalFunction = PF, netdev_mac: str | None = None) -> Node:
+    """A node with one PF and VFs of (driver, admin MAC); a VF on igbvf has a netdev that is down."""
+    return Node((replace(pf, vfs=tuple(_make_vf(index, *vf, netdev_mac) for index, vf in enumerate(vfs))),))
+
+
+def _make_vf(index: int, driver: str | None, mac: str, netdev_mac: str | None) -> VirtualFunction:
+    device = NetDevice(f"v{index}", 10 + index, netdev_mac or mac, 1500, up=False, carrier=None)
+    return VirtualFunction(
+        PciAddress(f"0000:01:10.{index}"),
+        PF.address,
+        index,
+        "8086",
+        "10ca",
+        driver,
+        netdev=device if driver == "igbvf" else None,
+        settings=VfSettings(mac),
+    )
+
+
+def make_config(num_vfs: int | Literal["max"], *vfs: tuple[str, str, MacPolicy]) -> Config:
+    """A config for the PF with ranges of (indices, driver, mac)."""
+    ranges = tuple(VfConfig(VfIndices.parse(indices), driver, mac) for indices, driver, mac in vfs)
+    return Config((PfConfig(PfSelect(pf_names=("enp1s0",)), num_vfs, ranges),))
+
+
+def list_steps(config: Config, node: Node, attached: tuple[str, ...] = ()) -> list[str]:
+    """The steps, less the PF's name."""
+    return [str(step).removeprefix("enp1s0").removeprefix(": ").strip() for step in plan(config, node, attached).steps]
+
+
+FRESH = ["create 2 VFs", f"VF 0: set admin MAC {STABLE[0]}", "VF 0: bind to its kernel driver"]
+CASES = {
+    "from nothing: number, then each VF's MAC before its driver": (
+        make_config(2, ("1", "vfio-pci", "keep")),
+        make_node(),
+        [*FRESH, "VF 1: bind to vfio-pci"],
+    ),
+    "as it should be": (make_config(1), make_node(("igbvf", STABLE[0])), []),
+    "kernel is any driver that is not for user space": (make_config(1), make_node(("iavf", STABLE[0])), []),
+    "another driver, the right MAC": (
+        make_config(1, ("0", "vfio-pci", "stable")),
+        make_node(("igbvf", STABLE[0])),
+        ["VF 0 (0000:01:10.0): bind to vfio-pci"],
+    ),
+    "no driver": (
+        make_config(1),
+        make_node((None, STABLE[0])),
+        ["VF 0 (0000:01:10.0): bind to its kernel driver"],
+    ),
+    "vfio-pci when it should be in the kernel": (
+        make_config(1),
+        make_node(("vfio-pci", STABLE[0])),
+        ["VF 0 (0000:01:10.0): bind to its kernel driver"],
+    ),
+    "a new MAC needs a kernel driver to be bound again": (
+        make_config(1),
+        make_node(("igbvf", ZERO)),
+        [f"VF 0 (0000:01:10.0): set admin MAC {STABLE[0]}", "VF 0 (0000:01:10.0): bind to igbvf again"],
+    ),
+    "a new MAC needs no new binding of vfio-pci": (
+        make_config(1, ("0", "vfio-pci", "stable")),
+        make_node(("vfio-pci", ZERO)),
+        [f"VF 0 (0000:01:10.0): set admin MAC {STABLE[0]}"],
+    ),
+    "the MAC was set, then power was lost before the driver was bound again": (
+        make_config(1),
+        make_node(("igbvf", STABLE[0]), netdev_mac="02:00:00:00:00:99"),
+        ["VF 0 (0000:01:10.0): bind to igbvf again"],
+    ),
+    "keep keeps even a MAC of zeros": (make_config(1, ("0", "kernel", "keep")), make_node(("igbvf", ZERO)), []),
+    "another number: all VFs go first": (
+        make_config(2, ("0-1", "kernel", "keep")),
+        make_node(("vfio-pci", ZERO)),
+        ["remove its 1 VF and create 2 VFs", "VF 0: bind to its kernel driver", "VF 1: bind to its kernel driver"],
+    ),
+    "no VFs any more": (make_config(0), make_node(("igbvf", ZERO)), ["remove its 1 VF"]),
+    "a PF that is down is set up first": (
+        make_config(1, ("0", "igb_uio", "keep")),
+        make_node(pf=replace(PF, netdev=NetDevice("enp1s0", 2, PF_MAC, 1500, up=False, carrier=None))),
+        ["set the link up", "create 1 VF", "VF 0: bind to igb_uio"],
+    ),
+    "a PF that is not in the config is left alone": (Config(), make_node(("vfio-pci", ZERO)), []),
+}
+
+
+@pytest.mark.parametrize(("config", "node", "steps"), CASES.values(), ids=CASES.keys())
+def test_plan(config: Config, node: Node, steps: list[str]) -> None:
+    """The steps are these, in this order, and each has its reason."""
+    assert list_steps(config, node) == steps
+    todo = plan(config, node)
+    assert todo.is_empty == (not steps)
+    assert all(step.reason for step in todo.steps)
+
+
+def test_a_mac_of_an_attached_vf_is_the_pods_business() -> None:
+    """An agent that starts again while a pod has its own MAC plans nothing; a wrong driver is still told."""
+    node = make_node(("igbvf", "02:11:22:33:44:55"))
+    assert list_steps(make_config(1), node, ("0000:01:10.0",)) == []
+    dpdk = make_config(1, ("0", "vfio-pci", "stable"))
+    assert list_steps(dpdk, node, ("0000:01:10.0",)) == ["VF 0 (0000:01:10.0): bind to vfio-pci"]
+
+
+def test_a_netdev_that_is_up_keeps_its_own_mac() -> None:
+    """Somebody on the host uses the VF: the difference between netdev and admin MAC is no reason to unbind it."""
+    node = make_node(("igbvf", STABLE[0]), netdev_mac="02:00:00:00:00:99")
+    (vf,) = node.pfs[0].vfs
+    assert vf.netdev
+    used = replace(vf, netdev=replace(vf.netdev, up=True))
+    assert list_steps(make_config(1), Node((replace(PF, vfs=(used,)),))) == []
+
+
+def test_max_is_all_that_the_nic_has() -> None:
+    """The word max becomes total_vfs."""
+    assert list_steps(make_config("max"), make_node())[0] == "create 7 VFs"
+
+
+@pytest.mark.parametrize(
+    ("num_vfs", "total", "message"),
+    [
+        (64, 7, r"splitting enp1s0 \(0000:01:00.0\) into 64 VFs failed: it can have at most 7; write numVfs: 7 or max"),
+        (1, 0, "its driver igb offers no SR-IOV; switch SR-IOV on in the machine's and the NIC's firmware"),
+        ("max", 0, "offers no SR-IOV"),
+    ],
+)
+def test_more_vfs_than_the_nic_has_is_an_error(num_vfs: int, total: int, message: str) -> None:
+    """The error names the PF, the limit, and the firmware."""
+    with pytest.raises(DeviceError, match=message):
+        plan(make_config(num_vfs), Node((replace(PF, total_vfs=total),)))
+
+
+def test_what_the_config_says_in_vain_is_a_warning() -> None:
+    """An entry without PF, an entry whose PF is taken, a range beyond max, a PF without netdev."""
+    nowhere = PfConfig(PfSelect(vendors=("15b3",), devices=("101d", "1017")), 4)
+    all_intel = PfConfig(PfSelect(vendors=("8086",)), "max", (VfConfig(VfIndices.parse("6-8")),))
+    again = PfConfig(PfSelect(pci_addresses=(PF.address,)), 0)
+    config = Config((nowhere, all_intel, again))
+    assert plan(config, make_node()).warnings == (
+        "enp1s0 has no VF 8 of range 6-8: it gets 7 VFs",
+        "physicalFunctions[0] (vendors 15b3, devices 101d or 1017): no PF of this node matches",
+        "physicalFunctions[2] (pciAddresses 0000:01:00.0): an earlier entry has every PF that it matches",
+    )
+    nameless = plan(Config((replace(all_intel, num_vfs=1, vfs=()),)), Node((replace(PF, netdev=None),)))
+    assert "the PF has no netdev here" in nameless.warnings[0]
+    assert [step.action for step in nameless.steps] == ["set_num_vfs", "bind_driver"]
+
+
+def test_a_stable_mac_is_this_one() -> None:
+    """Nodes in service depend on these very bytes; the spelling of the PF's MAC does not matter."""
+    assert make_stable_mac("52:54:00:aa:00:01", 0) == make_stable_mac("52:54:00:AA:00:01", 0) == "ee:e1:d4:39:88:2a"
+
+
+@given(st.binary(min_size=6, max_size=6), st.integers(0, 255))
+def test_a_stable_mac_is_local_and_unicast(pf_mac: bytes, index: int) -> None:
+    """For any PF and index: bit 1 of the first byte is set, bit 0 is not; the neighbour has another one."""
+    mac = make_stable_mac(pf_mac.hex(":"), index)
+    assert int(mac[:2], 16) & 3 == 2
+    assert len(mac.split(":")) == 6
+    assert mac != make_stable_mac(pf_mac.hex(":"), index + 1)
