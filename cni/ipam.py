@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cni.spec import IPAM_FAILURE, Result, parse_result
+from cni.spec import INCOMPATIBLE_VERSION, IPAM_FAILURE, Result, parse_result
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment
 
@@ -29,27 +29,47 @@ class IpamCall:
     def __init__(self, plugin: str, command: str, attachment: Attachment) -> None:
         """Start the plugin for a verb. Raises IpamError when CNI_PATH has no such plugin or it can not be executed."""
         self._plugin = plugin
-        executable = _find_plugin(plugin, attachment.path)
+        self._executable = _find_plugin(plugin, attachment.path)
+        self._environment = _environment(command, attachment)
+        self._config = dict(attachment.config)
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
         # an unnamed file, not a pipe: nobody has to stay and feed it
         stdin = os.memfd_create("cni-config", os.MFD_CLOEXEC)
         try:
-            os.write(stdin, json.dumps(attachment.config).encode())
+            os.write(stdin, json.dumps(self._config).encode())
             os.lseek(stdin, 0, os.SEEK_SET)
-            self._process = subprocess.Popen(
-                [executable],
+            return subprocess.Popen(
+                [self._executable],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=_environment(command, attachment),
+                env=self._environment,
                 start_new_session=True,
             )
         except OSError as error:
-            raise IpamError(IPAM_FAILURE, f"executing IPAM plugin {executable} failed: {error.strerror}") from error
+            said = f"executing IPAM plugin {self._executable} failed: {error.strerror}"
+            raise IpamError(IPAM_FAILURE, said) from error
         finally:
             os.close(stdin)
 
     def finish(self) -> Result:
-        """Wait for the plugin and read its result. Raises IpamError with the plugin's own code and message."""
+        """Wait for the plugin and read its result. Raises IpamError with the plugin's own code and message.
+
+        A plugin from before specification 1.1.0 (as Debian 12 has them) is asked again in 1.0.0: both versions ask IPAM
+        plugins the same.
+        """
+        try:
+            return self._finish()
+        except IpamError as error:
+            if error.code != INCOMPATIBLE_VERSION or self._config.get("cniVersion") != "1.1.0":
+                raise
+        self._config["cniVersion"] = "1.0.0"
+        self._process = self._start()
+        return self._finish()
+
+    def _finish(self) -> Result:
         try:
             stdout, stderr = self._process.communicate(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -14,9 +14,9 @@ from sriovdp.journal import Attachment, Original
 PLUGINS = Path("/usr/lib/cni")
 
 
-def attach(ipam: dict[str, Any], path: str = str(PLUGINS), container: str = "c1") -> Attachment:
+def attach(ipam: dict[str, Any], path: str = str(PLUGINS), container: str = "c1", version: str = "1.0.0") -> Attachment:
     """An attachment of a network with that IPAM configuration."""
-    config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "ipam": ipam}
+    config = {"cniVersion": version, "name": "net-a", "type": "sriov", "ipam": ipam}
     original = Original("igbvf", None)
     return Attachment(
         container, "net1", "net-a", "0000:01:10.2", "kernel", original, "/run/netns/a", 0, 0, "b", config, path=path
@@ -56,6 +56,23 @@ def test_host_local_reserves_and_frees_an_address(tmp_path: Path) -> None:
 
     delete_addresses(attachment)
     assert ask(replace(attachment, container_id="c2")).ips == result.ips
+
+
+def test_a_plugin_that_knows_no_1_1_0_is_asked_in_1_0_0(script: Any) -> None:
+    """Debian 12's host-local is of that kind: a network configuration of 1.1.0 works with it all the same."""
+    old = script("""
+        grep -q '"cniVersion": "1.1.0"' && { echo '{"code": 1, "msg": "incompatible CNI versions"}'; exit 1; }
+        echo '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}]}'
+    """)
+    assert ask(replace(old, config={**old.config, "cniVersion": "1.1.0"})).ips[0].address == "192.0.2.7/24"
+
+
+def test_host_local_answers_a_configuration_of_1_1_0(tmp_path: Path) -> None:
+    """Whatever the version of the installed plugin, ADD and DEL go through."""
+    ranges = [[{"subnet": "10.56.217.0/24"}]]
+    attachment = attach({"type": "host-local", "dataDir": str(tmp_path), "ranges": ranges}, version="1.1.0")
+    assert ask(attachment).ips
+    delete_addresses(attachment)
 
 
 def test_plugin_sees_the_whole_configuration_and_only_the_specified_environment(script: Any, tmp_path: Path) -> None:
