@@ -1,6 +1,7 @@
 """The story: a node gets VFs, pods get them, packets flow where they should and nowhere else, and all is put back."""
 
 import asyncio
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Story:
         with stage.scene("5. Two pods in VLAN 210"):
             red = await self._run_pod(kubelet, "red", "intel.com/sriov", vlan=210)
             blue = await self._run_pod(kubelet, "blue", "intel.com/sriov", vlan=210)
-            stage.show("ip link show dev PF  # what the NIC enforces", self._show_pf())
+            stage.show(f"ip link show {self._node.pf_netdev}  # what the NIC enforces", self._show_pf())
             reply = red.sandbox.run("ping", "-c", "5", "-i", "0.4", "-W", "2", blue.address)
             stage.show(f"ping {blue.address}  # from pod red", reply.stdout)
             stage.check("red reaches blue", reply.returncode == 0, reply.stdout)
@@ -157,12 +158,8 @@ class Story:
         }
 
     def _show_pf(self) -> str:
-        lines = [
-            f"    vf {index}: {settings['address']} vlan {(settings.get('vlan_list') or [{'vlan': '-'}])[0]['vlan']} "
-            f"spoofchk {settings['spoofchk']} trust {settings['trust']}"
-            for index, settings in enumerate(self._node.look()["settings"])
-        ]
-        return "\n".join(lines)
+        shown = subprocess.run(["ip", "link", "show", self._node.pf_netdev], capture_output=True, text=True, check=True)
+        return "\n".join(line for line in shown.stdout.splitlines() if line.strip().startswith("vf "))
 
 
 def _received(pod: Pod) -> int:

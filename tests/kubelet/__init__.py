@@ -1,0 +1,1 @@
+"""The kubelet's side, over real unix sockets."""
