@@ -18,7 +18,7 @@ from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import PciAddress
+from sriovdp.model import NetDevice, PciAddress
 
 logger = logging.getLogger(__name__)
 
@@ -67,24 +67,30 @@ def _fetch_home(sysfs: Sysfs, netlink: Netlink, attachment: Attachment, netns_fd
 
 
 def _send_home(address: str, host_fd: int, name: str) -> None:
-    """Run in the sandbox: send the VF's netdev to the host under its old name, or a free one if that is taken."""
+    """Run in the sandbox: send the VF's netdev to the host, at once under its old name if that is free there."""
     with Netlink() as netlink:
         device = netlink.find_by_pci(address)
         if device is None:
             return
         prepare_rename(netlink, device, name)
-        for candidate in (name, f"dev{device.ifindex}"):
-            try:
-                what = f"moving {device.name} to the host as {candidate}"
-                netlink.set_link(device.ifindex, what, net_ns_fd=host_fd, ifname=candidate)
-            except KernelError as error:
-                if error.errno != errno.EEXIST or candidate != name:
-                    raise
-                logger.warning(
-                    "the host has another interface %s by now; VF %s comes back under another name", name, address
-                )
-            else:
-                return
+        try:
+            _move(netlink, device, host_fd, name)
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            # where its name here is free on the host, the kernel moves it first and then fails to rename it
+            if netlink.find_by_pci(address):
+                _move(netlink, device, host_fd, _free_name(device))
+
+
+def _move(netlink: Netlink, device: NetDevice, host_fd: int, name: str) -> None:
+    what = f"moving {device.name} to the host as {name}"
+    netlink.set_link(device.ifindex, what, net_ns_fd=host_fd, ifname=name)
+
+
+def _free_name(device: NetDevice) -> str:
+    """What the kernel calls a netdev that comes home to find its name taken (net/core/dev.c)."""
+    return f"dev{device.ifindex}"
 
 
 def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
@@ -95,13 +101,23 @@ def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) 
         return
     if device.mtu != original.mtu:
         netlink.set_link(device.ifindex, f"setting MTU {original.mtu} of {device.name}", mtu=original.mtu)
-    if original.name and device.name != original.name and netlink.find(original.name) is None:
-        prepare_rename(netlink, device, original.name)
-        netlink.set_link(device.ifindex, f"renaming {device.name} to {original.name}", ifname=original.name)
+    _restore_name(netlink, device, original.name or device.name)
     for altname in set(original.altnames) - set(netlink.altnames(device.ifindex)):
         netlink.add_altname(device.ifindex, altname)
     if original.up:
         netlink.set_link(device.ifindex, f"setting {original.name} up", state="up")
+
+
+def _restore_name(netlink: Netlink, device: NetDevice, name: str) -> None:
+    """Give a netdev its old name back; where another has it by now, a name that is nobody's, rather than the pod's."""
+    if device.name == name:
+        return
+    if netlink.find(name):
+        logger.warning("the host has another interface %s by now; %s comes back under another name", name, device.name)
+        name = _free_name(device)
+    if device.name != name:
+        prepare_rename(netlink, device, name)
+        netlink.set_link(device.ifindex, f"renaming {device.name} to {name}", ifname=name)
 
 
 def _verify(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:

@@ -32,9 +32,13 @@ class LabNode:
         """The PF's netdev."""
         return next((self.pf / "net").iterdir()).name
 
+    def run_sriovdp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of sriovdp, which may fail."""
+        return subprocess.run([*_SRIOVDP, *arguments], capture_output=True, text=True, check=False)
+
     def sriovdp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of sriovdp, which must succeed."""
-        done = subprocess.run([*_SRIOVDP, *arguments], capture_output=True, text=True, check=False)
+        done = self.run_sriovdp(*arguments)
         assert done.returncode == 0, f"sriovdp {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
         return done
 
@@ -57,6 +61,11 @@ class LabNode:
     def look_vf(self, index: int) -> dict[str, Any]:
         """What `ip` says of a VF's settings on the PF."""
         return self._settings()[index]
+
+    def vlan(self, index: int) -> int:
+        """A VF's port VLAN, 0 for none."""
+        listed = self.look_vf(index).get("vlan_list") or [{}]
+        return int(listed[0].get("vlan", 0))
 
     def look(self) -> dict[str, Any]:
         """Everything a pod could have changed: settings on the PF, drivers, and the netdevs of the host."""

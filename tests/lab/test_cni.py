@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.runtime import CniFailureError, Runtime, Sandbox
 from tests.lab.node import AgentProcess, LabNode
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(hugepages=448)
 
 CONFIG = """
 physicalFunctions:
@@ -191,7 +191,7 @@ def test_del_can_be_repeated_and_come_for_nothing(node: LabNode, runtime: Runtim
     runtime.add(new, config)
     runtime.delete(old, config)
 
-    assert node.look_vf(0)["vlan_list"] == [{"vlan": 210}]
+    assert node.vlan(0) == 210
     assert pod_link(new)["ifname"] == "net1"
     runtime.delete(new, config)
 
@@ -225,7 +225,7 @@ def test_killed_agent_leaves_nothing_behind(
         agent.kill()
         stdout, _ = process.communicate(timeout=60)
     assert (process.returncode, bool(json.loads(stdout)["code"])) == (1, True)
-    assert node.look_vf(0)["vlan_list"] == [{"vlan": 210}], "the crash came before anything was changed"
+    assert node.vlan(0) == 210, "the crash came before anything was changed"
     with pytest.raises(CniFailureError, match="agent") as down:
         slow.delete(pod, config)
     assert down.value.code == 11
@@ -255,7 +255,7 @@ def test_failing_ipam_rolls_all_back(node: LabNode, runtime: Runtime, sandbox: A
     with pytest.raises(CniFailureError, match="no IP addresses available"):
         runtime.add(pods[1], configs[1])
 
-    assert node.look_vf(1).get("vlan_list") is None
+    assert node.vlan(1) == 0
     runtime.delete(pods[0], configs[0])
 
 
@@ -269,7 +269,7 @@ def test_attached_vf_is_refused_to_a_second_pod(node: LabNode, runtime: Runtime,
     with pytest.raises(CniFailureError, match="pod default/pod-a") as refused:
         runtime.add(second, network(node.vf(0), vlan=211))
 
-    assert (refused.value.code, node.look_vf(0)["vlan_list"]) == (100, [{"vlan": 210}])
+    assert (refused.value.code, node.vlan(0)) == (100, 210)
     runtime.delete(first, config)
 
 
@@ -285,7 +285,7 @@ def test_vf_of_a_vanished_sandbox_serves_the_next_pod(
     config = network(node.vf(0))
     runtime.add(pod, config)
 
-    assert (node.look_vf(0).get("vlan_list"), node.look_vf(0)["trust"]) == (None, False)
+    assert (node.vlan(0), node.look_vf(0)["trust"]) == (0, False)
     runtime.delete(pod, config)
 
 
@@ -306,7 +306,7 @@ def test_host_name_taken_meanwhile_costs_only_the_name(
         subprocess.run(["ip", "link", "del", name], check=True)
 
     assert re.fullmatch(r"dev\d+", other)
-    assert node.look_vf(0).get("vlan_list") is None
+    assert node.vlan(0) == 0
     subprocess.run(["ip", "link", "set", other, "name", name], check=True)
 
 
@@ -319,7 +319,7 @@ def test_four_pods_at_once(node: LabNode, runtime: Runtime, sandbox: Any, networ
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(runtime.add, pods, configs))
         assert len({result["ips"][0]["address"] for result in results}) == 4
-        assert [node.look_vf(index)["vlan_list"][0]["vlan"] for index in range(4)] == [100, 101, 102, 103]
+        assert [node.vlan(index) for index in range(4)] == [100, 101, 102, 103]
         list(pool.map(runtime.delete, pods, configs))
 
 

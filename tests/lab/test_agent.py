@@ -1,0 +1,111 @@
+"""The agent with a kubelet on a real SR-IOV NIC: from a pod's request to a VF in its sandbox, and through restarts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.kubelet import AdmissionError, Kubelet
+from tests.fakes.runtime import Runtime, Sandbox
+from tests.lab.node import AgentProcess, LabNode
+
+pytestmark = pytest.mark.lab(hugepages=448)
+
+CONFIG = Path("config/sample.yaml")
+LAUNCHER = Path("build/sriov").resolve()
+KERNEL, VFIO, UIO = "intel.com/sriov", "intel.com/sriov_dpdk", "intel.com/sriov_igb_uio"
+
+
+@pytest.fixture
+def node() -> Iterator[LabNode]:
+    """The lab's node without VFs: the agent has to make them."""
+    node = LabNode(CONFIG)
+    node.remove_vfs()
+    yield node
+    node.remove_vfs()
+
+
+@pytest.fixture
+async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
+    """A kubelet with a plugin watcher."""
+    (tmp_path / "kubelet/plugins_registry").mkdir(parents=True)
+    async with Kubelet(tmp_path / "kubelet") as kubelet:
+        yield kubelet
+
+
+@pytest.fixture
+async def agent(node: LabNode, kubelet: Kubelet, tmp_path: Path) -> AsyncIterator[AgentProcess]:
+    """A running agent, which provisioned the node."""
+    agent = AgentProcess(CONFIG, tmp_path)
+    await asyncio.to_thread(agent.start)
+    yield agent
+    await asyncio.to_thread(agent.stop)
+
+
+def _group(address: str) -> str:
+    return Path(f"/sys/bus/pci/devices/{address}/iommu_group").resolve().name
+
+
+def _is_device(path: str) -> bool:
+    return Path(path).is_char_device()
+
+
+async def test_pools_of_the_sample_are_offered_and_allocated(
+    node: LabNode, kubelet: Kubelet, agent: AgentProcess
+) -> None:
+    """The agent provisions, the kubelet sees each VF in its pool, and a container gets environment and device nodes."""
+    offered = [
+        await kubelet.wait_for(KERNEL, count=4),
+        await kubelet.wait_for(VFIO, count=2),
+        await kubelet.wait_for(UIO, count=1),
+    ]
+    assert [sorted(ids) for ids in offered] == [
+        [node.vf(index) for index in indices] for indices in ((0, 1, 2, 3), (4, 5), (6,))
+    ]
+
+    pod = await kubelet.admit("pod", {VFIO: 1, UIO: 1})
+    [vfio], [uio] = pod.devices[VFIO], pod.devices[UIO]
+
+    assert (pod.envs["PCIDEVICE_INTEL_COM_SRIOV_DPDK"], pod.envs["PCIDEVICE_INTEL_COM_SRIOV_IGB_UIO"]) == (vfio, uio)
+    paths = {device.host_path for device in pod.nodes}
+    assert paths == {"/dev/vfio/vfio", f"/dev/vfio/{_group(vfio)}", "/dev/uio0"}
+    assert all(_is_device(path) for path in paths)
+    with pytest.raises(AdmissionError):
+        await kubelet.allocate(KERNEL, ["0000:ff:1f.7"])
+
+
+async def test_agent_restart_under_a_running_pod(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:
+    """A killed agent comes back while a pod has a VF: the pod keeps it, and its DEL puts all back."""
+    await kubelet.wait_for(KERNEL, count=4)
+    before = node.look()
+    admitted = await kubelet.admit("pod", {KERNEL: 1})
+    sandbox = Sandbox("pod-restart").create()
+    runtime = Runtime(LAUNCHER, agent.socket)
+    config = {
+        "cniVersion": "1.0.0",
+        "name": "net-a",
+        "type": "sriov",
+        "deviceID": admitted.devices[KERNEL][0],
+        "vlan": 210,
+    }
+    try:
+        await asyncio.to_thread(runtime.add, sandbox, config)
+        agent.kill()
+        await asyncio.to_thread(agent.start)
+        assert len(await kubelet.wait_for(KERNEL, count=4)) == 4, "a VF in use is still offered, and healthy"
+        assert "net1" in sandbox.run("ip", "-br", "link").stdout
+        await asyncio.to_thread(runtime.delete, sandbox, config)
+    finally:
+        sandbox.remove()
+    assert node.look() == before
+    assert agent.attachments() == []
+
+
+async def test_a_vf_that_lost_its_driver_turns_unhealthy(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:
+    """What the pool can not give any more is told to the kubelet, and is back once it can."""
+    await kubelet.wait_for(VFIO, count=2)
+    (node.pf / "virtfn4/driver/unbind").write_text(node.vf(4))
+    assert await kubelet.wait_for(VFIO, count=1) == [node.vf(5)]
+    await asyncio.to_thread(node.apply)
+    assert sorted(await kubelet.wait_for(VFIO, count=2)) == [node.vf(4), node.vf(5)]
