@@ -117,16 +117,19 @@ class Verbs:
 
         What can not be finished now stays in the journal for the next time.
         """
-        for attachment in self.journal.attachments():
-            void = attachment.boot_id != boot_id()
-            if not (attachment.phase == "releasing" or (at_start and (void or attachment.phase == "adding"))):
+        for listed in self.journal.attachments():
+            if not _is_owed(listed, at_start):
                 continue
             try:
-                with self.locks.hold(attachment.device):
-                    # a reboot made the VFs anew; only the addresses may still be reserved
-                    self._release(replace(attachment, released=attachment.released or void), None)
+                with self.locks.hold(listed.device):
+                    # a DEL may have released it meanwhile, and another pod may have the VF by now
+                    attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
+                    if attachment is not None and _is_owed(attachment, at_start):
+                        # a reboot made the VFs anew; only the addresses may still be reserved
+                        void = attachment.boot_id != boot_id()
+                        self._release(replace(attachment, released=attachment.released or void), None)
             except SriovdpError as error:
-                logger.error("VF %s is not back from %s: %s", attachment.device, attachment.owner, error)
+                logger.error("VF %s is not back from %s: %s", listed.device, listed.owner, error)
 
     def _release(self, attachment: Attachment, netns_fd: int | None) -> None:
         Release(self.sysfs, self.journal).finish(attachment, netns_fd)
@@ -193,6 +196,12 @@ class Verbs:
                 raise CniError(DEVICE_IN_USE, f"VF {other.device} is attached to {other.owner}", hint=hint)
             logger.warning("VF %s was still attached to %s, which is gone; releasing it first", device, other.owner)
             self._release(other, None)
+
+
+def _is_owed(attachment: Attachment, at_start: bool) -> bool:
+    """Whether nobody but us will finish it: a release that failed, and at our start also what the last agent left."""
+    interrupted = attachment.phase == "adding" or attachment.boot_id != boot_id()
+    return attachment.phase == "releasing" or (at_start and interrupted)
 
 
 def _draft(request: Request, conf: NetConf, original: Original, netns_fd: int | None) -> Attachment:

@@ -83,12 +83,12 @@ class Journal:
 
     def find_attachment(self, container_id: str, ifname: str) -> Attachment | None:
         """The attachment of that container's interface. Raises JournalError when its file can not be understood."""
-        path = self._directory / _attachment_name(container_id, ifname)
-        return _parse_attachment(path) if path.exists() else None
+        return _parse_attachment(self._directory / _attachment_name(container_id, ifname))
 
     def attachments(self) -> list[Attachment]:
         """All attachments, in order of their files. Raises JournalError when a file can not be understood."""
-        return [_parse_attachment(path) for path in sorted(self._directory.glob("attachment-*.json"))]
+        parsed = [_parse_attachment(path) for path in sorted(self._directory.glob("attachment-*.json"))]
+        return [attachment for attachment in parsed if attachment is not None]
 
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget an attachment; nothing happens when it is not there."""
@@ -135,7 +135,8 @@ def _write_durably(path: Path, text: str) -> None:
         raise
 
 
-def _parse_attachment(path: Path) -> Attachment:
+def _parse_attachment(path: Path) -> Attachment | None:
+    """What a file says; None when it is not there, as after a DEL that came between listing and reading it."""
     try:
         record = json.loads(path.read_text())
         if record.pop("version") != VERSION:
@@ -149,6 +150,8 @@ def _parse_attachment(path: Path) -> Attachment:
             ),
             **record,
         )
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise JournalError(
             f"{path} can not be understood: {error}", hint="move the file away once the VF it names is known to be free"

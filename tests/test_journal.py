@@ -66,6 +66,16 @@ def test_file_that_can_not_be_understood_is_named(tmp_path: Path, text: str) -> 
         Journal(tmp_path).attachments()
 
 
+def test_file_that_vanishes_while_it_is_read_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DEL may remove a file between the listing and the reading of another thread."""
+    journal = Journal(tmp_path)
+    journal.write_attachment(ATTACHMENT)
+    listed = [tmp_path / "attachment-gone-net1.json", *tmp_path.glob("attachment-*")]
+    monkeypatch.setattr(Path, "glob", lambda _self, _pattern: iter(listed))
+
+    assert journal.attachments() == [ATTACHMENT]
+
+
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Power loss before the rename leaves the state of before, and no litter."""
     journal = Journal(tmp_path)

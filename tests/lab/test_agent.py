@@ -1,6 +1,7 @@
 """The agent with a kubelet on a real SR-IOV NIC: from a pod's request to a VF in its sandbox, and through restarts."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,17 +28,24 @@ def node() -> Iterator[LabNode]:
 
 
 @pytest.fixture
-async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
+def root() -> Iterator[Path]:
+    """A folder with a short name, as a socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def kubelet(root: Path) -> AsyncIterator[Kubelet]:
     """A kubelet with a plugin watcher."""
-    (tmp_path / "kubelet/plugins_registry").mkdir(parents=True)
-    async with Kubelet(tmp_path / "kubelet") as kubelet:
+    (root / "kubelet/plugins_registry").mkdir(parents=True)
+    async with Kubelet(root / "kubelet") as kubelet:
         yield kubelet
 
 
 @pytest.fixture
-async def agent(node: LabNode, kubelet: Kubelet, tmp_path: Path) -> AsyncIterator[AgentProcess]:
+async def agent(node: LabNode, kubelet: Kubelet, root: Path) -> AsyncIterator[AgentProcess]:
     """A running agent, which provisioned the node."""
-    agent = AgentProcess(CONFIG, tmp_path)
+    agent = AgentProcess(CONFIG, root)
     await asyncio.to_thread(agent.start)
     yield agent
     await asyncio.to_thread(agent.stop)
@@ -99,7 +107,7 @@ async def test_agent_restart_under_a_running_pod(node: LabNode, kubelet: Kubelet
     finally:
         sandbox.remove()
     assert node.look() == before
-    assert agent.attachments() == []
+    assert agent.attachments() == [], agent.log()
 
 
 async def test_a_vf_that_lost_its_driver_turns_unhealthy(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:

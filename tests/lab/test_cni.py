@@ -74,7 +74,7 @@ def clean(node: LabNode, agent: AgentProcess) -> Iterator[None]:
     before = node.look()
     yield
     assert node.look() == before
-    assert agent.attachments() == []
+    assert agent.attachments() == [], agent.log()
 
 
 @pytest.fixture

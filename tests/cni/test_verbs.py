@@ -1,0 +1,125 @@
+"""The verbs as far as they can be told without a NIC: recovery, and what a request has to be."""
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cni.locks import Locks
+from cni.release import boot_id
+from cni.verbs import Verbs
+from cni.wire import Request
+from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.kernel.sysfs import Sysfs
+
+DEVICE = "0000:01:10.2"
+
+
+@pytest.fixture
+def verbs(tmp_path: Path) -> Verbs:
+    """The verbs on a node without any VF, where releasing one is releasing its addresses."""
+    return Verbs(Sysfs(tmp_path / "sys"), Journal(tmp_path / "journal"), Locks())
+
+
+@pytest.fixture
+def owed(tmp_path: Path) -> Attachment:
+    """A release that was not finished; its IPAM plugin writes down each call."""
+    plugin = tmp_path / "plugin"
+    plugin.write_text(f"#!/bin/sh\necho $CNI_COMMAND >>{tmp_path / 'calls'}\n")
+    plugin.chmod(0o755)
+    config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "ipam": {"type": "plugin"}}
+    return Attachment(
+        container_id="c1",
+        ifname="net1",
+        network="net-a",
+        device=DEVICE,
+        mode="kernel",
+        original=Original("igbvf", None, "eth1"),
+        netns="/run/netns/gone",
+        netns_dev=0,
+        netns_ino=0,
+        boot_id=boot_id(),
+        config=config,
+        path=str(tmp_path),
+        phase="releasing",
+    )
+
+
+def test_recovery_finishes_a_release(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+    """What a DEL could not finish is finished, addresses included, and forgotten."""
+    verbs.journal.write_attachment(owed)
+    verbs.recover(at_start=False)
+    assert (tmp_path / "calls").read_text() == "DEL\n"
+    assert verbs.journal.attachments() == []
+
+
+def test_recovery_leaves_alone_what_a_del_finished_meanwhile(
+    verbs: Verbs, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the journal and the lock of the VF all may change: the VF may be another pod's by then."""
+    verbs.journal.write_attachment(owed)
+    looked, listed = threading.Event(), verbs.journal.attachments()
+
+    def look() -> list[Attachment]:
+        looked.set()
+        return listed
+
+    monkeypatch.setattr(verbs.journal, "attachments", look)
+    with verbs.locks.hold(DEVICE):
+        recovery = threading.Thread(target=verbs.recover, kwargs={"at_start": False})
+        recovery.start()
+        assert looked.wait(10)
+        verbs.journal.remove_attachment(owed)
+    recovery.join(10)
+
+    assert not recovery.is_alive()
+    assert not (tmp_path / "calls").exists()
+
+
+def test_recovery_leaves_running_pods_alone(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+    """An attachment of this boot that is complete is a pod's, at the agent's start as well."""
+    verbs.journal.write_attachment(replace(owed, phase="attached"))
+    verbs.recover(at_start=True)
+    assert len(verbs.journal.attachments()) == 1
+    assert not (tmp_path / "calls").exists()
+
+
+def test_recovery_after_a_reboot_frees_the_addresses(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+    """Pods of another boot are gone with their VFs; what they reserved is not."""
+    verbs.journal.write_attachment(replace(owed, phase="attached", boot_id="another"))
+    verbs.recover(at_start=True)
+    assert (tmp_path / "calls").read_text() == "DEL\n"
+    assert verbs.journal.attachments() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"command": "CHECK"}, 4, "CHECK is not supported yet"),
+        ({"container_id": ""}, 4, "CNI_CONTAINERID"),
+        ({"container_id": "../../etc"}, 4, "CNI_CONTAINERID"),
+        ({"ifname": "a/b"}, 4, "CNI_IFNAME"),
+        ({"ifname": "sixteen-letters-"}, 4, "CNI_IFNAME"),
+        ({"netns": "/run/netns/none"}, 8, "CNI_NETNS"),
+        ({"stdin": b"{"}, 6, "JSON"),
+    ],
+)
+def test_requests_that_can_not_be_served(verbs: Verbs, changes: dict[str, object], code: int, message: str) -> None:
+    """Each fault has the specification's code and names what is wrong; nothing is written."""
+    config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": DEVICE}
+    fields: dict[str, object] = {
+        "command": "ADD",
+        "container_id": "c1",
+        "netns": "",
+        "ifname": "net1",
+        "args": "",
+        "path": "",
+        "stdin": json.dumps(config).encode(),
+    }
+    reply = verbs.handle(Request(**(fields | changes)), None)  # type: ignore[arg-type]
+    error = json.loads(reply.stdout)
+    assert (reply.exit_code, error["code"]) == (1, code)
+    assert message in error["msg"]
+    assert verbs.journal.attachments() == []
