@@ -85,20 +85,23 @@ class LabNode:
             ),
         }  # fmt: skip
 
-    def send_by_testpmd(self, address: str, target_mac: str, seconds: int = 5) -> int:
-        """Let DPDK's testpmd send on a VF to a MAC; gives the number of packets that it counted as sent."""
+    def send_by_testpmd(self, address: str, target_mac: str, seconds: float = 2) -> int:
+        """Let DPDK's testpmd send on a VF to a MAC for a while; gives the number of packets that it counted as sent."""
         command = [
             "dpdk-testpmd", "-l", "0-1", "-m", "200", "--no-telemetry", "-a", address, "--",
             "--forward-mode=txonly", f"--eth-peer=0,{target_mac}", "--stats-period=0", "--total-num-mbufs=4096",
             "--auto-start",
         ]  # fmt: skip
-        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True) as process:
-            try:
-                time.sleep(seconds)
-                output, _ = process.communicate("\n", timeout=120)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                output, _ = process.communicate()
+        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
+            assert process.stdin
+            assert process.stdout
+            output = ""
+            for line in process.stdout:
+                output += line
+                if line.startswith("Press enter to exit"):
+                    time.sleep(seconds)
+                    process.stdin.write("\n")
+                    process.stdin.flush()
         counted = re.findall(r"TX-packets:\s*(\d+)", output)
         assert counted, f"testpmd told no counters:\n{output}"
         return int(counted[-1])
