@@ -88,7 +88,7 @@ class LabNode:
     def send_by_testpmd(self, address: str, target_mac: str, seconds: float = 2) -> int:
         """Let DPDK's testpmd send on a VF to a MAC for a while; gives the number of packets that it counted as sent."""
         command = [
-            "dpdk-testpmd", "-l", "0-1", "-m", "200", "--no-telemetry", "-a", address, "--",
+            "stdbuf", "--output=L", "dpdk-testpmd", "-l", "0-1", "-m", "200", "--no-telemetry", "-a", address, "--",
             "--forward-mode=txonly", f"--eth-peer=0,{target_mac}", "--stats-period=0", "--total-num-mbufs=4096",
             "--auto-start",
         ]  # fmt: skip
