@@ -112,24 +112,32 @@ class Verbs:
         del request, netns_fd
         return b""
 
-    def recover(self, *, at_start: bool) -> None:
+    def recover(self, *, at_start: bool) -> dict[str, str]:
         """Finish what was interrupted or failed: complete each release, and at the agent's start undo each ADD too.
 
-        What can not be finished now stays in the journal for the next time.
+        What can not be finished now stays in the journal for the next time. Gives the VFs that are not as they were, by
+        PCI address, with the reason: no pod should get them.
         """
+        failed = {}
         for listed in self.journal.attachments():
             if not _is_owed(listed, at_start):
                 continue
             try:
                 with self.locks.hold(listed.device):
-                    # a DEL may have released it meanwhile, and another pod may have the VF by now
-                    attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
-                    if attachment is not None and _is_owed(attachment, at_start):
-                        # a reboot made the VFs anew; only the addresses may still be reserved
-                        void = attachment.boot_id != boot_id()
-                        self._release(replace(attachment, released=attachment.released or void), None)
+                    self._finish(listed, at_start)
             except SriovdpError as error:
                 logger.error("VF %s is not back from %s: %s", listed.device, listed.owner, error)
+                if not isinstance(error, IpamError):
+                    failed[listed.device] = f"not back from {listed.owner}: {error}"
+        return failed
+
+    def _finish(self, listed: Attachment, at_start: bool) -> None:
+        """Finish what is owed, as it is now: a DEL may have, and another pod may have the VF by now."""
+        attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
+        if attachment is not None and _is_owed(attachment, at_start):
+            # a reboot made the VFs anew; only the addresses may still be reserved
+            void = attachment.boot_id != boot_id()
+            self._release(replace(attachment, released=attachment.released or void), None)
 
     def _release(self, attachment: Attachment, netns_fd: int | None) -> None:
         Release(self.sysfs, self.journal).finish(attachment, netns_fd)

@@ -54,9 +54,13 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises SriovdpError when it can not start at all."""
-        await asyncio.to_thread(self._verbs.recover, at_start=True)
+        with self._journal.claim():
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         await asyncio.to_thread(self._provision)
-        await self._rescan()
+        await self._rescan(broken)
         await self._cni.start()
         try:
             await asyncio.gather(*(endpoint.start() for endpoint in self._endpoints))
@@ -75,14 +79,13 @@ class Agent:
 
     async def _refresh(self) -> None:
         try:
-            await asyncio.to_thread(self._verbs.recover, at_start=False)
-            await self._rescan()
+            await self._rescan(await asyncio.to_thread(self._verbs.recover, at_start=False))
         except SriovdpError as error:
             logger.error("looking at the node failed, trying again in %.0f s: %s", self._rescan_interval, error)
 
-    async def _rescan(self) -> None:
+    async def _rescan(self, broken: Mapping[str, str]) -> None:
+        """Tell the kubelet what there is; `broken` are VFs that no pod should get, with the reason."""
         node = await asyncio.to_thread(take_snapshot, self._sysfs)
-        broken = await asyncio.to_thread(self._broken)
         for resource, devices in self._offer(node, broken).items():
             await self._plugins[resource].update(devices)
 
@@ -97,14 +100,6 @@ class Agent:
         return {
             pool.resource: tuple(_judge(device, broken) for device in devices)
             for pool, devices in assign(self._config.pools, node)
-        }
-
-    def _broken(self) -> dict[str, str]:
-        """VFs that did not come back from a pod as they were, with the reason; no pod gets them."""
-        return {
-            attachment.device: f"not back from {attachment.owner}"
-            for attachment in self._journal.attachments()
-            if attachment.phase == "releasing" and not attachment.released
         }
 
     def _build_plugin(self, pool: Pool) -> DevicePlugin:

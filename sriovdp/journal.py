@@ -4,15 +4,17 @@ One JSON file for each attachment of a VF to a sandbox, one for each PF that was
 written beside its place, flushed, renamed, and the directory flushed too.
 """
 
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sriovdp.errors import JournalError
+from sriovdp.errors import InUseError, JournalError
 from sriovdp.model import VfSettings
 
 VERSION = 1
@@ -76,6 +78,22 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Be the only agent with this journal: what one has under way, another would take for left behind by a crash.
+
+        The kernel drops the claim when the process ends, however it ends. Raises InUseError while another has it.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self._directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InUseError(
+                    f"another sriovdp agent has the journal {self._directory}", hint="stop it; one agent serves a node"
+                ) from error
+            yield
 
     def write_attachment(self, attachment: Attachment) -> None:
         """Make the attachment durable. Raises JournalError when the disk does not take it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.errors import JournalError
+from sriovdp.errors import InUseError, JournalError
 from sriovdp.journal import Attachment, Journal, Original
 from sriovdp.model import VfSettings
 
@@ -74,6 +74,14 @@ def test_file_that_vanishes_while_it_is_read_is_no_fault(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "glob", lambda _self, _pattern: iter(listed))
 
     assert journal.attachments() == [ATTACHMENT]
+
+
+def test_a_journal_has_one_agent(tmp_path: Path) -> None:
+    """A second claim is refused while the first lasts, and no longer."""
+    with Journal(tmp_path).claim(), pytest.raises(InUseError, match="another sriovdp agent"), Journal(tmp_path).claim():
+        pass
+    with Journal(tmp_path).claim():
+        assert Journal(tmp_path).attachments() == []
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
