@@ -298,7 +298,7 @@ def test_host_name_taken_meanwhile_costs_only_the_name(
     name = node.netdev(0)
     config = network(node.vf(0), vlan=210)
     runtime.add(pod, config)
-    subprocess.run(["ip", "link", "add", name, "type", "dummy"], check=True)
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
     try:
         runtime.delete(pod, config)
         other = node.netdev(0)
