@@ -135,7 +135,10 @@ class _Guest:
                     break  # half a line; the rest comes
                 self._read += len(line)
                 data = json.loads(line)
-                self._pending.append(self._config.hook.pytest_report_from_serializable(config=self._config, data=data))
+                report = self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+                if isinstance(report.longrepr, list):  # where a test was skipped: a tuple, which JSON has not
+                    report.longrepr = tuple(report.longrepr)
+                self._pending.append(report)
 
     def _report_death(self, item: pytest.Item) -> pytest.TestReport:
         text = self._death

@@ -1,6 +1,7 @@
 """The lab itself: what its machine is made of, and what becomes of a command's output and end."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -98,6 +99,19 @@ def test_wired_pfs_reach_each_other() -> None:
             subprocess.run(command.split(), check=True)
     ping = ["ip", "netns", "exec", "side1", "ping", "-c", "20", "-i", "0.5", "-w", "30", "192.0.2.2"]
     assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
+
+
+def test_results_come_out_of_the_guest_as_they_are_there() -> None:
+    """Names, outcomes and tracebacks are those of the guest, and a guest that dies fails what it did not finish."""
+    command = [sys.executable, "-m", "pytest", "-rA", "--durations=0", "-p", "no:cacheprovider", "tests/lab/samples.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert "3 failed, 1 passed, 1 skipped" in done.stdout, done.stdout
+    assert "PASSED tests/lab/samples.py::test_that_passes" in done.stdout
+    assert "assert 'lab' == 'elsewhere'" in done.stdout, "the traceback is that of the guest"
+    assert "the moon is not full" in done.stdout
+    assert "the guest ended before the test did" in done.stdout
+    assert "sysrq triggered crash" in done.stdout, "the console's end is shown"
+    assert re.search(r"s call +tests/lab/samples.py::test_that_fails", done.stdout), "durations are told"
 
 
 def test_shapes_that_can_not_be_are_errors() -> None:

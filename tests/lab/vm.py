@@ -22,7 +22,7 @@ GUEST_VARIABLE = "SRIOVDP_LAB"
 _QEMU = "qemu-system-x86_64"
 _BUSYBOX = Path("/bin/busybox")
 _EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
-_TAIL_LINES = 25
+_TAIL_LINES = 60  # a kernel's panic with its traces
 _SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1", "PYTHONDONTWRITEBYTECODE=1")
 
 
