@@ -15,7 +15,9 @@ def main() -> int:
     parser.add_argument(
         "--pfs", type=int, default=1, metavar="N", help="number of emulated Intel 82576 PFs (default 1)"
     )
-    parser.add_argument("--roots", action="store_true", help="each PF behind a PCIe root port of its own")
+    parser.add_argument(
+        "--roots", action="store_true", help="the PF behind a PCIe root port; several PFs have one each anyway"
+    )
     parser.add_argument("--numa", action="store_true", help="two NUMA nodes, with the PFs spread over them")
     parser.add_argument("--wire", action="store_true", help="join all PFs in one Ethernet segment")
     parser.add_argument("--hugepages", type=int, default=0, metavar="MIB", help="MiB of 2 MiB huge pages (default 0)")

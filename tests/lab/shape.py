@@ -16,9 +16,9 @@ _HUGE_PAGE_MIB = 2
 class Shape:
     """One machine. `pfs` Intel 82576 PFs, each with up to 7 usable VFs.
 
-    `roots` puts each PF behind a PCIe root port of its own; `numa` makes two NUMA nodes and spreads the PFs over them
-    (which needs roots of their own as well); `wire` joins all PFs in one Ethernet segment; `hugepages` is MiB of 2 MiB
-    pages; `containerd` starts it before the command.
+    `roots` puts a PF behind a PCIe root port; several PFs have one each anyway, as their VFs would take the same slots.
+    `numa` makes two NUMA nodes and spreads the PFs over them; `wire` joins all PFs in one Ethernet segment; `hugepages`
+    is MiB of 2 MiB pages; `containerd` starts it before the command.
     """
 
     pfs: int = 1
@@ -64,7 +64,7 @@ class Shape:
             backend = "hubport,hubid=1" if self.wire else "user,restrict=on,ipv6=off"
             yield from ("-netdev", f"{backend},id=net{number}")
             bus = "pcie.0"
-            if self.roots or self.numa:
+            if self.roots or self.numa or self.pfs > 1:
                 parent = f"bridge{number % 2}" if self.numa else "pcie.0"
                 bus = f"root{number}"
                 yield from ("-device", f"pcie-root-port,id={bus},bus={parent},chassis={number + 1},slot={number + 1}")

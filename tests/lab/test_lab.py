@@ -28,7 +28,7 @@ def _run_in_lab(*command: str, options: Sequence[str] = ()) -> subprocess.Comple
 def test_output_and_exit_code_of_a_command_come_out() -> None:
     """Stdout, stderr and exit code are the command's own, and its working directory is the checkout."""
     done = _run_in_lab("sh", "-c", "echo out; echo err >&2; pwd; exit 42")
-    assert done.stdout.splitlines() == ["out", str(Path(__file__).parents[2])]
+    assert done.stdout.splitlines() == ["out", str(Path(__file__).parents[2])], done.stderr
     assert (done.stderr, done.returncode) == ("err\n", 42)
 
 
@@ -99,6 +99,13 @@ def test_wired_pfs_reach_each_other() -> None:
             subprocess.run(command.split(), check=True)
     ping = ["ip", "netns", "exec", "side1", "ping", "-c", "20", "-i", "0.5", "-w", "30", "192.0.2.2"]
     assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
+
+
+def test_several_pfs_fit_into_one_machine() -> None:
+    """Two PFs can both be split; on one bus their VFs would take the same slots."""
+    split = "for pf in /sys/class/net/eth[01]/device; do echo 7 >$pf/sriov_numvfs && ls -d $pf/virtfn* | wc -l; done"
+    done = _run_in_lab("sh", "-c", split, options=["--pfs", "2"])
+    assert (done.stdout.split(), done.returncode) == (["7", "7"], 0), done.stderr
 
 
 def test_results_come_out_of_the_guest_as_they_are_there() -> None:
