@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 # PFs of the lab's shell and how they are put, like: make lab-shell LAB="--pfs 2 --wire"
 LAB ?=
 
-.PHONY: help setup demo test lint bench lab-shell clean
+.PHONY: help setup demo test lint fuzz bench lab-shell clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -24,8 +24,18 @@ lint: setup ## style, types and layers
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
+fuzz: setup ## feed the launcher broken replies for a minute, by libFuzzer where clang is installed
+	@mkdir -p build
+	@if command -v clang >/dev/null; then \
+		clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DLIBFUZZER -o build/fuzz cni/launcher/fuzz.c && \
+		build/fuzz -max_total_time=60; \
+	else \
+		gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -o build/fuzz cni/launcher/fuzz.c && \
+		build/fuzz 2000000 $$(date +%s); \
+	fi
+
 bench: setup ## figures from the lab
-	@$(PYTHON) -m tests.lab --hugepages 448 -- .venv/bin/python -m bench
+	@$(PYTHON) -m tests.lab --pfs 2 --hugepages 448 -- .venv/bin/python -m bench
 
 lab-shell: setup ## a shell in the lab
 	@$(PYTHON) -m tests.lab --interactive --timeout 86400 $(LAB) -- bash -i

@@ -4,18 +4,31 @@ CNI specification 1.1.0, section "Plugin Delegation".
 """
 
 import json
+import logging
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cni.spec import INCOMPATIBLE_VERSION, IPAM_FAILURE, Result, parse_result
+from cni.spec import (
+    INCOMPATIBLE_VERSION,
+    INVALID_ENVIRONMENT,
+    IPAM_FAILURE,
+    UNKNOWN_CONTAINER,
+    Result,
+    parse_result,
+)
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment
 
+logger = logging.getLogger(__name__)
+
 _TIMEOUT = 60.0  # seconds; kubelet gives a sandbox two to four minutes
+# these never look at the interface, so they may run while it is being made; any other (dhcp) finds it up
+_BLIND_PLUGINS = frozenset({"host-local", "static", "whereabouts"})
 _SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # for plugins that are scripts
 
 
@@ -23,11 +36,15 @@ class IpamError(CniError):
     """The IPAM plugin is missing, failed, or answered nonsense."""
 
 
+class MissingPluginError(IpamError):
+    """There is no such plugin in CNI_PATH."""
+
+
 class IpamCall:
     """One run of an IPAM plugin, started at once so that other work can go on beside it."""
 
     def __init__(self, plugin: str, command: str, attachment: Attachment) -> None:
-        """Start the plugin for a verb. Raises IpamError when CNI_PATH has no such plugin or it can not be executed."""
+        """Start the plugin for a verb. Raises MissingPluginError, and IpamError when it can not be executed."""
         self._plugin = plugin
         self._executable = _find_plugin(plugin, attachment.path)
         self._environment = _environment(command, attachment)
@@ -101,16 +118,46 @@ class IpamCall:
         )
 
 
+class Addresses:
+    """The addresses of one attachment under way: asked for as early as the plugin can do with, and awaited once."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        """Start the plugin, if the configuration has one that needs no interface. Raises IpamError."""
+        self._attachment = attachment
+        self._plugin = _plugin_of(attachment)
+        self._call: IpamCall | None = None
+        if self._plugin in _BLIND_PLUGINS:
+            self._start()
+
+    def _start(self) -> None:
+        if self._plugin:
+            self._call = IpamCall(self._plugin, "ADD", self._attachment)
+
+    def finish(self) -> Result | None:
+        """What the plugin gives; None without one. Now the interface is up. Raises IpamError, also without address."""
+        if self._call is None:
+            self._start()
+        if self._call is None:
+            return None
+        result = self._call.finish()
+        if not result.ips:
+            raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} gave no address")
+        return result
+
+    def stop(self) -> None:
+        """Kill the plugin if it still runs."""
+        if self._call:
+            self._call.stop()
+
+
 @contextmanager
-def request_addresses(attachment: Attachment) -> Iterator[IpamCall | None]:
+def request_addresses(attachment: Attachment) -> Iterator[Addresses]:
     """Run the plugin's ADD beside the block, if the configuration has one; it does not outlive the block."""
-    plugin = _plugin_of(attachment)
-    call = IpamCall(plugin, "ADD", attachment) if plugin else None
+    addresses = Addresses(attachment)
     try:
-        yield call
+        yield addresses
     finally:
-        if call:
-            call.stop()
+        addresses.stop()
 
 
 def delete_addresses(attachment: Attachment) -> None:
@@ -119,16 +166,48 @@ def delete_addresses(attachment: Attachment) -> None:
         IpamCall(plugin, "DEL", attachment).finish()
 
 
+def check_addresses(attachment: Attachment) -> None:
+    """Run the plugin's CHECK, if the configuration has one. Raises IpamError when it finds a fault."""
+    _ask_what_may_be_missing("CHECK", attachment)
+
+
+def ask_status(attachment: Attachment) -> None:
+    """Run the plugin's STATUS, if the configuration has one. Raises IpamError when it can not serve ADD."""
+    _ask_what_may_be_missing("STATUS", attachment)
+
+
+def collect_garbage(attachment: Attachment) -> None:
+    """Run the plugin's GC, if the configuration has one. Raises IpamError when it fails."""
+    _ask_what_may_be_missing("GC", attachment)
+
+
+def _ask_what_may_be_missing(command: str, attachment: Attachment) -> None:
+    """Run a verb that not every plugin has: whereabouts says so in words, plugins from before 1.1.0 by their code."""
+    plugin = _plugin_of(attachment)
+    if not plugin:
+        return
+    try:
+        IpamCall(plugin, command, attachment).finish()
+    except MissingPluginError:
+        raise
+    except IpamError as error:
+        unknown = error.code in {INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT}
+        # a plugin that knows no verb without a container misses that first
+        unknown = unknown or (error.code == UNKNOWN_CONTAINER and command != "CHECK")
+        if not unknown and not re.search("not (implemented|supported)|unimplemented", str(error), re.IGNORECASE):
+            raise
+        logger.info("IPAM plugin %s has no %s: %s", plugin, command, error)
+
+
 def _plugin_of(attachment: Attachment) -> str | None:
     return (attachment.config.get("ipam") or {}).get("type") or None
 
 
 def _environment(command: str, attachment: Attachment) -> dict[str, str]:
+    named = {"CNI_CONTAINERID": attachment.container_id, "CNI_NETNS": attachment.netns, "CNI_IFNAME": attachment.ifname}
     return {
         "CNI_COMMAND": command,
-        "CNI_CONTAINERID": attachment.container_id,
-        "CNI_NETNS": attachment.netns,
-        "CNI_IFNAME": attachment.ifname,
+        **(named if attachment.container_id else {}),
         "CNI_ARGS": attachment.args,
         "CNI_PATH": attachment.path,
         "PATH": _SEARCH_PATH,
@@ -140,7 +219,7 @@ def _find_plugin(plugin: str, path: str) -> str:
         candidate = Path(directory) / plugin
         if directory and candidate.is_file() and os.access(candidate, os.X_OK):
             return str(candidate)
-    raise IpamError(
+    raise MissingPluginError(
         IPAM_FAILURE,
         f"there is no IPAM plugin {plugin!r} in CNI_PATH {path!r}",
         hint="install it there (Debian: containernetworking-plugins), or correct ipam.type",

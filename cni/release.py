@@ -43,11 +43,17 @@ class Release:
             with open_sandbox(releasing, netns_fd) as sandbox_fd:
                 restore_vf(self.sysfs, releasing, sandbox_fd)
             releasing = replace(releasing, released=True)
+            _remove_device_info(releasing)
             self.journal.write_attachment(releasing)
         if owed is not None:
             raise owed
         self.journal.remove_attachment(releasing)
         logger.info("released VF %s from %s", attachment.device, attachment.owner)
+
+
+def _remove_device_info(attachment: Attachment) -> None:
+    if attachment.device_info:
+        Path(attachment.device_info).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -71,6 +77,14 @@ def is_alive(attachment: Attachment) -> bool:
         return False
     with open_sandbox(attachment) as sandbox_fd:
         return sandbox_fd is not None
+
+
+def is_owed(attachment: Attachment) -> bool:
+    """Whether it has to be released: a release or an ADD that did not get to its end, or one of another boot.
+
+    Whoever is at work holds the lock of the VF, so this is to be asked with the lock held.
+    """
+    return attachment.phase != "attached" or attachment.boot_id != boot_id()
 
 
 def boot_id() -> str:

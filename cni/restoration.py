@@ -10,9 +10,18 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from cni.vf import Vf, apply_settings, find_netdev, find_vf, prepare_rename, read_original, set_netdev_mac
+from cni.vf import (
+    Vf,
+    apply_settings,
+    bind_driver,
+    find_netdev,
+    find_vf,
+    prepare_rename,
+    read_original,
+    set_netdev_mac,
+)
 from sriovdp.errors import KernelError, VerifyError
 from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import drivers, netns
@@ -37,9 +46,11 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         return
     with Netlink() as netlink:
         vf = find_vf(sysfs, netlink, address)
-        if original.name is not None:
+        if original.name is not None and drivers.current_driver(sysfs, address) == original.driver:
             _fetch_home(sysfs, netlink, attachment, netns_fd)
-        drivers.bind(sysfs, address, original.driver)
+        bind_driver(sysfs, address, original.driver)
+        if original.name is not None:
+            drivers.wait_for_netdev(sysfs, address)
         if original.settings is not None:
             # before the netdev's MAC: without trust a driver takes only the MAC that the PF allows
             apply_settings(netlink, vf, original.settings)
@@ -99,8 +110,11 @@ def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) 
     device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
         return
-    if device.mtu != original.mtu:
+    if original.mtu and device.mtu != original.mtu:
         netlink.set_link(device.ifindex, f"setting MTU {original.mtu} of {device.name}", mtu=original.mtu)
+    if netlink.flags(device.ifindex) != (original.promisc, original.allmulti):
+        what = f"setting promisc and allmulti of {device.name} back"
+        netlink.set_flags(device.ifindex, what, promisc=original.promisc, allmulti=original.allmulti)
     _restore_name(netlink, device, original.name or device.name)
     for altname in set(original.altnames) - set(netlink.altnames(device.ifindex)):
         netlink.add_altname(device.ifindex, altname)
@@ -124,8 +138,21 @@ def _verify(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
     now = read_original(sysfs, netlink, vf)
     # its old name may be taken by another interface, which does not make the VF unfit for the next pod
     expected = replace(original, name=now.name, altnames=now.altnames, up=now.up)
+    # what another plugin's state file does not tell, or no PF could be asked for
+    expected = replace(expected, mac=expected.mac or now.mac, mtu=expected.mtu or now.mtu)
+    if expected.settings is None:
+        expected = replace(expected, settings=now.settings)
     if now != expected:
-        raise VerifyError(f"VF {vf.address} is {now} after its release, but was {expected}")
+        raise VerifyError(f"VF {vf.address} is not as it was: {_tell_differences(now, expected)}")
+
+
+def _tell_differences(now: Original, expected: Original) -> str:
+    values, wanted = asdict(now), asdict(expected)
+    values |= values.pop("settings") or {}
+    wanted |= wanted.pop("settings") or {}
+    return ", ".join(
+        f"{key} is {values.get(key)}, was {wanted[key]}" for key in wanted if wanted[key] != values.get(key)
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The agent's socket for the launcher: takes requests with their network namespace and sends back replies.
 
-Receiving and sending happen on the event loop, never blocking it; the verbs run in worker threads.
+Receiving and sending happen on the event loop, never blocking it; the verbs run in worker threads. What two verbs must
+not do at once is for the verbs to lock: requests start in the order in which they came, whichever PF they are about.
 """
 
 import array
@@ -10,19 +11,22 @@ import logging
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from cni.spec import DECODING_FAILURE, INTERNAL, render_error
-from cni.wire import HEADER_SIZE, Reply, Request, WireError, decode_body, decode_header, encode_reply
+from cni.spec import DECODING_FAILURE, INTERNAL, TRY_AGAIN, render_error
+from cni.wire import HEADER_SIZE, Reply, Request, VersionError, WireError, decode_body, decode_header, encode_reply
 from sriovdp.errors import CniError, SriovdpError
 
 logger = logging.getLogger(__name__)
 
-Handle = Callable[[Request, int | None], Reply]
+Handle = Callable[[Request, int | None, threading.Event], Reply]
 
 _WORKERS = 16
+_CONNECTIONS = 256  # at once, so that memory is bounded; more wait in the backlog
 _BACKLOG = 128
 _RECEIVE_TIMEOUT = 30.0  # seconds for a whole request
 _SEND_TIMEOUT = 30.0  # seconds for a whole reply
@@ -35,31 +39,47 @@ _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 class CniServer:
     """Serves one socket. `handle` is called in a worker thread and may block.
 
-    It gets a request and the fd of its network namespace, or None. The fd is closed as soon as `handle` is done.
+    It gets a request, the fd of its network namespace or None, and an event that is set when nobody waits for the
+    answer any more: an ADD should then undo what it did and fail. The fd is closed as soon as `handle` is done. An ADD
+    that succeeds all the same is undone by a DEL.
     """
 
     def __init__(self, socket_path: Path, handle: Handle) -> None:
         self._path = socket_path
         self._handle = handle
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="cni")
+        self._room = asyncio.Semaphore(_CONNECTIONS)
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. Raises SriovdpError when another agent answers at the socket, or when it can not be made."""
+        """Listen and serve. Raises SriovdpError as `listen` does."""
+        await self.listen()
+        self.serve()
+
+    async def listen(self) -> None:
+        """Let launchers connect and wait: none takes this node for one without an agent from now on.
+
+        Raises SriovdpError when another agent answers at the socket, or when it can not be made.
+        """
         self._listener = await asyncio.to_thread(_listen, self._path)
+
+    def serve(self) -> None:
+        """Answer whoever has connected, and will."""
+        assert self._listener, "listen() comes first"  # noqa: S101
         self._accepting = asyncio.create_task(self._accept(self._listener))
 
     async def stop(self) -> None:
         """Take no more requests, let the running ones finish (at most 20 s), and remove the socket."""
-        if self._listener is None or self._accepting is None:
+        if self._listener is None:
             return
         # removed before it is closed: whoever starts next may listen at the same path at once
         await asyncio.to_thread(self._path.unlink, missing_ok=True)
-        self._accepting.cancel()
-        await asyncio.wait({self._accepting})
+        if self._accepting:
+            self._accepting.cancel()
+            await asyncio.wait({self._accepting})
         self._listener.close()
         self._listener = None
         for connection in self._connections - self._running:
@@ -76,9 +96,11 @@ class CniServer:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._room.acquire()
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:
+                self._room.release()
                 logger.error("accepting a CNI request failed, trying again: %s", error)
                 await asyncio.sleep(_ACCEPT_PAUSE)
             else:
@@ -89,13 +111,12 @@ class CniServer:
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         task.add_done_callback(lambda _: connection.close())  # also when it was cancelled before its first step
+        task.add_done_callback(lambda _: self._room.release())
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
-            if _is_trusted(connection):
-                reply = await self._answer(connection)
-                async with asyncio.timeout(_SEND_TIMEOUT):
-                    await asyncio.get_running_loop().sock_sendall(connection, _encode(reply))
+            if _is_trusted(connection) and (request := await self._receive(connection)):
+                await self._answer(connection, *request)
         except TimeoutError:
             logger.warning("dropped a CNI connection: its client neither sent nor read for too long")
         except OSError as error:
@@ -103,29 +124,58 @@ class CniServer:
         except Exception:
             logger.exception("serving a CNI connection failed")
 
-    async def _answer(self, connection: socket.socket) -> Reply:
+    async def _receive(self, connection: socket.socket) -> tuple[Request, int | None] | None:
+        """A request and the fd of its network namespace; None when it can not be read, and its sender was told."""
         try:
             async with asyncio.timeout(_RECEIVE_TIMEOUT):
-                request, netns_fd = await _receive(connection)
+                return await _receive(connection)
         except WireError as error:
             logger.warning("refused a CNI request: %s", error)
-            return _refuse(DECODING_FAILURE, f"the sriovdp agent can not read the request: {error.message}", error.hint)
+            code = TRY_AGAIN if isinstance(error, VersionError) else DECODING_FAILURE
+            said = f"the sriovdp agent can not read the request: {error.message}"
+            await _send(connection, _refuse(code, said, error.hint))
+            return None
+
+    async def _answer(self, connection: socket.socket, request: Request, netns_fd: int | None) -> None:
         task = asyncio.current_task()
         assert task  # noqa: S101 - there is one inside a coroutine of asyncio
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return await self._run(request, netns_fd)
+        cancelled = threading.Event()
+        watching = asyncio.create_task(_watch(connection, request, cancelled))
+        try:
+            reply = await self._run(request, netns_fd, cancelled)
+        finally:
+            watching.cancel()
+        try:
+            if cancelled.is_set():
+                raise ConnectionResetError("it did not wait for its answer")
+            await _send(connection, reply)
+        except (OSError, TimeoutError):
+            if request.command == "ADD" and reply.exit_code == 0:
+                await self._undo(request)
+            raise
 
-    async def _run(self, request: Request, netns_fd: int | None) -> Reply:
-        job = self._workers.submit(self._handle, request, netns_fd)
+    async def _run(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
+        job = self._workers.submit(self._handle, request, netns_fd, cancelled)
         if netns_fd is not None:
             # by the job and not here: a cancelled task must not close what the thread still uses
             job.add_done_callback(lambda _: os.close(netns_fd))
         try:
             return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
         except Exception as error:
             logger.exception("%s of %s %s failed", request.command, request.container_id, request.ifname)
             return _refuse(INTERNAL, f"{type(error).__name__}: {error}")
+
+    async def _undo(self, request: Request) -> None:
+        """Release what an ADD attached for a runtime that will never learn of it."""
+        logger.warning("undoing the ADD of %s %s: nobody took its answer", request.container_id, request.ifname)
+        reply = await self._run(replace(request, command="DEL"), None, threading.Event())
+        if reply.exit_code != 0:
+            logger.error("undoing that ADD failed: %s", reply.stdout.decode(errors="replace"))
 
 
 def _listen(path: Path) -> socket.socket:
@@ -180,6 +230,22 @@ async def _receive(connection: socket.socket) -> tuple[Request, int | None]:
         if netns_fd is not None:
             os.close(netns_fd)
         raise
+
+
+async def _watch(connection: socket.socket, request: Request, cancelled: threading.Event) -> None:
+    """Set the event when the client closes the connection, as the kernel does for one that was killed."""
+    try:
+        while await asyncio.get_running_loop().sock_recv(connection, 4096):
+            pass  # nothing is told after a request in this version
+    except OSError:
+        pass  # a reset says the same
+    logger.info("nobody waits any more for the %s of %s %s", request.command, request.container_id, request.ifname)
+    cancelled.set()
+
+
+async def _send(connection: socket.socket, reply: Reply) -> None:
+    async with asyncio.timeout(_SEND_TIMEOUT):
+        await asyncio.get_running_loop().sock_sendall(connection, _encode(reply))
 
 
 async def _wait_readable(connection: socket.socket) -> None:

@@ -1,6 +1,6 @@
 """What the CNI specification fixes: versions, error codes, the shapes of errors and results.
 
-Specification 1.1.0, sections "Error" and "Success"; older shapes from the specifications 0.3.0 to 1.0.0.
+Specification 1.1.0, sections "Error" and "Success"; older shapes from the specifications 0.1.0 to 1.0.0.
 """
 
 import json
@@ -8,18 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sriovdp.errors import CniError, SriovdpError
+from sriovdp.errors import CniError, InUseError, JournalError, SriovdpError
 
-VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+_OLDEST = "0.1.0"  # what a configuration without cniVersion is
+_FIRST_VERSION = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 
 INCOMPATIBLE_VERSION = 1
-UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3
 INVALID_ENVIRONMENT = 4
 IO_FAILURE = 5
 DECODING_FAILURE = 6
 INVALID_CONFIG = 7
 INVALID_NETNS = 8
 TRY_AGAIN = 11
+NOT_AVAILABLE = 50
+LIMITED_CONNECTIVITY = 51
 # ours
 DEVICE_IN_USE = 100
 DEVICE_FAILURE = 101
@@ -36,6 +40,7 @@ class Interface:
     mtu: int = 0
     sandbox: str = ""
     pci_id: str = ""
+    socket_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +66,61 @@ class Result:
         ips = tuple(replace(ip, interface=0) for ip in ipam.ips)
         return replace(self, ips=ips, routes=ipam.routes, dns=ipam.dns or self.dns)
 
+    def after(self, previous: "Result") -> "Result":
+        """The result of a chain: what plugins before this one gave, and then this."""
+        offset = len(previous.interfaces)
+        ips = tuple(ip if ip.interface is None else replace(ip, interface=ip.interface + offset) for ip in self.ips)
+        return Result(
+            previous.interfaces + self.interfaces,
+            previous.ips + ips,
+            previous.routes + self.routes,
+            self.dns or previous.dns,
+        )
 
-def check_version(version: str) -> None:
-    """Raise CniError when the configuration's version is none of ours."""
+
+def check_version(version: str, command: str = "") -> str:
+    """The configuration's version; an empty one is 0.1.0.
+
+    Raises CniError when it is none of ours, or has no such command yet.
+    """
+    version = version or _OLDEST
     if version not in VERSIONS:
         raise CniError(
             INCOMPATIBLE_VERSION,
             f"incompatible CNI versions: the configuration has cniVersion {version!r}",
             hint=f"set it to one of {', '.join(VERSIONS)}",
         )
+    first = _FIRST_VERSION.get(command, _OLDEST)
+    if is_before(version, first):
+        raise CniError(
+            INCOMPATIBLE_VERSION,
+            f"config version does not allow {command}: it is {version}",
+            hint=f"{command} came with {first}",
+        )
+    return version
+
+
+def is_before(version: str, other: str) -> bool:
+    """Whether a version of ours is older than another one."""
+    return VERSIONS.index(version) < VERSIONS.index(other)
+
+
+def render_versions() -> bytes:
+    """What VERSION answers."""
+    return json.dumps({"cniVersion": VERSIONS[-1], "supportedVersions": VERSIONS}).encode()
 
 
 def render_result(result: Result, version: str) -> bytes:
     """JSON of a result in the shape of the version."""
+    return json.dumps(describe_result(result, version), indent=4).encode()
+
+
+def describe_result(result: Result, version: str = VERSIONS[-1]) -> dict[str, Any]:
+    """A result as the version has it in JSON."""
+    if is_before(version, "0.3.0"):
+        return _describe_ip4_ip6(result, version)
     document: dict[str, Any] = {"cniVersion": version}
-    before_1_0 = version.startswith("0.")
+    before_1_0 = is_before(version, "1.0.0")
     document["interfaces"] = [_render_interface(interface, before_1_0) for interface in result.interfaces]
     if result.ips:
         document["ips"] = [_render_ip(ip, before_1_0) for ip in result.ips]
@@ -83,14 +128,11 @@ def render_result(result: Result, version: str) -> bytes:
         document["routes"] = [dict(route) for route in result.routes]
     if result.dns or before_1_0:
         document["dns"] = dict(result.dns)
-    return json.dumps(document, indent=4).encode()
+    return document
 
 
 def parse_result(document: Any) -> Result:
-    """Read a result of any version from 0.3.0 on, or the ip4/ip6 form before that.
-
-    Raises ValueError when it is none.
-    """
+    """Read a result of any version. Raises ValueError, KeyError, TypeError or AttributeError when it is none."""
     if document is None:
         return Result()
     if not isinstance(document, dict):
@@ -98,28 +140,37 @@ def parse_result(document: Any) -> Result:
     if "ip4" in document or "ip6" in document:
         return _parse_ip4_ip6(document)
     ips = tuple(IpConfig(ip["address"], ip.get("gateway"), ip.get("interface")) for ip in document.get("ips") or [])
-    return Result((), ips, tuple(document.get("routes") or []), document.get("dns") or {})
+    interfaces = tuple(_parse_interface(interface) for interface in document.get("interfaces") or [])
+    return Result(interfaces, ips, tuple(document.get("routes") or []), document.get("dns") or {})
 
 
 def render_error(error: Exception, version: str = VERSIONS[-1]) -> bytes:
     """JSON of an error: the message, and in `details` what to do about it."""
-    code = error.code if isinstance(error, CniError) else _code_of(error)
     message = error.message if isinstance(error, SriovdpError) else f"{type(error).__name__}: {error}"
-    document = {"cniVersion": version, "code": code, "msg": message}
+    document = {"cniVersion": version, "code": _code_of(error), "msg": message}
     if isinstance(error, SriovdpError) and error.hint:
         document["details"] = error.hint
     return json.dumps(document, indent=4).encode()
 
 
 def _code_of(error: Exception) -> int:
-    return DEVICE_FAILURE if isinstance(error, SriovdpError) else INTERNAL
+    if isinstance(error, CniError):
+        return error.code
+    kinds = ((JournalError, IO_FAILURE), (InUseError, DEVICE_IN_USE), (SriovdpError, DEVICE_FAILURE))
+    return next((code for kind, code in kinds if isinstance(error, kind)), INTERNAL)
 
 
 def _render_interface(interface: Interface, before_1_0: bool) -> dict[str, Any]:
     shape: dict[str, Any] = {"name": interface.name, "mac": interface.mac, "sandbox": interface.sandbox}
     if not before_1_0:
-        shape |= {"mtu": interface.mtu, "pciID": interface.pci_id}
+        shape |= {"mtu": interface.mtu, "pciID": interface.pci_id, "socketPath": interface.socket_path}
     return {key: value for key, value in shape.items() if value}
+
+
+def _parse_interface(document: Mapping[str, Any]) -> Interface:
+    keys = ("mac", "mtu", "sandbox", "pciID", "socketPath")
+    mac, mtu, sandbox, pci_id, socket_path = (document.get(key) for key in keys)
+    return Interface(document["name"], mac or "", mtu or 0, sandbox or "", pci_id or "", socket_path or "")
 
 
 def _render_ip(ip: IpConfig, before_1_0: bool) -> dict[str, Any]:
@@ -131,6 +182,18 @@ def _render_ip(ip: IpConfig, before_1_0: bool) -> dict[str, Any]:
     if ip.interface is not None:
         shape["interface"] = ip.interface
     return shape
+
+
+def _describe_ip4_ip6(result: Result, version: str) -> dict[str, Any]:
+    """The form before 0.3.0: one address of each family, and no interfaces. No address at all is as good."""
+    document: dict[str, Any] = {"cniVersion": version}
+    for key, is_v6 in (("ip4", False), ("ip6", True)):
+        ip = next((ip for ip in result.ips if (":" in ip.address) is is_v6), None)
+        if ip is not None:
+            document[key] = {"ip": ip.address} | ({"gateway": ip.gateway} if ip.gateway else {})
+            routes = [dict(route) for route in result.routes if (":" in route["dst"]) is is_v6]
+            document[key] |= {"routes": routes} if routes else {}
+    return document | {"dns": dict(result.dns)}
 
 
 def _parse_ip4_ip6(document: Mapping[str, Any]) -> Result:

@@ -1,17 +1,26 @@
-"""A VF on the host's side: where it is, how it is set, and its way into a sandbox."""
+"""A VF on the host's side: where it is, how it is set, what drives it, and its way into a sandbox."""
 
+import errno
 import logging
+import os
+import stat
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from cni.spec import DEVICE_FAILURE
-from sriovdp.errors import CniError, DeviceError, KernelError, VerifyError
+from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
 from sriovdp.journal import Original
 from sriovdp.kernel import drivers
+from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
 
 logger = logging.getLogger(__name__)
+
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})  # a driver without that setting, or with half of it
+_TOOL_TIMEOUT = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +40,15 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     )
     if index is None:
         raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
-    names = list_names(pf_path / "net")
-    pf = next((found for name in names if (found := netlink.find(name))), None)
+    # in switchdev mode the folder has the VFs' representors too, whose ports are called pf0vf3
+    ports = sorted(list_names(pf_path / "net"), key=lambda name: "vf" in (read_port(pf_path / "net" / name) or ""))
+    pf = next((found for name in ports if (found := netlink.find(name))), None)
     return Vf(address, index, pf.ifindex if pf else None)
+
+
+def read_port(netdev: Path) -> str | None:
+    """The name that a NIC gives the port behind a netdev."""
+    return read_text(netdev / "phys_port_name")
 
 
 def read_settings(netlink: Netlink, vf: Vf) -> VfSettings | None:
@@ -50,15 +65,11 @@ def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> NetDevic
 
 
 def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
-    """How the VF is now, for the journal. Raises CniError when it can not be given to a pod as it is."""
+    """How the VF is now, for the journal. Raises CniError when its netdev should be on the host and is not."""
     driver = drivers.current_driver(sysfs, vf.address)
-    if driver is None:
-        raise CniError(
-            DEVICE_FAILURE, f"VF {vf.address} has no driver", hint="`sriovdp apply` binds it as the config says"
-        )
     settings = read_settings(netlink, vf)
-    if driver in USERSPACE_DRIVERS:
-        return Original(driver, settings)
+    if driver is None or driver in USERSPACE_DRIVERS:
+        return Original(driver or "", settings)
     device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
         raise CniError(
@@ -67,12 +78,14 @@ def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
             hint="it is in another network namespace, or the driver failed (dmesg)",
         )
     altnames = netlink.altnames(device.ifindex)
-    return Original(driver, settings, device.name, altnames, device.mac, device.mtu, device.up)
+    flags = netlink.flags(device.ifindex)
+    return Original(driver, settings, device.name, altnames, device.mac, device.mtu, device.up, *flags)
 
 
-def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings) -> None:
+def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsupported: bool = False) -> list[str]:
     """Set what differs, one after the other so that an error names the one that the NIC refuses.
 
+    Gives the names of settings that the NIC does not have, where those may be skipped.
     Raises KernelError, and CniError when no PF is visible.
     """
     current = read_settings(netlink, vf)
@@ -83,12 +96,22 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings) -> None:
             hint="leave these keys out for a VF whose PF another driver or host owns",
         )
     changes = current.changes_to(wanted)
-    for group in (("vlan", "qos", "vlan_proto"), ("mac",), ("min_tx_rate", "max_tx_rate")):
-        if group[0] in changes:
+    skipped: list[str] = []
+    groups = (("vlan", "qos", "vlan_proto"), ("mac",), ("min_tx_rate", "max_tx_rate"))
+    for group in (*groups, ("spoofchk",), ("trust",), ("link_state",)):
+        if group[0] not in changes:
+            continue
+        try:
             netlink.set_vf(vf.pf_ifindex, vf.index, {name: changes[name] for name in group})
-    for name in ("spoofchk", "trust", "link_state"):
-        if name in changes:
-            netlink.set_vf(vf.pf_ifindex, vf.index, {name: changes[name]})
+        except KernelError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            if not skip_unsupported:
+                error.hint = 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'
+                raise
+            logger.warning("VF %s does without: %s", vf.address, error)
+            skipped += group
+    return skipped
 
 
 def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
@@ -97,21 +120,82 @@ def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
     Some drivers refuse the change while they are bound (igb: «Reload the VF driver»); then the driver is bound anew,
     and the VF comes up with the admin MAC. Raises VerifyError when it has another one even then.
     """
-    device = find_netdev(sysfs, netlink, vf.address)
-    if device is None or device.mac == mac:
+    if _has_mac(sysfs, netlink, vf, mac):
         return
     try:
-        netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
-        netlink.set_link(device.ifindex, f"setting MAC {mac} of {device.name}", address=mac)
+        _change_mac(sysfs, netlink, vf, mac)
     except KernelError as error:
         logger.info("%s; binding the driver of VF %s anew", error, vf.address)
         driver = drivers.current_driver(sysfs, vf.address)
         drivers.unbind(sysfs, vf.address)
         drivers.bind(sysfs, vf.address, driver or "")
         drivers.wait_for_netdev(sysfs, vf.address)
-    device = find_netdev(sysfs, netlink, vf.address)
-    if device is None or device.mac != mac:
+        if not _has_mac(sysfs, netlink, vf, mac):
+            _change_mac(sysfs, netlink, vf, mac)
+    if not _has_mac(sysfs, netlink, vf, mac):
+        device = find_netdev(sysfs, netlink, vf.address)
         raise VerifyError(f"VF {vf.address} has MAC {device.mac if device else None} although {mac} was set")
+
+
+def _has_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> bool:
+    device = find_netdev(sysfs, netlink, vf.address)
+    return device is not None and device.mac == mac
+
+
+def _change_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
+    device = find_netdev(sysfs, netlink, vf.address)
+    if device is None:
+        raise DeviceError(f"the netdev of VF {vf.address} vanished while its MAC was being set")
+    netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
+    netlink.set_link(device.ifindex, f"setting MAC {mac} of {device.name}", address=mac)
+
+
+def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str, tool: str | None = None) -> None:
+    """Bind a VF to a driver, or to none if `wanted` is empty; by a tool like dpdk-devbind.py where there is one.
+
+    Raises InUseError when a program has the VF open, and DeviceError or KernelError when it does not bind.
+    """
+    current = drivers.current_driver(sysfs, address)
+    if (current or "") == wanted or (wanted and drivers.is_bound_as_wanted(current, wanted)):
+        return
+    if holder := find_holder(sysfs, address):
+        raise InUseError(
+            f"binding VF {address} to {wanted or 'no driver'} failed: {holder} has it open",
+            hint="end that program or virtual machine; until then the VF stays on its driver",
+        )
+    if not wanted:
+        drivers.unbind(sysfs, address)
+        return
+    driver = drivers.resolve_driver(sysfs, address, wanted)
+    if tool and _is_trustworthy(tool):
+        _run_tool(tool, driver, address)
+    drivers.bind(sysfs, address, driver)  # which does nothing where the tool did it
+
+
+def _is_trustworthy(tool: str) -> bool:
+    """Whether a program named in a network configuration is the node's own: a pod's author must not run another."""
+    try:
+        state = Path(tool).stat()
+    except OSError:
+        logger.info("there is no %s; binding without it", tool)
+        return False
+    owned = state.st_uid == 0 and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not (Path(tool).is_absolute() and stat.S_ISREG(state.st_mode) and os.access(tool, os.X_OK) and owned):
+        logger.warning("%s is no program that only root can write; binding without it", tool)
+        return False
+    return True
+
+
+def _run_tool(tool: str, driver: str, address: PciAddress) -> None:
+    """Run it; what came of it is judged by the driver that the VF has then, as it ends with 0 after most failures."""
+    try:
+        done = subprocess.run([tool, "-b", driver, address], capture_output=True, timeout=_TOOL_TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning("running %s failed, binding without it: %s", tool, error)
+        return
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        logger.warning("%s ended with exit code %d, binding without it: %s", tool, done.returncode, said)
 
 
 def move_into(netlink: Netlink, device: NetDevice, netns_fd: int, ifname: str) -> None:

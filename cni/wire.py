@@ -15,9 +15,20 @@ One connection carries one request and one reply. All numbers are unsigned, 32 b
                      12  size of what it shall print, at most 4 MiB
                      16  what it shall print
 
-The network namespace travels as one file descriptor (SCM_RIGHTS) with the first byte of the request. Magic and protocol
-version stay where they are in every later version, so that each side can tell which version the other one speaks.
-The launcher's side of this is cni/launcher/sriov.c.
+The network namespace travels as one file descriptor (SCM_RIGHTS) with the first byte of the request. Who closes the
+connection before the reply has come does not want it any more.
+
+Versions: magic and protocol version stay where they are in every later version, and every launcher reads replies of
+version 1. So an agent answers a request of a version that it does not speak by an error in a reply of version 1, which
+any launcher prints; and a launcher that gets a reply of another version says so itself.
+
+What the launcher keeps on disk while there is no agent is a request, followed by a trailer:
+
+    trailer   offset  0  device of the network namespace that CNI_NETNS was, 64 bits, 0 when it could not be opened
+                      8  inode of it, 64 bits
+                     16  boot in which that means something, 36 bytes as in /proc/sys/kernel/random/boot_id, or NULs
+
+The launcher's side of this is cni/launcher/sriov.c and cni/launcher/spool.h.
 """
 
 import struct
@@ -33,11 +44,16 @@ STDOUT_MAX = 4 << 20
 
 _REQUEST = struct.Struct(">4sIIII")
 _REPLY = struct.Struct(">4sIII")
+_TRAILER = struct.Struct(">QQ36s")
 HEADER_SIZE = _REQUEST.size
 REPLY_HEADER_SIZE = _REPLY.size
+SPOOLED_MAX = HEADER_SIZE + ENVIRONMENT_MAX + STDIN_MAX + _TRAILER.size
 
 _ERRNO_MAX = 4095  # MAX_ERRNO of the kernel, include/linux/err.h
 _EXIT_CODE_MAX = 255
+
+_OLDER_AGENT = "the agent is the older one: update it, then the call succeeds"
+_OLDER_LAUNCHER = "the launcher is the older one: run `sriovdp install-cni` of the agent's release on this node"
 
 # field of Request -> environment variable
 _VARIABLES = {
@@ -52,6 +68,10 @@ _VARIABLES = {
 
 class WireError(SriovdpError):
     """The other side sent what is no frame of this protocol, or a frame would be over the bounds."""
+
+
+class VersionError(WireError):
+    """The other side speaks another protocol version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +97,16 @@ class Reply:
 
     exit_code: int
     stdout: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A request from the spool, and which network namespace CNI_NETNS was in which boot; 0 and 0 if unknown."""
+
+    request: Request
+    netns_dev: int
+    netns_ino: int
+    boot_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +173,24 @@ def decode_reply(frame: bytes) -> Reply:
     return Reply(exit_code, stdout)
 
 
+def encode_spooled(spooled: Spooled) -> bytes:
+    """A file of the spool. Raises WireError as `encode_request` does."""
+    trailer = _TRAILER.pack(spooled.netns_dev, spooled.netns_ino, spooled.boot_id.encode())
+    return encode_request(spooled.request) + trailer
+
+
+def decode_spooled(data: bytes) -> Spooled:
+    """Read a file of the spool. Raises WireError."""
+    header = decode_header(data[:HEADER_SIZE])
+    end = HEADER_SIZE + header.body_size
+    if len(data) != end + _TRAILER.size:
+        raise WireError(f"a spooled request has {len(data)} bytes, its header says {end + _TRAILER.size}")
+    netns_dev, netns_ino, boot_id = _TRAILER.unpack(data[end:])
+    return Spooled(
+        decode_body(header, data[HEADER_SIZE:end]), netns_dev, netns_ino, _decode_text(boot_id.rstrip(b"\0"))
+    )
+
+
 def _unpack(shape: struct.Struct, data: bytes) -> tuple[int, ...]:
     """The numbers after magic and protocol version."""
     if len(data) != shape.size:
@@ -151,9 +199,9 @@ def _unpack(shape: struct.Struct, data: bytes) -> tuple[int, ...]:
     if magic != MAGIC:
         raise WireError(f"a frame starts with {magic!r}, not {MAGIC!r}")
     if version != PROTOCOL_VERSION:
-        raise WireError(
-            f"the other side speaks protocol version {version}, this one {PROTOCOL_VERSION}",
-            hint="install the CNI launcher that belongs to the running sriovdp agent",
+        raise VersionError(
+            f"the launcher speaks protocol version {version}, the sriovdp agent {PROTOCOL_VERSION}",
+            hint=_OLDER_AGENT if version > PROTOCOL_VERSION else _OLDER_LAUNCHER,
         )
     return tuple(numbers)
 
@@ -176,7 +224,7 @@ def _decode_text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise WireError(f"{data!r} in the environment is not UTF-8") from error
+        raise WireError(f"{data!r} in a request is not UTF-8") from error
 
 
 def _check_bound(what: str, value: int, bound: int) -> None:

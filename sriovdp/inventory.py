@@ -1,152 +1,321 @@
-"""The node as it is now: its network PCI functions and their VFs, from sysfs and rtnetlink. Needs no root."""
+"""The node as it is now: its network PCI functions, their VFs and subfunctions, its accelerators. Needs no root.
+
+From sysfs, rtnetlink, devlink and the routing table; or from a recorded tree, which `sriovdp.recording` wrote, and then
+from nothing else.
+"""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.devlink import list_ddp_profiles
+from sriovdp.kernel.modules import list_drivers, list_loadable
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.sysfs import Sysfs, list_names, read_int, read_link, read_text
-from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
+from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
+from sriovdp.model import (
+    NO_TRAITS,
+    NetDevice,
+    Node,
+    PciAddress,
+    PhysicalFunction,
+    Subfunction,
+    Traits,
+    VdpaDevice,
+    VfSettings,
+    VirtualFunction,
+)
+from sriovdp.recording import Facts, read_facts
 
 _LIVE_ROOT = Path("/sys")
-_NETWORK_CLASS = "0x02"  # base class of network controllers (PCI Code and ID Assignment Specification, section 1.3)
+_NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
+_ACCELERATOR_CLASS = "0x12"
 _IFF_UP = 0x1
+_LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
 _VF_LINK = re.compile(r"virtfn(\d+)")
-_REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)\d+")  # net/core/devlink.c, __devlink_port_phys_port_name_get
+_SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c
+_UPLINK = re.compile(r"p\d+")
+_REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)(\d+)")  # net/core/devlink.c, __devlink_port_phys_port_name_get
 
 
 @dataclass(frozen=True, slots=True)
-class _Interfaces:
-    """Where netdevs and VF settings come from: `find` gets the folder below `net/`, `settings` a PF's ifindex."""
+class _Host:
+    """What is not told by sysfs: `find` gets the folder below `net/`, `settings` and `addresses` a PF's."""
 
-    find: Callable[[Path], NetDevice | None]
-    settings: Callable[[int], Mapping[int, VfSettings]]
+    find: Callable[[Folder], NetDevice | None]
+    settings: Callable[[str, NetDevice], Mapping[int, VfSettings]]
+    has_address: Callable[[NetDevice], bool]
+    routes: frozenset[str]
+    ddp: Mapping[str, str]
 
 
 def take_snapshot(sysfs: Sysfs) -> Node:
-    """Look at all network PCI functions of the node. A function that vanishes meanwhile is left out.
+    """Look at all network PCI functions and accelerators of the node. One that vanishes meanwhile is left out.
 
-    VF settings come from rtnetlink. A tree that is not `/sys` (a recorded one) is read without it: netdevs come from
-    the tree, VF settings are unknown. Raises KernelError when rtnetlink does not answer.
+    A tree that is not `/sys` is read as a recorded one: VF settings, default routes and DDP profiles are those recorded
+    with it. Raises KernelError when rtnetlink does not answer.
     """
     with ExitStack() as stack:
-        interfaces = _open_live(stack) if sysfs.root == _LIVE_ROOT else _Interfaces(_read_recorded, lambda _: {})
-        functions = (_read_pf(sysfs, address, interfaces) for address in sysfs.addresses())
-        return Node(tuple(pf for pf in functions if pf is not None))
+        host = _open_live(stack) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
+        return _Reader(sysfs, host).read()
+
+
+def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
+    """What sysfs did not tell for a snapshot: to be recorded with it. Raises KernelError."""
+    if sysfs.root != _LIVE_ROOT:
+        return read_facts(sysfs.root)
+    with Netlink() as netlink:
+        netdevs = [pf.netdev for pf in node.pfs if pf.netdev]
+        addressed = frozenset(n.name for n in netdevs if is_of_host(netlink.addresses(n.ifindex)))
+    return Facts(
+        settings={
+            pf.address: {vf.index: vf.settings for vf in pf.vfs if vf.settings}
+            for pf in node.pfs
+            if any(vf.settings for vf in pf.vfs)
+        },
+        default_routes=list_default_routes(),
+        addressed=addressed,
+        ddp=list_ddp_profiles(),
+        loadable=list_loadable(),
+    )
+
+
+def list_known_drivers(sysfs: Sysfs) -> frozenset[str]:
+    """Drivers that a VF could be bound to on this node: those that are there, and those that can be loaded."""
+    loadable = list_loadable() if sysfs.root == _LIVE_ROOT else read_facts(sysfs.root).loadable
+    return list_drivers(sysfs.root) | loadable
 
 
 def find_netdev_name(sysfs: Sysfs, address: str) -> str | None:
     """Name of a function's netdev now, if it has one in this network namespace."""
-    folder = _find_netdev_folder(_folder(sysfs, address))
+    folder = _find_netdev(_list_netdevs(Folder(str(sysfs.root / "bus/pci/devices" / address))))
     return folder.name if folder else None
 
 
-def _open_live(stack: ExitStack) -> _Interfaces:
+def _open_live(stack: ExitStack) -> _Host:
     netlink = stack.enter_context(Netlink())
     devices = {device.name: device for device in netlink.devices()}
-    return _Interfaces(lambda folder: devices.get(folder.name), netlink.vf_settings)
-
-
-def _read_pf(sysfs: Sysfs, address: str, interfaces: _Interfaces) -> PhysicalFunction | None:
-    """A network function that is no VF; None for everything else."""
-    path = _folder(sysfs, address)
-    if not (read_text(path / "class") or "").startswith(_NETWORK_CLASS) or (path / "physfn").is_symlink():
-        return None
-    ids = _read_ids(path)
-    if ids is None:
-        return None
-    netdev = _read_netdev(path, interfaces)
-    places = _list_vfs(path)
-    settings = interfaces.settings(netdev.ifindex) if netdev and places else {}
-    vfs = (_read_vf(sysfs, address, index, vf, interfaces, settings.get(index)) for index, vf in places)
-    return PhysicalFunction(
-        address=PciAddress(address),
-        vendor=ids[0],
-        device=ids[1],
-        driver=read_link(path / "driver"),
-        numa_node=_read_numa_node(path),
-        netdev=netdev,
-        total_vfs=read_int(path / "sriov_totalvfs") or 0,
-        autoprobe=read_int(path / "sriov_drivers_autoprobe") != 0,
-        vfs=tuple(vf for vf in vfs if vf is not None),
+    return _Host(
+        find=lambda folder: devices.get(folder.name),
+        settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
+        has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
+        routes=list_default_routes(),
+        ddp=list_ddp_profiles(),
     )
 
 
-def _list_vfs(path: Path) -> list[tuple[int, str]]:
-    """Index and address of each VF, by the PF's `virtfnN` links."""
-    links = ((match, read_link(path / match[0])) for match in map(_VF_LINK.fullmatch, list_names(path)) if match)
-    return sorted((int(match[1]), address) for match, address in links if address)
-
-
-def _read_vf(
-    sysfs: Sysfs, pf: str, index: int, address: str, interfaces: _Interfaces, settings: VfSettings | None
-) -> VirtualFunction | None:
-    path = _folder(sysfs, address)
-    ids = _read_ids(path)
-    if ids is None:
-        return None
-    group = read_link(path / "iommu_group")
-    return VirtualFunction(
-        address=PciAddress(address),
-        pf_address=PciAddress(pf),
-        index=index,
-        vendor=ids[0],
-        device=ids[1],
-        driver=read_link(path / "driver"),
-        iommu_group=int(group) if group and group.isdecimal() else None,
-        numa_node=_read_numa_node(path),
-        netdev=_read_netdev(path, interfaces),
-        settings=settings,
-        uio=next(iter(list_names(path / "uio")), None),
+def _open_recorded(facts: Facts) -> _Host:
+    return _Host(
+        find=_read_netdev,
+        settings=lambda address, _: facts.settings.get(address, {}),
+        has_address=lambda netdev: netdev.name in facts.addressed,
+        routes=facts.default_routes,
+        ddp=facts.ddp,
     )
 
 
-def _folder(sysfs: Sysfs, address: str) -> Path:
-    """Folder of a function, whether it is still there or not."""
-    return sysfs.root / "bus/pci/devices" / address
+class _Reader:
+    """Reads one snapshot."""
+
+    def __init__(self, sysfs: Sysfs, host: _Host) -> None:
+        self._host = host
+        self._addresses = sysfs.addresses()
+        self._root = Folder(str(sysfs.root))
+        self._devices = self._root.folder("bus/pci/devices")
+        self._net = self._root.folder("class/net")
+        self._vdpa: Mapping[str, tuple[VdpaDevice, ...]] = list_vdpa(self._root)
+
+    def read(self) -> Node:
+        """Read everything. The class of a VF is not asked for: it comes with its PF."""
+        pfs: dict[str, list[PhysicalFunction]] = {_NETWORK_CLASS: [], _ACCELERATOR_CLASS: []}
+        for address in self._addresses:
+            folder = self._devices.folder(address)
+            if "physfn" in folder.names:
+                continue
+            kind = pfs.get((folder.text("class") or "")[:4])
+            pf = self._read_pf(PciAddress(address), folder) if kind is not None else None
+            if kind is not None and pf is not None:
+                kind.append(pf)
+        return Node(tuple(pfs[_NETWORK_CLASS]), tuple(pfs[_ACCELERATOR_CLASS]))
+
+    @cached_property
+    def _has_cm(self) -> bool:
+        return "rdma_cm" in self._root.folder("class/misc").names
+
+    def _read_pf(self, address: PciAddress, folder: Folder) -> PhysicalFunction | None:
+        common = _read_common(folder)
+        if common is None:
+            return None
+        netdevs = _list_netdevs(folder)
+        place = _find_netdev(netdevs)
+        netdev = self._host.find(place) if place else None
+        traits = self._read_traits(address, folder, place, netdev)
+        if netdev and not traits.host_use and self._host.has_address(netdev):
+            traits = replace(traits, host_use=f"{netdev.name} has an address of this host")
+        return PhysicalFunction(
+            address=address,
+            netdev=netdev,
+            total_vfs=folder.number("sriov_totalvfs") or 0,
+            autoprobe=folder.number("sriov_drivers_autoprobe") != 0,
+            vfs=self._read_vfs(address, folder, netdev, netdevs, traits),
+            bridges=list_pci_parts(self._devices.target(address) or "")[:-1],
+            switchdev=place is not None and _is_uplink(place),
+            sfs=self._read_sfs(address, folder, common["numa_node"]),
+            vf_device=_pad_id(folder.text("sriov_vf_device")),
+            vf_offset=folder.number("sriov_offset"),
+            vf_stride=folder.number("sriov_stride"),
+            traits=traits,
+            **common,
+        )
+
+    def _read_vfs(
+        self,
+        pf: PciAddress,
+        folder: Folder,
+        netdev: NetDevice | None,
+        netdevs: Sequence[tuple[Folder, str]],
+        traits: Traits,
+    ) -> tuple[VirtualFunction, ...]:
+        links = ((match, folder.link(match[0])) for match in map(_VF_LINK.fullmatch, folder.names) if match)
+        places = sorted((int(match[1]), address) for match, address in links if address)
+        settings = self._host.settings(pf, netdev) if netdev and places else {}
+        representors = _list_representors(netdevs)
+        found = []
+        for index, address in places:
+            vf_folder = self._devices.folder(address)
+            common = _read_common(vf_folder)
+            if common is None:
+                continue
+            place = _find_netdev(_list_netdevs(vf_folder))
+            own = self._host.find(place) if place else None
+            found.append(
+                VirtualFunction(
+                    address=PciAddress(address),
+                    pf_address=pf,
+                    index=index,
+                    netdev=own,
+                    settings=settings.get(index),
+                    representor=representors.get(index),
+                    traits=self._read_traits(address, vf_folder, place, own, traits),
+                    **common,
+                )
+            )
+        return tuple(found)
+
+    def _read_sfs(self, pf: PciAddress, folder: Folder, numa_node: int | None) -> tuple[Subfunction, ...]:
+        found = []
+        for match in map(_SUBFUNCTION.fullmatch, sorted(folder.names)):
+            part = folder.folder(match[0]) if match else None
+            index = part.number("sfnum") if part else None
+            if match is None or part is None or index is None:
+                continue
+            place = _find_netdev(_list_netdevs(part))
+            netdev = self._host.find(place) if place else None
+            traits = self._read_traits(match[0], part, place, netdev)
+            found.append(Subfunction(match[0], match[1], index, pf, part.link("driver"), numa_node, netdev, traits))
+        return tuple(sorted(found, key=lambda sf: sf.index))
+
+    def _read_traits(
+        self, address: str, folder: Folder, place: Folder | None, netdev: NetDevice | None, pf: Traits = NO_TRAITS
+    ) -> Traits:
+        """Traits of a function; what its own netdev or devlink does not tell, those of its PF do."""
+        number = place.number("type") if place and netdev else None
+        link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
+        group = folder.link("iommu_group") if folder.link("driver") == "vfio-pci" else None
+        return Traits(
+            acpi_index=folder.text("acpi_index"),
+            link_type=link_type,
+            ddp_profile=self._host.ddp.get(address, pf.ddp_profile),
+            p_key=read_p_key(folder) if link_type == "infiniband" else None,
+            is_rdma=is_rdma(folder),
+            rdma=list_rdma(folder, has_cm=self._has_cm) if "infiniband" in folder.names else (),
+            vdpa=self._vdpa.get(address, ()),
+            noiommu=group is not None and self._is_noiommu(group),
+            host_use=self._find_host_use(netdev.name) if netdev else "",
+        )
+
+    def _is_noiommu(self, group: str) -> bool:
+        return self._root.folder(f"kernel/iommu_groups/{group}").text("name") == "vfio-noiommu"
+
+    def _find_host_use(self, name: str) -> str:
+        """What the host needs an interface for: its default route, or another interface on top of it."""
+        uppers = list(list_stack(self._net, name))[1:]
+        through = f", through {uppers[0]}" if uppers else ""
+        if name in self._host.routes or not self._host.routes.isdisjoint(uppers):
+            return f"{name} carries the default route of this host{through}"
+        return f"{uppers[0]} of this host is on top of {name}" if uppers else ""
 
 
-def _read_ids(path: Path) -> tuple[str, str] | None:
-    """Vendor and device as 4 hex digits; None when the function is gone."""
-    vendor, device = (read_text(path / name) for name in ("vendor", "device"))
-    return (vendor.removeprefix("0x").lower(), device.removeprefix("0x").lower()) if vendor and device else None
+def _read_common(folder: Folder) -> dict[str, Any] | None:
+    """What every PCI function has; None when it is gone."""
+    vendor, device, group = folder.text("vendor"), folder.text("device"), folder.link("iommu_group")
+    if not vendor or not device:
+        return None
+    numa_node = folder.number("numa_node")
+    return {
+        "vendor": vendor.removeprefix("0x").lower(),
+        "device": device.removeprefix("0x").lower(),
+        "driver": folder.link("driver"),
+        "iommu_group": int(group) if group and group.isdecimal() else None,
+        "numa_node": numa_node if numa_node is not None and numa_node >= 0 else None,
+        "uio": next((part.name for part in folder.folders("uio")), None),
+    }
 
 
-def _read_numa_node(path: Path) -> int | None:
-    node = read_int(path / "numa_node")
-    return node if node is not None and node >= 0 else None
+def _pad_id(text: str | None) -> str | None:
+    """The kernel writes `sriov_vf_device` without leading zeros and without 0x."""
+    return text.lower().zfill(4) if text else None
 
 
-def _read_netdev(path: Path, interfaces: _Interfaces) -> NetDevice | None:
-    folder = _find_netdev_folder(path)
-    return interfaces.find(folder) if folder else None
+def _list_netdevs(folder: Folder) -> list[tuple[Folder, str]]:
+    """The netdevs below a function, each with its port name, which is empty for most."""
+    found = folder.folders("net")
+    found += [
+        netdev
+        for name in sorted(name for name in folder.names if name.startswith("virtio"))
+        for netdev in folder.folder(name).folders("net")
+    ]
+    return [(netdev, netdev.text("phys_port_name") or "") for netdev in found]
 
 
-def _find_netdev_folder(path: Path) -> Path | None:
-    """The function's own netdev; in switchdev mode the representors of its VFs are in the same folder."""
-    for folder in (path / "net", *sorted(path.glob("virtio*/net"))):
-        for name in list_names(folder):
-            if not _REPRESENTOR.fullmatch(read_text(folder / name / "phys_port_name") or ""):
-                return folder / name
-    return None
+def _find_netdev(netdevs: Sequence[tuple[Folder, str]]) -> Folder | None:
+    """The function's own netdev: in switchdev mode the uplink, beside which are the representors of its VFs."""
+    own = [(folder, port) for folder, port in netdevs if not _REPRESENTOR.fullmatch(port)]
+    return next((folder for folder, port in own if _UPLINK.fullmatch(port)), own[0][0] if own else None)
 
 
-def _read_recorded(folder: Path) -> NetDevice | None:
+def _list_representors(netdevs: Sequence[tuple[Folder, str]]) -> dict[int, str]:
+    """Representors by VF index; those of another host's VFs, whose controller is not 0, are not ours."""
+    found = ((_REPRESENTOR.fullmatch(port), folder) for folder, port in netdevs)
+    return {int(m[3]): folder.name for m, folder in found if m and m[2] == "vf" and m[1] in {None, "c0"}}
+
+
+def _is_uplink(netdev: Folder) -> bool:
+    """Whether this is the uplink of an e-switch: in legacy mode the kernel refuses to tell a switch id."""
+    return bool(netdev.text("phys_switch_id")) and bool(_UPLINK.fullmatch(netdev.text("phys_port_name") or ""))
+
+
+def _read_netdev(folder: Folder) -> NetDevice | None:
     """A netdev as its sysfs attributes tell; `carrier` can not be read while the interface is down."""
-    ifindex = read_int(folder / "ifindex")
+    ifindex = folder.number("ifindex")
     if ifindex is None:
         return None
-    running = read_text(folder / "operstate") == "up"
-    flags = read_int(folder / "flags")
+    running = folder.text("operstate") == "up"
+    flags = folder.number("flags")
     up = running if flags is None else bool(flags & _IFF_UP)
-    carrier = read_int(folder / "carrier")
+    carrier = folder.number("carrier")
     return NetDevice(
         name=folder.name,
         ifindex=ifindex,
-        mac=read_text(folder / "address") or "",
-        mtu=read_int(folder / "mtu") or 0,
+        mac=folder.text("address") or "",
+        mtu=folder.number("mtu") or 0,
         up=up,
         carrier=(running if carrier is None else bool(carrier)) if up else None,
     )

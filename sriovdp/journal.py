@@ -7,6 +7,7 @@ written beside its place, flushed, renamed, and the directory flushed too.
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from typing import Any, Literal
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.model import VfSettings
 
-VERSION = 1
+VERSION = 1  # files of older versions of this program are read, as fields only come to what there was
+
+_DEVICE = re.compile(r'"device": *"([0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"')
 
 Phase = Literal["adding", "attached", "releasing"]
 
@@ -26,8 +29,8 @@ Phase = Literal["adding", "attached", "releasing"]
 class Original:
     """How a VF was before it was attached; what releasing it brings back.
 
-    `name`, `altnames`, `mac`, `mtu` and `up` are the netdev's and None/empty in DPDK mode.
-    `settings` is None when no PF is visible to set anything through.
+    `driver` is empty when it was unbound. `name`, `altnames`, `mac`, `mtu`, `up` and the flags are the netdev's and
+    None/empty in DPDK mode. `settings` is None when no PF is visible to set anything through.
     """
 
     driver: str
@@ -37,6 +40,17 @@ class Original:
     mac: str | None = None
     mtu: int = 0
     up: bool = False
+    promisc: bool = False
+    allmulti: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file of the journal that can not be understood, and the VF it is about, where that can still be read."""
+
+    path: Path
+    device: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +58,9 @@ class Attachment:
     """One VF attached as one interface of one container. `config` is the network configuration as it came.
 
     `netns_dev` and `netns_ino` identify the sandbox, `boot_id` the boot in which that means something.
-    `released` says that the VF is back and only the IPAM plugin's DEL is owed.
+    `released` says that the VF is back and only the IPAM plugin's DEL is owed. `interface` is the name in the pod where
+    it is another than `ifname`, the CNI_IFNAME; `unsupported` are settings that the NIC refused and that were let go;
+    `result` is what ADD answered, in the shape of specification 1.1.0; `device_info` is a file that ADD wrote.
     """
 
     container_id: str
@@ -62,6 +78,15 @@ class Attachment:
     path: str = ""
     phase: Phase = "adding"
     released: bool = False
+    interface: str = ""
+    unsupported: tuple[str, ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+    device_info: str = ""
+
+    @property
+    def pod_ifname(self) -> str:
+        """The interface's name in the pod."""
+        return self.interface or self.ifname
 
     @property
     def owner(self) -> str:
@@ -78,6 +103,11 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    @property
+    def locks(self) -> Path:
+        """Folder for the locks of whoever works with this journal."""
+        return self._directory / "locks"
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -107,6 +137,31 @@ class Journal:
         """All attachments, in order of their files. Raises JournalError when a file can not be understood."""
         parsed = [_parse_attachment(path) for path in sorted(self._directory.glob("attachment-*.json"))]
         return [attachment for attachment in parsed if attachment is not None]
+
+    def survey(self) -> tuple[list[Attachment], list[Damage]]:
+        """All attachments that can be understood, and the files that can not."""
+        found: list[Attachment] = []
+        damages: list[Damage] = []
+        for path in sorted(self._directory.glob("attachment-*.json")):
+            try:
+                attachment = _parse_attachment(path)
+            except JournalError as error:
+                damages.append(Damage(path, _guess_device(path), str(error)))
+            else:
+                found += [attachment] if attachment else []
+        return found, damages
+
+    def check_writable(self) -> None:
+        """Raises JournalError when nothing can be written."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=self._directory) as probe:
+                probe.write(b"probe")
+        except OSError as error:
+            raise JournalError(
+                f"writing below {self._directory} failed: {error.strerror}",
+                hint="make room on that disk, or mount it writable",
+            ) from error
 
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget an attachment; nothing happens when it is not there."""
@@ -162,6 +217,7 @@ def _parse_attachment(path: Path) -> Attachment | None:
         original = record.pop("original")
         settings = original.pop("settings")
         return Attachment(
+            unsupported=tuple(record.pop("unsupported", ())),
             original=Original(
                 **{**original, "altnames": tuple(original["altnames"])},
                 settings=VfSettings(**settings) if settings else None,
@@ -174,3 +230,11 @@ def _parse_attachment(path: Path) -> Attachment | None:
         raise JournalError(
             f"{path} can not be understood: {error}", hint="move the file away once the VF it names is known to be free"
         ) from error
+
+
+def _guess_device(path: Path) -> str | None:
+    try:
+        found = _DEVICE.search(path.read_text(errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None

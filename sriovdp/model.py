@@ -41,6 +41,11 @@ class PciAddress(str):
         return cls(full)
 
 
+def is_pci_address(text: str) -> bool:
+    """Say whether a text is a PCI address in the form of sysfs."""
+    return _PCI_ADDRESS.fullmatch(text) is not None
+
+
 _SETTING_GROUPS = (
     ("vlan", "qos", "vlan_proto"),
     ("mac",),
@@ -95,11 +100,73 @@ class NetDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class RdmaDevice:
+    """An RDMA device with the paths of its character devices; None where it has none. `cm` serves all of a node."""
+
+    name: str
+    uverbs: str | None = None
+    umad: str | None = None
+    issm: str | None = None
+    ucm: str | None = None
+    cm: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VdpaDevice:
+    """A vDPA device: `kind` is `vhost` or `virtio` after its bus driver, `node` like `/dev/vhost-vdpa-0` for vhost."""
+
+    name: str
+    kind: str | None = None
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What selectors ask of a function beside its ids, and what a container may need of it.
+
+    `link_type` is `ether` or `infiniband`, None where no netdev is here to ask. `p_key` is the default partition key of
+    InfiniBand. `is_rdma` holds too while the RDMA device is in a pod's namespace. `noiommu`: its VFIO group is one
+    without an IOMMU. `host_use` says what this host itself needs the function for, empty when for nothing.
+    """
+
+    acpi_index: str | None = None
+    link_type: str | None = None
+    ddp_profile: str | None = None
+    p_key: str | None = None
+    is_rdma: bool = False
+    rdma: tuple[RdmaDevice, ...] = ()
+    vdpa: tuple[VdpaDevice, ...] = ()
+    noiommu: bool = False
+    host_use: str = ""
+
+
+NO_TRAITS = Traits()
+
+
+@dataclass(frozen=True, slots=True)
+class Subfunction:
+    """A scalable function: an auxiliary device that a PF's driver made, like `mlx5_core.sf.4`.
+
+    `kind` is the middle part of its name, `index` the number it was created with (`sfnum`).
+    """
+
+    name: str
+    kind: str
+    index: int
+    pf_address: PciAddress
+    driver: str | None = None
+    numa_node: int | None = None
+    netdev: NetDevice | None = None
+    traits: Traits = NO_TRAITS
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualFunction:
     """One VF of a PF. `netdev` is None when no driver made one, or when it is in another network namespace.
 
     `settings` is None when the PF has no netdev here to ask. `iommu_group` and `numa_node` are None when there is none.
-    `uio` is the name of its UIO device, like `uio0`.
+    `uio` is the name of its UIO device, like `uio0`; `representor` that of the netdev which stands for it on the host
+    in switchdev mode.
     """
 
     address: PciAddress
@@ -113,11 +180,17 @@ class VirtualFunction:
     netdev: NetDevice | None = None
     settings: VfSettings | None = None
     uio: str | None = None
+    representor: str | None = None
+    traits: Traits = NO_TRAITS
 
 
 @dataclass(frozen=True, slots=True)
 class PhysicalFunction:
-    """A network PCI function that is no VF. `total_vfs` is 0 when its driver can not split it."""
+    """A network PCI function, or an accelerator, that is no VF here; in a virtual machine it may be one of the host's.
+
+    `total_vfs` is 0 when its driver can not split it. `bridges` are the PCI bridges above it, the root port first.
+    `vf_device`, `vf_offset` and `vf_stride` are what its SR-IOV capability says of VFs to come; None when not known.
+    """
 
     address: PciAddress
     vendor: str
@@ -128,6 +201,15 @@ class PhysicalFunction:
     total_vfs: int = 0
     autoprobe: bool = True
     vfs: tuple[VirtualFunction, ...] = ()
+    iommu_group: int | None = None
+    uio: str | None = None
+    bridges: tuple[PciAddress, ...] = ()
+    switchdev: bool = False
+    sfs: tuple[Subfunction, ...] = ()
+    vf_device: str | None = None
+    vf_offset: int | None = None
+    vf_stride: int | None = None
+    traits: Traits = NO_TRAITS
 
     @property
     def name(self) -> str:
@@ -137,12 +219,13 @@ class PhysicalFunction:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The network PCI functions of this node at one instant, in order of their addresses."""
+    """The network PCI functions of this node at one instant, and its accelerators, in order of their addresses."""
 
     pfs: tuple[PhysicalFunction, ...] = ()
+    accelerators: tuple[PhysicalFunction, ...] = ()
 
     def vfs(self) -> Iterator[tuple[PhysicalFunction, VirtualFunction]]:
-        """Each VF of the node with its PF, in order of PF address and VF index."""
+        """Each network VF of the node with its PF, in order of PF address and VF index."""
         for pf in self.pfs:
             for vf in pf.vfs:
                 yield pf, vf
@@ -165,16 +248,29 @@ class DeviceNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A file or folder of the host that a container gets."""
+
+    host_path: str
+    container_path: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Allocation:
     """What a container gets for the devices it was given."""
 
     envs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     nodes: tuple[DeviceNode, ...] = ()
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PoolDevice:
-    """A device as it is offered to the kubelet. `id` is the PCI address; `reason` says why it is not healthy."""
+    """A device as it is offered to the kubelet; `reason` says why it is not healthy.
+
+    `id` is the PCI address, for a subfunction the name of the auxiliary device.
+    """
 
     id: str
     numa_node: int | None = None

@@ -1,7 +1,10 @@
 """The agent as a whole, on a fake sysfs tree and with a scripted kubelet: what it offers as the node changes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cni.release import boot_id
+from sriovdp import pool_service
 from sriovdp.agent import Agent, Roots
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
@@ -29,10 +33,20 @@ resourceList:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short name, as a socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A node with one PF without VFs."""
     tree = connect(Tree(tmp_path / "sys"), monkeypatch)
     tree.add_pf()
+    (tmp_path / "dev/vfio").mkdir(parents=True)
+    for name in ("vfio", *map(str, range(10, 17))):
+        (tmp_path / "dev/vfio" / name).touch()
     return tree
 
 
@@ -43,16 +57,30 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
         yield kubelet
 
 
+def _roots(tree: Tree, folder: Path) -> Roots:
+    return Roots(
+        sysfs=tree.root,
+        dev=folder / "dev",
+        kubelet=folder / "k",
+        run=folder / "run",
+        state=folder / "state",
+        device_info=folder / "devinfo",
+        cdi=folder / "cdi",
+    )
+
+
 @asynccontextmanager
-async def _run_agent(tree: Tree, tmp_path: Path) -> AsyncIterator[None]:
-    roots = Roots(tree.root, tmp_path / "k", tmp_path / "run", tmp_path / "state")
+async def _run_agent(
+    tree: Tree, tmp_path: Path, config: str = CONFIG, *, cdi: bool = False, rescan_interval: float = 0.1
+) -> AsyncIterator[Agent]:
     stop = asyncio.Event()
-    agent = asyncio.create_task(Agent(parse(CONFIG, "test"), roots, rescan_interval=0.1).run(stop))
+    agent = Agent(parse(config, "test"), _roots(tree, tmp_path), rescan_interval=rescan_interval, cdi=cdi)
+    task = asyncio.create_task(agent.run(stop))
     try:
-        yield
+        yield agent
     finally:
         stop.set()
-        await agent
+        await task
 
 
 def _owe(tmp_path: Path, device: str) -> Attachment:
@@ -129,7 +157,177 @@ async def test_a_second_agent_is_refused(tree: Tree, kubelet: Kubelet, tmp_path:
     """One agent serves a node; the second says so and leaves the first alone."""
     async with _run_agent(tree, tmp_path):
         await kubelet.wait_for(KERNEL, count=2)
-        roots = Roots(tree.root, tmp_path / "k", tmp_path / "run", tmp_path / "state")
         with pytest.raises(SriovdpError, match="another sriovdp agent"):
-            await Agent(parse(CONFIG, "test"), roots).run(asyncio.Event())
+            await Agent(parse(CONFIG, "test"), _roots(tree, tmp_path)).run(asyncio.Event())
         assert len(await kubelet.wait_for(KERNEL, count=2)) == 2
+
+
+async def _wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - there is nothing that would tell
+            await asyncio.sleep(0.02)
+
+
+def _move_to_group(tree: Tree, address: str, group: int) -> None:
+    """What a reboot can do to a VF."""
+    link = tree.pci(address) / "iommu_group"
+    link.unlink()
+    link.symlink_to(tree.root / f"kernel/iommu_groups/{group}")
+
+
+async def test_files_of_a_pods_devices_live_as_long_as_the_pod(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Device-info and grant are there from Allocate on, survive the agent, come back when lost, and go with the pod."""
+    monkeypatch.setattr(pool_service, "_GRACE", 0.0)
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
+        info = tmp_path / f"devinfo/intel.com-sriov_dpdk-{device}-device.json"
+        grant = tmp_path / f"state/grants/intel.com_sriov_dpdk/{device}.json"
+        wanted = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": device, "pf-pci-address": PF}}
+        assert json.loads(await asyncio.to_thread(info.read_text)) == wanted
+        assert grant.is_file()
+    assert info.is_file()
+    await asyncio.to_thread(shutil.rmtree, tmp_path / "devinfo")  # a reboot: it is on tmpfs
+    async with _run_agent(tree, tmp_path):
+        await _wait_until(info.is_file)
+        await kubelet.wait_for(DPDK, count=2)
+        await kubelet.start_container(DPDK, [device])
+        kubelet.remove("red")
+        await _wait_until(lambda: not info.exists() and not grant.exists())
+
+
+async def test_a_container_is_not_started_with_what_is_no_longer_its_own(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path
+) -> None:
+    """What the kubelet has in its checkpoint is held against the VF: another group, another driver, no VF any more."""
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
+        group = int((tree.pci(device) / "iommu_group").readlink().name)
+        _move_to_group(tree, device, 16)
+        with pytest.raises(AdmissionError, match=f"container has node /dev/vfio/{group}, and needs /dev/vfio/16"):
+            await kubelet.start_container(DPDK, [device])
+        _move_to_group(tree, device, group)
+        await kubelet.start_container(DPDK, [device])
+        await asyncio.to_thread((tmp_path / f"dev/vfio/{group}").unlink)
+        with pytest.raises(AdmissionError, match=f"/dev/vfio/{group} is not there"):
+            await kubelet.start_container(DPDK, [device])
+        tree.unbind(device)
+        with pytest.raises(AdmissionError, match=f"{device} has lost its driver"):
+            await kubelet.start_container(DPDK, [device])
+        tree.bind(device, "igbvf")
+        with pytest.raises(AdmissionError, match="drivers wants vfio-pci, the device has igbvf"):
+            await kubelet.start_container(DPDK, [device])
+
+
+async def test_a_device_that_a_living_pod_has_attached_is_given_to_no_other(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path
+) -> None:
+    """A kubelet that lost its checkpoint may offer it again; once the pod is gone, its DEL is waited for by ADD."""
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(KERNEL, count=2)
+        device = vf_address(PF, 0)
+        owed = _owe(tmp_path, device)
+        Journal(tmp_path / "state/journal").write_attachment(replace(owed, phase="attached", netns="/proc/self/ns/net"))
+        await kubelet.admit("red", {})
+        await _wait_until_refused(kubelet, device)
+        with pytest.raises(AdmissionError, match=rf"{device} is in use by pod default/red"):
+            await kubelet.allocate(KERNEL, [device])
+        kubelet.remove("red")
+        await kubelet.allocate(KERNEL, [device])
+
+
+async def _wait_until_refused(kubelet: Kubelet, device: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await kubelet.allocate(KERNEL, [device])
+            except AdmissionError:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_devices_through_cdi(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+    """The kubelet gets names, and the specs in the folder have what belongs to them, right after a reboot too."""
+    spec = tmp_path / "cdi/sriovdp-intel.com-net-pci-sriov_dpdk.json"
+    async with _run_agent(tree, tmp_path, cdi=True):
+        await kubelet.wait_for(DPDK, count=2)
+        pod = await kubelet.admit("red", {DPDK: 1, KERNEL: 1})
+        [device], [netdev] = pod.devices[DPDK], pod.devices[KERNEL]
+        assert pod.cdi_devices == [f"intel.com/net-pci={device}", f"intel.com/net-pci={netdev}"]
+        assert (pod.nodes, pod.mounts) == ([], [])
+        assert _cdi_nodes(spec)[device] == ["/dev/vfio/vfio", "/dev/vfio/12"]
+    await asyncio.to_thread(shutil.rmtree, tmp_path / "cdi")
+    _move_to_group(tree, device, 16)
+    async with _run_agent(tree, tmp_path, cdi=True):
+        await kubelet.wait_for(DPDK, count=2)
+        await kubelet.start_container(DPDK, [device])
+        assert _cdi_nodes(spec)[device] == ["/dev/vfio/vfio", "/dev/vfio/16"]
+        _move_to_group(tree, device, 15)  # and the start of a container does not wait for the next look
+        await kubelet.start_container(DPDK, [device])
+        assert _cdi_nodes(spec)[device] == ["/dev/vfio/vfio", "/dev/vfio/15"]
+        assert (tmp_path / "cdi/sriovdp-intel.com-net-pci-sriov.json").is_file()
+
+
+def _cdi_nodes(spec: Path) -> dict[str, list[str]]:
+    devices = json.loads(spec.read_text())["devices"]
+    return {device["name"]: [node["path"] for node in device["containerEdits"]["deviceNodes"]] for device in devices}
+
+
+async def test_health_by_the_pools_policy(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+    """A pool that wants a link loses its VFs with it, and the other one does not; a missing device node counts too."""
+    config = CONFIG.replace("drivers: [vfio-pci]}", "drivers: [vfio-pci]}, health: [deviceNodes, pfCarrier]")
+    async with _run_agent(tree, tmp_path, config):
+        await kubelet.wait_for(DPDK, count=2)
+        carrier = tree.root / "class/net/enp1s0/carrier"
+        await asyncio.to_thread(carrier.write_text, "0")
+        await kubelet.wait_for(DPDK, count=2, healthy=False)
+        with pytest.raises(AdmissionError, match="its PF enp1s0 has no link"):
+            await kubelet.allocate(DPDK, [vf_address(PF, 2)])
+        assert len(kubelet.offered()[KERNEL]) == 2
+        await asyncio.to_thread(carrier.write_text, "1")
+        await kubelet.wait_for(DPDK, count=2)
+        await asyncio.to_thread((tmp_path / "dev/vfio/13").unlink)
+        assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [vf_address(PF, 3)]
+
+
+async def test_a_vf_that_is_gone_stays_listed_while_a_pod_has_it(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet forgets what it is no longer told of: a pod's VF is unhealthy, and another that vanishes is gone."""
+    monkeypatch.setattr(pool_service, "_GRACE", 0.0)
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
+        for index in (2, 3):
+            tree.remove(vf_address(PF, index))
+            await asyncio.to_thread((tree.pci(PF) / f"virtfn{index}").unlink)
+        await kubelet.wait_for(DPDK, count=0)
+        assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [device]
+
+
+async def test_the_kernels_events_are_followed_at_once(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+    """Nobody looks now and then, and yet a change that the kernel tells of reaches the kubelet."""
+    async with _run_agent(tree, tmp_path, rescan_interval=3600) as agent:
+        await kubelet.wait_for(DPDK, count=2)
+        for _ in range(2):
+            tree.unbind(vf_address(PF, 2))
+            agent._events.event.set()
+            await kubelet.wait_for(DPDK, count=1, healthy=False)
+            tree.bind(vf_address(PF, 2), "vfio-pci")
+            agent._events.event.set()
+            await kubelet.wait_for(DPDK, count=2)
+
+
+async def test_what_is_not_known_of_pods_is_told(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a kubelet the agent runs, says once what it does not know, and which pools no kubelet has."""
+    async with _run_agent(tree, tmp_path) as agent:
+        await _wait_until(lambda: "pod-resources/kubelet.sock is not there" in agent.offering.pod_devices.problem)
+        await _wait_until(lambda: agent.offering.unregistered().keys() == {KERNEL, DPDK})
+        await asyncio.sleep(0.3)
+        assert caplog.text.count("which pod has which device is not known: ") == 1
+        async with Kubelet(tmp_path / "k") as kubelet:
+            await kubelet.wait_for(DPDK, count=2)
+            await _wait_until(lambda: agent.offering.pod_devices.known)

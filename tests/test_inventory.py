@@ -1,14 +1,22 @@
 """Inventory: what a snapshot has of a node, on trees and on this machine."""
 
 import json
+import platform
 import re
 import shutil
+import struct
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sriovdp.inventory import find_netdev_name, take_snapshot
+from sriovdp.kernel import devlink
+from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.devlink import list_ddp_profiles
+from sriovdp.kernel.modules import list_loadable
+from sriovdp.kernel.routes import list_default_routes, list_stack
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import NetDevice, Node, PciAddress, VfSettings
 from sriovdp.pci_names import name_ids
@@ -131,3 +139,92 @@ def test_a_snapshot_is_plain_data(tree: Tree) -> None:
     """Everything in it can be written as JSON."""
     tree.add_pf(vfs=1)
     assert json.loads(json.dumps(asdict(take_snapshot(tree.sysfs))))["pfs"][0]["vfs"][0]["index"] == 0
+
+
+def test_what_the_host_needs_is_told_of_the_live_node(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address on a PF, and a default route through what is on top of it; link-local addresses do not count."""
+    connect(tree, monkeypatch).add_pf(vfs=1)
+    tree.bind(vf_address(PF, 0), "igbvf")
+    tree.addresses["enp1s0"] = ("fe80::1/64", "169.254.0.1/16")
+
+    def uses() -> list[str]:
+        (pf,) = take_snapshot(tree.sysfs).pfs
+        return [pf.traits.host_use, pf.vfs[0].traits.host_use]
+
+    assert uses() == ["", ""]
+    tree.addresses["enp1s0"] = ("fe80::1/64", "2001:db8::1/64")
+    tree.addresses["v0110f0"] = ("192.0.2.1/24",)
+    assert uses() == ["enp1s0 has an address of this host", ""]
+    (tree.root / "class/net/br0").mkdir()
+    (tree.pci(PF) / "net/enp1s0/upper_br0").mkdir()
+    assert uses() == ["br0 of this host is on top of enp1s0", ""]
+    monkeypatch.setattr("sriovdp.inventory.list_default_routes", lambda: frozenset({"br0", "v0110f0"}))
+    assert uses() == [
+        "enp1s0 carries the default route of this host, through br0",
+        "v0110f0 carries the default route of this host",
+    ]
+
+
+def test_default_routes_are_read_from_proc(tmp_path: Path) -> None:
+    """IPv4 and IPv6, of the main table; a default route has no mask, and the IPv6 one of `lo` is the kernel's own."""
+    (tmp_path / "route").write_text(
+        "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+        "eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0\n"
+        "eth1 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
+    )
+    anywhere = "0" * 32
+    (tmp_path / "ipv6_route").write_text(
+        f"{anywhere} 00 {anywhere} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth2\n"
+        f"{anywhere} 00 {anywhere} 00 {anywhere} ffffffff 00000001 00000000 00200200 lo\n"
+        f"20010db8{'0' * 24} 40 {anywhere} 00 {anywhere} 00000100 00000001 00000000 00000001 eth3\n"
+    )
+    assert list_default_routes(tmp_path) == {"eth0", "eth2"}
+    assert list_default_routes(tmp_path / "none") == frozenset()
+
+
+def test_interfaces_stacked_in_a_ring_end(tmp_path: Path) -> None:
+    """A recorded tree may say anything."""
+    for name, upper in (("a", "b"), ("b", "a")):
+        (tmp_path / name / f"upper_{upper}").mkdir(parents=True)
+    assert set(list_stack(Folder(str(tmp_path)), "a")) == {"a", "b"}
+
+
+def test_ddp_profiles_are_read_from_devlink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ice answers to DEVLINK_CMD_INFO_GET, in the numbers of linux/devlink.h; other devices are left out."""
+
+    def attribute(number: int, value: bytes) -> bytes:
+        return struct.pack("HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
+
+    def version(number: int, name: str, value: str) -> bytes:
+        parts = attribute(103, name.encode() + b"\0") + attribute(104, value.encode() + b"\0")
+        return attribute(number | 0x8000, parts)
+
+    def answer(bus: str, device: str, *versions: bytes) -> Any:
+        body = attribute(1, bus.encode() + b"\0") + attribute(2, device.encode() + b"\0") + b"".join(versions)
+        message = devlink._Info(struct.pack("IHHIIBBH", 20 + len(body), 21, 0, 1, 0, 51, 1, 0) + body)
+        message.decode()
+        return message
+
+    ddp = version(101, "fw.app.name", "ICE COMMS Package")
+    answers = [
+        answer("pci", "0000:17:00.0", version(100, "board.id", "K1"), version(101, "fw.mgmt", "7.1"), ddp),
+        answer("pci", "0000:3b:00.0", version(101, "fw.version", "22.1")),
+        answer("auxiliary", "x.1", ddp),
+    ]
+    monkeypatch.setattr(devlink, "_dump_info", lambda: answers)
+    assert list_ddp_profiles() == {"0000:17:00.0": "ICE COMMS Package"}
+
+
+def test_devlink_of_this_machine_is_no_error() -> None:
+    """Whether this kernel has devlink or not."""
+    assert all(PciAddress.parse(address) for address in list_ddp_profiles())
+
+
+def test_drivers_that_can_be_loaded_are_found_by_their_modules(tmp_path: Path) -> None:
+    """Built in or not, packed or not, with - or _ in the name; other modules are nobody's business here."""
+    folder = tmp_path / platform.release()
+    folder.mkdir()
+    (folder / "modules.dep").write_text("extra/igb_uio.ko.xz: kernel/uio.ko.xz\nkernel/igb.ko.xz:\n")
+    (folder / "modules.builtin").write_text("kernel/drivers/vfio/pci/vfio-pci.ko\n")
+    assert list_loadable(tmp_path) == {"igb_uio", "vfio-pci"}
+    assert list_loadable(tmp_path / "none") == frozenset()

@@ -66,6 +66,47 @@ def test_file_that_can_not_be_understood_is_named(tmp_path: Path, text: str) -> 
         Journal(tmp_path).attachments()
 
 
+def test_damaged_file_hides_no_other(tmp_path: Path) -> None:
+    """A survey gives all that can be read, and of the rest the VF where the text still names it."""
+    journal = Journal(tmp_path)
+    journal.write_attachment(ATTACHMENT)
+    whole = (tmp_path / "attachment-c1-net1.json").read_text()
+    (tmp_path / "attachment-c2-net1.json").write_text(whole[: len(whole) // 2].replace("01:10.2", "01:10.4"))
+    (tmp_path / "attachment-c3-net1.json").write_text("")
+
+    attachments, damages = journal.survey()
+
+    assert attachments == [ATTACHMENT]
+    assert [(damage.path.name, damage.device) for damage in damages] == [
+        ("attachment-c2-net1.json", "0000:01:10.4"),
+        ("attachment-c3-net1.json", None),
+    ]
+    assert "can not be understood" in damages[0].reason
+
+
+def test_file_of_the_first_release_is_read(tmp_path: Path) -> None:
+    """Fields that came later have what they mean where they are missing."""
+    journal = Journal(tmp_path)
+    journal.write_attachment(ATTACHMENT)
+    path = tmp_path / "attachment-c1-net1.json"
+    record = json.loads(path.read_text())
+    for key in ("interface", "unsupported", "result", "device_info"):
+        del record[key]
+    for key in ("promisc", "allmulti"):
+        del record["original"][key]
+    path.write_text(json.dumps(record))
+
+    assert journal.find_attachment("c1", "net1") == ATTACHMENT
+
+
+def test_journal_on_a_full_disk_is_told(tmp_path: Path) -> None:
+    """A folder that can not be made stands for a disk that takes nothing."""
+    (tmp_path / "file").touch()
+    Journal(tmp_path / "journal").check_writable()
+    with pytest.raises(JournalError, match="writing below"):
+        Journal(tmp_path / "file/journal").check_writable()
+
+
 def test_file_that_vanishes_while_it_is_read_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A DEL may remove a file between the listing and the reading of another thread."""
     journal = Journal(tmp_path)

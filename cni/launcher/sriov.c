@@ -2,14 +2,19 @@
  * The CNI plugin `type: sriov` as the container runtime execs it.
  *
  * It decides nothing: it opens the network namespace where the runtime sees it, hands CNI_* environment, stdin and that
- * namespace to the sriovdp agent, prints the agent's answer and exits with the agent's exit code. Only VERSION, and
- * errors about the agent not answering, are its own. The format of both frames is told in cni/wire.py.
+ * namespace to the sriovdp agent, prints the agent's answer and exits with the agent's exit code. Its own are VERSION,
+ * errors about the agent not answering, and DEL and GC while there is no agent: these it keeps on disk for the next one.
+ * When it is killed, its connection closes; that is how the agent learns that nobody waits for the answer any more.
+ * The format of frames and of what is kept on disk is told in cni/wire.py.
  *
  *     musl-gcc -static -Os -s -Wall -Wextra -Werror -o build/sriov cni/launcher/sriov.c
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,21 +22,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#ifndef STDIN_TIMEOUT_MS
+#define STDIN_TIMEOUT_MS 30000
+#endif
 #ifndef SEND_TIMEOUT_MS
 #define SEND_TIMEOUT_MS 10000 /* to connect, and again to send */
 #endif
 #ifndef REPLY_TIMEOUT_MS
 #define REPLY_TIMEOUT_MS 240000 /* the kubelet gives up a sandbox after as long */
 #endif
+#ifndef LIFETIME_S
+#define LIFETIME_S 330 /* bounds what has no time-out of its own, like a stdout that nobody reads: SIGALRM kills then */
+#endif
 
 #define SOCKET "/run/sriovdp/agent.sock"
-#define VERSIONS "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n"
+#define SPOOL "/var/lib/sriovdp/spool"
+#define VERSIONS                                                                          \
+	"{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\"," \
+	"\"1.0.0\",\"1.1.0\"]}\n"
 
 /* as in cni/wire.py */
 #define MAGIC "SRIO"
@@ -43,73 +59,22 @@ enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, INVALID_CONFIG = 7, TRY_AGAIN = 
 
 static const char *command;
 static const char *agent = SOCKET;
-static unsigned char request[REQUEST_HEADER + ENVIRONMENT_MAX + STDIN_MAX + 1]; /* one more to see what is too long */
+static const char *spool = SPOOL;
+static int netns = -1;
+#include "io.h"
+#include "spool.h"
+
+static unsigned char request[REQUEST_HEADER + ENVIRONMENT_MAX + STDIN_MAX + TRAILER];
+static size_t request_size;
 static unsigned char reply[REPLY_HEADER + STDOUT_MAX];
-
-static void put_u32(unsigned char *at, uint32_t value)
-{
-	for (int i = 0; i < 4; i++)
-		at[i] = (unsigned char)(value >> (24 - 8 * i));
-}
-
-static uint32_t get_u32(const unsigned char *at)
-{
-	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* Wait until the fd is ready or the deadline is over (none if negative). 0, or -1 with errno. */
-static int wait_for(int fd, short events, int64_t deadline)
-{
-	struct pollfd ready = {.fd = fd, .events = events};
-
-	for (;;) {
-		int64_t left = deadline < 0 ? -1 : deadline - now_ms();
-		if (deadline >= 0 && left < 0)
-			left = 0;
-		int count = poll(&ready, 1, (int)left);
-		if (count > 0)
-			return 0;
-		if (count == 0) {
-			errno = ETIMEDOUT;
-			return -1;
-		}
-		if (errno != EINTR)
-			return -1;
-	}
-}
-
-/* Whether to go on after a failed call: it was interrupted, or the fd is ready again. */
-static int retry(int fd, short events, int64_t deadline)
-{
-	if (errno == EINTR)
-		return 1;
-	return (errno == EAGAIN || errno == EWOULDBLOCK) && wait_for(fd, events, deadline) == 0;
-}
 
 /* Print all of it on stdout. 0, or -1 after a word on stderr. */
 static int print(const void *data, size_t size)
 {
-	const char *at = data;
-
-	while (size > 0) {
-		ssize_t written = write(STDOUT_FILENO, at, size);
-		if (written >= 0) {
-			at += written;
-			size -= (size_t)written;
-		} else if (!retry(STDOUT_FILENO, POLLOUT, -1)) {
-			dprintf(STDERR_FILENO, "sriov: the result can not be printed: %s\n", strerror(errno));
-			return -1;
-		}
-	}
-	return 0;
+	if (write_all(STDOUT_FILENO, data, size) == 0)
+		return 0;
+	dprintf(STDERR_FILENO, "sriov: the result can not be printed: %s\n", strerror(errno));
+	return -1;
 }
 
 /* The text as the inside of a JSON string. What is not ASCII becomes a question mark: it need not be UTF-8. */
@@ -146,8 +111,45 @@ __attribute__((format(printf, 3, 4))) static _Noreturn void fail(int code, const
 	exit(1);
 }
 
+static int connect_agent(void);
+
+/*
+ * Keep DEL and GC for the next agent and exit, if there is none now; return if there is. The lock orders it: the agent
+ * listens first, then takes the lock for itself alone, and then replays. So who sees no agent under the lock is seen.
+ */
+static void spool_without_agent(const char *reason)
+{
+	int folder = open_spool(spool);
+	int served = -1;
+
+	if (folder >= 0 && flock(folder, LOCK_SH) == 0) {
+		served = connect_agent();
+		if (served >= 0 || (errno != ENOENT && errno != ECONNREFUSED)) {
+			close(served);
+			close(folder);
+			return;
+		}
+		if (spool_request(folder, request, request_size, netns) == 0)
+			exit(0);
+	}
+	fail(TRY_AGAIN, "start the agent, or make room on that disk and mount it writable; the call can be repeated",
+	     "the sriovdp agent does not answer at %s: %s; and %s can not be kept for it in %s: %s", agent, reason, command,
+	     spool, strerror(errno));
+}
+
+static int is_set(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && *value;
+}
+
+/* The agent is not there, or does not answer as it should. */
 static _Noreturn void fail_unanswered(const char *reason)
 {
+	if ((strcmp(command, "DEL") == 0 && is_set("CNI_CONTAINERID") && is_set("CNI_IFNAME")) ||
+	    strcmp(command, "GC") == 0)
+		spool_without_agent(reason);
 	fail(strcmp(command, "STATUS") == 0 ? NOT_AVAILABLE : TRY_AGAIN,
 	     "look whether the sriovdp agent of this node runs and what its log says (systemctl status, or kubectl logs "
 	     "of its pod); the call can be repeated",
@@ -157,16 +159,20 @@ static _Noreturn void fail_unanswered(const char *reason)
 /* Read stdin to its end into `at`, or at most STDIN_MAX + 1 bytes. Gives how many. */
 static size_t read_stdin(unsigned char *at)
 {
+	int64_t deadline = now_ms() + STDIN_TIMEOUT_MS;
 	size_t size = 0;
 
 	while (size <= STDIN_MAX) {
-		ssize_t got = read(STDIN_FILENO, at + size, STDIN_MAX + 1 - size);
+		ssize_t got = wait_for(STDIN_FILENO, POLLIN, deadline);
+		if (got == 0)
+			got = read(STDIN_FILENO, at + size, STDIN_MAX + 1 - size);
 		if (got == 0)
 			return size;
 		if (got > 0)
 			size += (size_t)got;
-		else if (!retry(STDIN_FILENO, POLLIN, -1))
-			fail(IO_FAILURE, "it is the runtime that gives it", "stdin can not be read: %s", strerror(errno));
+		else if (errno != EINTR && errno != EAGAIN)
+			fail(IO_FAILURE, "it is the runtime that gives it, and then closes it",
+			     "the network configuration on stdin can not be read: %s", strerror(errno));
 	}
 	fail(INVALID_CONFIG, "make it smaller", "the network configuration on stdin is larger than %d bytes", STDIN_MAX);
 }
@@ -174,11 +180,13 @@ static size_t read_stdin(unsigned char *at)
 /* VERSION's stdin tells nothing that is needed, but whoever writes it shall not get a broken pipe. */
 static void discard_stdin(void)
 {
-	ssize_t got;
+	int64_t deadline = now_ms() + STDIN_TIMEOUT_MS;
 
-	do
-		got = read(STDIN_FILENO, request, sizeof(request));
-	while (got > 0 || (got < 0 && retry(STDIN_FILENO, POLLIN, -1)));
+	while (wait_for(STDIN_FILENO, POLLIN, deadline) == 0) {
+		ssize_t got = read(STDIN_FILENO, request, sizeof(request));
+		if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
+			return;
+	}
 }
 
 /* Put the CNI_* variables where the request has them. Gives their size. */
@@ -199,33 +207,41 @@ static size_t put_environment(unsigned char *at)
 	return used;
 }
 
+/* Connect. Gives the fd, or -1 with errno. */
 static int connect_agent(void)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct timeval limit = {.tv_sec = SEND_TIMEOUT_MS / 1000, .tv_usec = SEND_TIMEOUT_MS % 1000 * 1000};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (strlen(agent) >= sizeof(address.sun_path))
-		fail_unanswered(strerror(ENAMETOOLONG));
+	if (strlen(agent) >= sizeof(address.sun_path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
 	strcpy(address.sun_path, agent);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	/* a full backlog makes connect(2) wait, and this bounds it: poll(2) can not */
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
-		fail_unanswered(strerror(errno));
-	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-		if (errno != EINTR)
-			fail_unanswered(strerror(errno == EAGAIN ? ETIMEDOUT : errno));
+		return -1;
+	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (errno == EINTR)
+			continue;
+		int reason = errno == EAGAIN ? ETIMEDOUT : errno;
+		close(fd);
+		errno = reason;
+		return -1;
+	}
 	return fd;
 }
 
-/* Send the request, the namespace (if not negative) with its first byte. */
-static void send_request(int fd, size_t size, int netns)
+/* Send the request, the namespace (if there is one) with its first byte. */
+static void send_request(int fd)
 {
 	int64_t deadline = now_ms() + SEND_TIMEOUT_MS;
 	union {
 		struct cmsghdr header;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control = {0};
-	struct iovec data = {.iov_base = request, .iov_len = size};
+	struct iovec data = {.iov_base = request, .iov_len = request_size};
 	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
 
 	if (netns >= 0) {
@@ -270,24 +286,59 @@ static void receive(int fd, unsigned char *at, size_t size, int64_t deadline)
 static size_t receive_reply(int fd)
 {
 	int64_t deadline = now_ms() + REPLY_TIMEOUT_MS;
+	char reason[128];
 
 	receive(fd, reply, REPLY_HEADER, deadline);
 	if (memcmp(reply, MAGIC, 4) != 0)
 		fail_unanswered("what answers there is no sriovdp agent");
-	if (get_u32(reply + 4) != PROTOCOL_VERSION)
-		fail_unanswered("it speaks another protocol version; install the launcher that belongs to the agent");
+	if (get_u32(reply + 4) != PROTOCOL_VERSION) {
+		snprintf(reason, sizeof(reason),
+			 "it answers in protocol version %u, this launcher speaks %d; run `sriovdp install-cni` of its release",
+			 (unsigned)get_u32(reply + 4), PROTOCOL_VERSION);
+		fail_unanswered(reason);
+	}
 	if (get_u32(reply + 8) > EXIT_CODE_MAX || get_u32(reply + 12) > STDOUT_MAX)
 		fail_unanswered("its answer is out of bounds");
 	receive(fd, reply + REPLY_HEADER, get_u32(reply + 12), deadline);
 	return get_u32(reply + 12);
 }
 
-int main(void)
+/* Whoever execs us may have blocked or ignored what shall end us. */
+static void set_signals(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGALRM, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	alarm(LIFETIME_S);
+}
+
+/* Read environment, stdin and namespace, and put the request together. */
+static void build_request(void)
 {
 	const char *path = getenv("CNI_NETNS");
-	int netns = -1, netns_errno = 0;
+	int netns_errno = 0;
+	size_t environment = put_environment(request + REQUEST_HEADER);
+	size_t input = read_stdin(request + REQUEST_HEADER + environment);
 
-	signal(SIGPIPE, SIG_IGN);
+	if (path && *path) {
+		netns = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO there shall not hold us up */
+		netns_errno = netns < 0 ? errno : 0;
+	}
+	memcpy(request, MAGIC, 4);
+	put_u32(request + 4, PROTOCOL_VERSION);
+	put_u32(request + 8, (uint32_t)netns_errno);
+	put_u32(request + 12, (uint32_t)environment);
+	put_u32(request + 16, (uint32_t)input);
+	request_size = REQUEST_HEADER + environment + input;
+}
+
+int main(void)
+{
+	set_signals();
 	command = getenv("CNI_COMMAND");
 	if (!command || !*command)
 		fail(INVALID_ENVIRONMENT, "this is the CNI plugin sriov of sriovdp; a container runtime calls it",
@@ -298,21 +349,13 @@ int main(void)
 	}
 	if (getenv("SRIOVDP_SOCKET"))
 		agent = getenv("SRIOVDP_SOCKET");
-
-	size_t environment = put_environment(request + REQUEST_HEADER);
-	size_t input = read_stdin(request + REQUEST_HEADER + environment);
-	if (path && *path) {
-		netns = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO there shall not hold us up */
-		netns_errno = netns < 0 ? errno : 0;
-	}
-	memcpy(request, MAGIC, 4);
-	put_u32(request + 4, PROTOCOL_VERSION);
-	put_u32(request + 8, (uint32_t)netns_errno);
-	put_u32(request + 12, (uint32_t)environment);
-	put_u32(request + 16, (uint32_t)input);
-
+	if (getenv("SRIOVDP_SPOOL"))
+		spool = getenv("SRIOVDP_SPOOL");
+	build_request();
 	int fd = connect_agent();
-	send_request(fd, REQUEST_HEADER + environment + input, netns);
+	if (fd < 0)
+		fail_unanswered(strerror(errno));
+	send_request(fd);
 	size_t output = receive_reply(fd);
 	int printed = print(reply + REPLY_HEADER, output);
 	return printed < 0 && get_u32(reply + 8) == 0 ? 1 : (int)get_u32(reply + 8);

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.table import Table
 from sriovdp.cli.options import sysfs_option
 from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import NetDevice, Node, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.model import NetDevice, Node, PhysicalFunction, Subfunction, VfSettings, VirtualFunction
 from sriovdp.pci_names import name_ids
 
 _PIPE_WIDTH = 118  # columns where stdout is no terminal
@@ -22,16 +23,18 @@ _PIPE_WIDTH = 118  # columns where stdout is no terminal
 
 @click.command()
 @sysfs_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of PFs, each with its VFs.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: a list of PFs, then accelerators, each with its VFs."
+)
 def command(root: Path, *, as_json: bool) -> None:
-    """Show the PFs and VFs of this node. Needs no root."""
+    """Show the PFs and VFs of this node, and its accelerators. Needs no root."""
     node = take_snapshot(Sysfs(root))
     if as_json:
-        click.echo(json.dumps([_describe_pf(pf) for pf in node.pfs], indent=2))
-    elif node.pfs:
+        click.echo(json.dumps([_describe_pf(pf) for pf in (*node.pfs, *node.accelerators)], indent=2))
+    elif node.pfs or node.accelerators:
         _draw(node)
     else:
-        click.echo("no PCI network function on this node")
+        click.echo("no PCI network function or accelerator on this node")
 
 
 def _describe_pf(pf: PhysicalFunction) -> dict[str, Any]:
@@ -46,9 +49,13 @@ def _describe_pf(pf: PhysicalFunction) -> dict[str, Any]:
         "numa_node": pf.numa_node,
         "netdev": asdict(pf.netdev) if pf.netdev else None,
         "link": _name_link(pf.netdev),
+        "link_type": pf.traits.link_type,
+        "switchdev": pf.switchdev,
+        "host_use": pf.traits.host_use or None,
         "total_vfs": pf.total_vfs,
         "num_vfs": len(pf.vfs),
         "vfs": [_describe_vf(vf) for vf in pf.vfs],
+        "sfs": [_describe_sf(sf) for sf in pf.sfs],
     }
 
 
@@ -68,23 +75,36 @@ def _describe_vf(vf: VirtualFunction) -> dict[str, Any]:
         "numa_node": vf.numa_node,
         "netdev": asdict(vf.netdev) if vf.netdev else None,
         "uio": vf.uio,
+        "representor": vf.representor,
+        "rdma": [device.name for device in vf.traits.rdma],
         "admin_mac": settings.pop("mac"),
         **settings,
     }
 
 
+def _describe_sf(sf: Subfunction) -> dict[str, Any]:
+    return {
+        "name": sf.name,
+        "index": sf.index,
+        "driver": sf.driver,
+        "netdev": asdict(sf.netdev) if sf.netdev else None,
+        "rdma": [device.name for device in sf.traits.rdma],
+    }
+
+
 def _draw(node: Node) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    console.print(_table_of_pfs(node))
-    for pf in node.pfs:
+    pfs = (*node.pfs, *node.accelerators)
+    console.print(_table_of_pfs(pfs))
+    for pf in pfs:
         if pf.vfs:
             console.print(f"\nVFs of [bold]{escape(pf.name)}[/] ({pf.address})")
             console.print(_table_of_vfs(pf))
 
 
-def _table_of_pfs(node: Node) -> Table:
+def _table_of_pfs(pfs: Sequence[PhysicalFunction]) -> Table:
     table = _make_table("PF", "netdev", "link", "VFs", "NUMA", "driver", "vendor:device")
-    for pf in node.pfs:
+    for pf in pfs:
         names = " ".join(name for name in name_ids(pf.vendor, pf.device) if name)
         vfs = f"{len(pf.vfs)}/{pf.total_vfs}" if pf.total_vfs else None
         name = pf.netdev.name if pf.netdev else None

@@ -10,9 +10,15 @@ from sriovdp.errors import InUseError, SriovdpError
 _SUMMARIES = {
     "discover": "Show the PFs and VFs of this node.",
     "validate": "Check a config file and tell all its faults.",
+    "explain": "Tell which pool has a device, or why none has it.",
     "plan": "Show what apply would change, and whom that would disturb.",
     "apply": "Make the node as the config says.",
+    "reset": "Give PFs back as they were before the first apply.",
+    "attachments": "Show which pod has which VF, verify it, repair it.",
     "agent": "Run the agent until SIGTERM.",
+    "record": "Save what this node looks like, to look at it elsewhere.",
+    "schema": "Print the JSON schema of the config file.",
+    "install-cni": "Install the CNI plugin for the container runtime.",
 }
 
 _FAILED = 1
@@ -30,7 +36,7 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in _SUMMARIES:
             return None
-        command: click.Command = import_module(f"sriovdp.cli.{cmd_name}").command
+        command: click.Command = import_module(f"sriovdp.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -1,45 +1,68 @@
 """`sriovdp plan`: the difference between the node and its config."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from sriovdp.cli.options import config_option, state_option, sysfs_option
+from sriovdp.cli.allocated import kubelet_option, list_allocated
+from sriovdp.cli.options import config_option, node_options, state_option, sysfs_option
 from sriovdp.config.file import load
+from sriovdp.config.nodes import NodeIdentity
 from sriovdp.inventory import take_snapshot
 from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.provision.plan import Plan, plan
-from sriovdp.provision.usage import list_attached, list_obstacles
+from sriovdp.provision.apply import survey
+from sriovdp.provision.boot import list_reboot_needs
+from sriovdp.provision.plan import Plan
 
 
 @click.command()
 @config_option
 @state_option
+@kubelet_option
 @sysfs_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(config_path: Path, state: Path, root: Path, *, as_json: bool) -> None:
+@node_options
+def command(
+    config_path: Path,
+    state: Path,
+    kubelet: Path,
+    root: Path,
+    *,
+    as_json: bool,
+    node_name: str | None,
+    node_labels: dict[str, str] | None,
+) -> None:
     """Show what apply would change, and whom that would disturb. Changes nothing."""
-    config, sysfs, journal = load(config_path), Sysfs(root), Journal(state / "journal")
-    node = take_snapshot(sysfs)
-    todo = plan(config, node, list_attached(journal))
-    obstacles = list_obstacles(todo, node, sysfs, journal)
-    click.echo(_write_json(todo, obstacles) if as_json else _write_text(todo, obstacles))
+    config = load(config_path, NodeIdentity.find(node_name, node_labels))
+    sysfs, journal = Sysfs(root), Journal(state / "journal")
+    todo, found = survey(config, sysfs, journal, list_allocated(kubelet))
+    obstacles = [obstacle for of_pf in found.values() for obstacle in of_pf]
+    needs = list_reboot_needs(config, take_snapshot(sysfs), sysfs)
+    click.echo(_write_json(todo, obstacles, needs) if as_json else _write_text(todo, obstacles, needs))
 
 
-def _write_json(todo: Plan, obstacles: list[str]) -> str:
-    steps = [{"action": step.action, **asdict(step)} for step in todo.steps]
-    return json.dumps({"steps": steps, "warnings": todo.warnings, "obstacles": obstacles}, indent=2)
+def _write_json(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> str:
+    steps = [{"action": step.action, **asdict(step), "disturbs": step.disturbs} for step in todo.steps]
+    document = {"steps": steps, "warnings": todo.warnings, "obstacles": obstacles, "reboot": needs}
+    return json.dumps(document, indent=2)
 
 
-def _write_text(todo: Plan, obstacles: list[str]) -> str:
-    lines = [f"warning: {warning}" for warning in todo.warnings]
+def _write_text(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> str:
+    lines = [f"warning: {warning}" for warning in todo.warnings] + [f"needs a reboot: {need}" for need in needs]
     if todo.is_empty:
         return "\n".join([*lines, "nothing to do: the node is as the config says"])
     width = max(len(str(step)) for step in todo.steps)
-    lines += [f"{step!s:<{width}}   {step.reason}" for step in todo.steps]
+    for step in todo.steps:
+        disturbs = f"; disturbs {step.disturbs}" if step.disturbs else ""
+        lines.append(f"{step!s:<{width}}   {step.reason}{disturbs}")
     if obstacles:
-        lines += ["", "apply would refuse this and change nothing:", *(f"  {obstacle}" for obstacle in obstacles)]
+        lines += [
+            "",
+            "apply would refuse this, and leave the PF as it is:",
+            *(f"  {obstacle}" for obstacle in obstacles),
+        ]
     return "\n".join(lines)

@@ -4,15 +4,65 @@ from pathlib import Path
 
 import click
 
-from sriovdp.cli.options import config_option
-from sriovdp.config.file import load
+from sriovdp.cli.options import config_option, node_options
+from sriovdp.config.dump import write_yaml
+from sriovdp.config.file import Loaded, load_with_places
+from sriovdp.config.nodes import NodeIdentity
+from sriovdp.errors import ConfigError
+from sriovdp.fit import Fit
+from sriovdp.inventory import list_known_drivers, take_snapshot
+from sriovdp.kernel.sysfs import Sysfs
 
 
 @click.command()
 @config_option
-def command(config_path: Path) -> None:
-    """Check a config file and tell all its faults. Nothing on the node is looked at."""
-    config = load(config_path)
-    pools, entries = len(config.pools), len(config.physical_functions)
+@click.option(
+    "--sysfs",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Check against this recorded node.  [default: this machine, if it has a NIC with VFs]",
+)
+@click.option("--offline", is_flag=True, help="Look at the file only.")
+@click.option("--show-defaults", is_flag=True, help="Print the file as YAML with every default written out.")
+@node_options
+def command(
+    config_path: Path,
+    root: Path | None,
+    *,
+    offline: bool,
+    show_defaults: bool,
+    node_name: str | None,
+    node_labels: dict[str, str] | None,
+) -> None:
+    """Check a config file and tell all its faults; and whether it fits the node, when there is one.
+
+    Warnings go to stderr and leave the exit code 0.
+    """
+    loaded = load_with_places(config_path, NodeIdentity.find(node_name, node_labels))
+    warnings = list(loaded.config.warnings)
+    if not offline:
+        warnings += _check_node(loaded, Sysfs(root or Path("/sys")), config_path, force=root is not None)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if show_defaults:
+        click.echo(write_yaml(loaded.config), nl=False)
+    else:
+        click.echo(_sum_up(loaded, config_path))
+
+
+def _check_node(loaded: Loaded, sysfs: Sysfs, source: Path, *, force: bool) -> list[str]:
+    """Warnings for a node that has VFs or can have some; for another one, like a build machine, only if forced."""
+    node = take_snapshot(sysfs)
+    if not force and not any(pf.total_vfs or pf.vfs for pf in (*node.pfs, *node.accelerators)):
+        return []
+    fit = Fit(loaded.config, node, loaded.pf_places, loaded.pool_places)
+    faults = loaded.tell(fit.find_faults(list_known_drivers(sysfs)))
+    if faults:
+        raise ConfigError(str(source), faults)
+    return loaded.tell(fit.find_warnings())
+
+
+def _sum_up(loaded: Loaded, source: Path) -> str:
+    pools, entries = len(loaded.config.pools), len(loaded.config.physical_functions)
     plural = "entry" if entries == 1 else "entries"
-    click.echo(f"{config_path} is right: {pools} pool{'' if pools == 1 else 's'}, {entries} PF {plural}")
+    return f"{source} is right: {pools} pool{'' if pools == 1 else 's'}, {entries} PF {plural}"

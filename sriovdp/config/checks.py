@@ -1,12 +1,21 @@
 """Which words are allowed in the config file. Each check gives the value back, or raises ValueError with a sentence."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, get_args
 
 from sriovdp.config.ranges import MAX_VFS, VfIndices
-from sriovdp.config.values import MacPolicy, PfName
+from sriovdp.config.values import (
+    DeviceType,
+    HealthCondition,
+    MacPolicy,
+    Order,
+    PfName,
+    Placement,
+    RootDevice,
+    VdpaType,
+)
 from sriovdp.errors import DeviceError
 from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, PciAddress
 
@@ -16,7 +25,14 @@ _PREFIX_LENGTH = 253 - len("requests.")
 _NETDEV_LENGTH = 15
 """IFNAMSIZ of linux/if.h without the final zero."""
 
-_DEVICE_TYPES = ("netDevice", "accelerator", "auxNetDevice")
+_LABEL_LENGTH = 63
+_NODE_NAME_LENGTH = 253
+_PATH_LENGTH = 4096
+_LINK_TYPES = ("ether", "infiniband")
+_LINK_ALIASES = {"eth": "ether", "ethernet": "ether", "ib": "infiniband"}
+_P_KEY = re.compile(r"0x[0-9a-f]{4}")
+_ACPI_INDEX = re.compile(r"[0-9]{1,10}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _PREFIX = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -36,7 +52,7 @@ def check_prefix(text: str) -> str:
 
 def check_name(text: str) -> str:
     """Check the name part of an extended resource, as the kubelet does."""
-    if not _NAME.fullmatch(text) or len(text) > 63:  # noqa: PLR2004 (length of a Kubernetes name)
+    if not _NAME.fullmatch(text) or len(text) > _LABEL_LENGTH:
         raise ValueError("a resource name is 1-63 of A-Z a-z 0-9 . _ - and begins and ends with a letter or digit")
     return text
 
@@ -90,12 +106,144 @@ def check_pf_name(text: str) -> PfName:
     return PfName(check_netdev(name), VfIndices.parse(ranges) if hash_sign else None)
 
 
-def check_device_type(text: str) -> str:
-    """Check what kind of device a pool offers; upstream knows three kinds."""
-    if text in _DEVICE_TYPES[1:]:
-        raise ValueError(f"this kind of device is not supported yet; allowed here: {_DEVICE_TYPES[0]}")
-    if text not in _DEVICE_TYPES:
-        raise ValueError(suggest(text, _DEVICE_TYPES))
+def check_root_device(text: str) -> RootDevice:
+    """Read `address` or `address#0-3,5`."""
+    address, hash_sign, ranges = text.partition("#")
+    return RootDevice(check_address(address), VfIndices.parse(ranges) if hash_sign else None)
+
+
+def check_device_type(text: str) -> DeviceType:
+    """Check what kind of device a pool offers."""
+    match text:
+        case "netDevice" | "accelerator" | "auxNetDevice":
+            return text
+    raise ValueError(suggest(text, get_args(DeviceType)))
+
+
+def check_link_type(text: str) -> str:
+    """Check a link type, as `ip link` shows it behind `link/`."""
+    if text not in _LINK_TYPES:
+        raise ValueError(suggest(_LINK_ALIASES.get(text.lower(), text), _LINK_TYPES))
+    return text
+
+
+def check_p_key(text: str) -> str:
+    """Check a partition key, as sysfs writes it."""
+    if not _P_KEY.fullmatch(text):
+        raise ValueError("a partition key is 0x and 4 hex digits in lower case, like 0xffff")
+    return text
+
+
+def check_acpi_index(text: str) -> str:
+    """Check an index that the firmware gave a device."""
+    if not _ACPI_INDEX.fullmatch(text):
+        raise ValueError("an ACPI index is a number, as `acpi_index` of the device in sysfs tells it")
+    return text
+
+
+def check_ddp_profile(text: str) -> str:
+    """Check the name of a DDP package; these have blanks in them."""
+    if not 1 <= len(text) <= _LABEL_LENGTH or not text.isprintable():
+        raise ValueError("the name of a DDP package is wanted, like GTPv1-C/U IPv4/IPv6 payload")
+    return text
+
+
+def check_aux_type(text: str) -> str:
+    """Check a type of auxiliary device; upstream allows one."""
+    if text != "sf":
+        raise ValueError("allowed here: sf")
+    return text
+
+
+def check_vdpa_type(text: str) -> VdpaType:
+    """Check how a vDPA device shows itself to a pod."""
+    match text:
+        case "vhost" | "virtio":
+            return text
+    raise ValueError(suggest(text, get_args(VdpaType)))
+
+
+def check_placement(text: str) -> Placement:
+    """Read `numa`, an order like `spread`, or both like `numa+spread`."""
+    numa, rest = ("numa", text.removeprefix("numa").removeprefix("+")) if text.startswith("numa") else ("", text)
+    match rest:
+        case "packed" | "spread" | "samePF" | "distinctPF":
+            return Placement(bool(numa), rest)
+        case "" if numa and text == "numa":
+            return Placement(True)
+    orders = ", ".join(get_args(Order))
+    raise ValueError(f"allowed here: one of {orders}; before it `numa+` to stay on one NUMA node if that can be")
+
+
+def check_health(text: str) -> HealthCondition:
+    """Check a condition for being healthy."""
+    match text:
+        case "driver" | "deviceNodes" | "pfUp" | "pfCarrier":
+            return text
+    raise ValueError(suggest(text, get_args(HealthCondition)))
+
+
+def check_path(text: str) -> str:
+    """Check a path of a container or of the host."""
+    if not text.startswith("/") or not text.isprintable() or ".." in text.split("/") or len(text) > _PATH_LENGTH:
+        raise ValueError("an absolute path without .. is wanted")
+    return text
+
+
+def check_device_path(text: str) -> str:
+    """Check the path of a device node, or a pattern of such paths."""
+    if not check_path(text).startswith("/dev/") or text == "/dev/":
+        raise ValueError("a device node is below /dev; it may be a pattern, like /dev/cxi*")
+    return text
+
+
+def check_permissions(text: str) -> str:
+    """Check what a container may do with a device node."""
+    if not text or set(text) - set("rwm") or len(set(text)) != len(text):
+        raise ValueError("allowed here: some of r (read), w (write), m (make the node), like rw")
+    return text
+
+
+def check_env_name(text: str) -> str:
+    """Check the name of an environment variable."""
+    if not _ENV_NAME.fullmatch(text):
+        raise ValueError("a variable's name is letters, digits and _, and begins with no digit")
+    if text.startswith("PCIDEVICE_"):
+        raise ValueError("PCIDEVICE_* tells the container which devices it has; use another name")
+    return text
+
+
+def check_text(text: str) -> str:
+    """Check a text that goes to a container."""
+    if not text.isprintable() or len(text) > _PATH_LENGTH:
+        raise ValueError(f"a text of at most {_PATH_LENGTH} printable characters is wanted")
+    return text
+
+
+def check_info_key(text: str) -> str:
+    """Check whom an entry of `additionalInfo` is about."""
+    return text if text == "*" else check_address(text)
+
+
+def check_node_name(text: str) -> str:
+    """Check the name of a Kubernetes node."""
+    if not _PREFIX.fullmatch(text) or len(text) > _NODE_NAME_LENGTH:
+        raise ValueError("the name of a Kubernetes node is wanted: lower-case letters, digits, - and .")
+    return text
+
+
+def check_label_key(text: str) -> str:
+    """Check the key of a label, with or without a domain."""
+    domain, slash, name = text.rpartition("/")
+    if (slash and not _PREFIX.fullmatch(domain)) or not _NAME.fullmatch(name) or len(name) > _LABEL_LENGTH:
+        raise ValueError("a label's key is wanted, like feature.node.kubernetes.io/network-sriov.capable")
+    return text
+
+
+def check_label_value(text: str) -> str:
+    """Check the value of a label, which may be empty."""
+    if text and (not _NAME.fullmatch(text) or len(text) > _LABEL_LENGTH):
+        raise ValueError("a label's value is at most 63 of A-Z a-z 0-9 . _ - in quotes, if it is true or a number")
     return text
 
 
@@ -116,8 +264,19 @@ def check_count(value: object) -> int | Literal["max"]:
     raise ValueError(f"allowed here: a whole number from 0 to {MAX_VFS} without quotes, or max")
 
 
-def suggest(word: str, known: Sequence[str], allowed: Sequence[str] = ()) -> str:
-    """What to write instead: the known word that looks alike, else all that are allowed (those known, unless given)."""
+def check_between(low: int, high: int, what: str) -> Callable[[object], int]:
+    """Make a check for a whole number from `low` to `high`."""
+
+    def check(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError(f"{what} is a whole number from {low} to {high} without quotes")
+
+    return check
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """What to write instead: the known word that looks alike, else all that there are."""
     folded = {name.lower(): name for name in known}
     close = get_close_matches(word.lower()[:99], folded, n=1)
-    return f"did you mean '{folded[close[0]]}'?" if close else f"allowed here: {', '.join(allowed or known)}"
+    return f"did you mean '{folded[close[0]]}'?" if close else f"allowed here: {', '.join(known)}"

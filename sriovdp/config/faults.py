@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from sriovdp.config.checks import suggest
 from sriovdp.config.document import Document, Path, Plain, write_path
+from sriovdp.config.rules import ALL_SELECTOR_FIELDS
 from sriovdp.config.shape import FileShape
 
 MAX_FAULTS = 200
@@ -20,6 +21,7 @@ _WANTED = {
     "list_type": "must be a list",
     "model_type": "must be an object",
     "too_short": "must have at least one entry",
+    "dict_type": "must be an object",
 }
 
 
@@ -30,11 +32,16 @@ def list_faults(document: Document, errors: Iterable[ErrorDetails], broken: Iter
     for error in errors:
         path = _as_written(error["loc"], document.tree)
         faults.append((document.line(path), path, _explain(error)))
-    faults.sort(key=lambda fault: fault[0])
+    return write_sentences(faults)
+
+
+def write_sentences(found: Iterable[tuple[int, Path, str]]) -> list[str]:
+    """Sentences about places of the file, by line and path, in file order."""
+    ordered = sorted(found, key=lambda fault: fault[0])
     told = [
-        f"line {line}: {write_path(path) or 'the file'}: {sentence}" for line, path, sentence in faults[:MAX_FAULTS]
+        f"line {line}: {write_path(path) or 'the file'}: {sentence}" for line, path, sentence in ordered[:MAX_FAULTS]
     ]
-    return told if len(faults) <= MAX_FAULTS else [*told, f"and {len(faults) - MAX_FAULTS} more"]
+    return told if len(ordered) <= MAX_FAULTS else [*told, f"and {len(ordered) - MAX_FAULTS} more"]
 
 
 def _as_written(loc: Path, tree: Plain) -> Path:
@@ -42,8 +49,10 @@ def _as_written(loc: Path, tree: Plain) -> Path:
     path: list[str | int] = []
     node: Any = tree
     for part in loc:
-        if isinstance(part, int) and isinstance(node, dict):
+        if (isinstance(part, int) and isinstance(node, dict)) or part == "[key]":
             continue
+        if not isinstance(node, dict | list):
+            break  # a word that stands for an object
         path.append(part)
         node = _child(node, part)
     return tuple(path)
@@ -65,22 +74,22 @@ def _explain(error: ErrorDetails) -> str:
         case "missing":
             return _MISSING.get(str(error["loc"][-1]), "must be given")
         case "extra_forbidden":
-            known, allowed = _list_keys(error["loc"])
-            return f"unknown key; {suggest(str(error['loc'][-1]), known, allowed)}"
+            if error["loc"][0] == "resourceList" and error["loc"][-1] in ALL_SELECTOR_FIELDS:
+                return "this key belongs into the pool's selectors"
+            return f"unknown key; {suggest(str(error['loc'][-1]), _list_keys(error['loc']))}"
         case kind:
             return f"{_WANTED.get(kind, error['msg'])}, not {shown}"
 
 
-def _list_keys(loc: Path) -> tuple[list[str], list[str]]:
-    """Keys known, and keys supported, in the object an unknown key was found in."""
+def _list_keys(loc: Path) -> list[str]:
+    """Keys known in the object an unknown key was found in."""
     model: type[BaseModel] = FileShape
     for key in loc[:-1]:
         for field in model.model_fields.values():
             if field.alias == key:
                 model = _find_model(field.annotation) or model
                 break
-    fields = model.model_fields.values()
-    return [str(field.alias) for field in fields], [str(field.alias) for field in fields if field.annotation is not Any]
+    return [str(field.alias) for field in model.model_fields.values()]
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:

@@ -1,34 +1,83 @@
 """The way into the config file: all of it is right, or every fault of it is told at once."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from sriovdp.config.document import MAX_BYTES, read
-from sriovdp.config.faults import list_faults
+from sriovdp.config.document import MAX_BYTES, Document, read, write_path
+from sriovdp.config.document import Path as Place
+from sriovdp.config.faults import list_faults, write_sentences
+from sriovdp.config.nodes import NodeIdentity, is_for, select_entries
 from sriovdp.config.rules import find_broken
+from sriovdp.config.shadows import find_shadowed
 from sriovdp.config.shape import FileShape
+from sriovdp.config.spelling import correct
 from sriovdp.config.values import Config
 from sriovdp.errors import ConfigError
 
 
-def load(path: Path) -> Config:
-    """Read a config file. Raises ConfigError when it can not be read, and for all its faults at once."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A config for one node, and where in the file its entries are, in the same order."""
+
+    config: Config
+    document: Document
+    pf_places: tuple[Place, ...]
+    pool_places: tuple[Place, ...]
+
+    def tell(self, sentences: Iterable[tuple[Place, str]]) -> list[str]:
+        """Sentences about places, by line and path."""
+        return write_sentences((self.document.line(place), place, sentence) for place, sentence in sentences)
+
+
+def load(path: Path, identity: NodeIdentity | None = None) -> Config:
+    """Read a config file as it holds for a node, for this one if none is given.
+
+    Raises ConfigError when it can not be read, and for all its faults at once.
+    """
+    return load_with_places(path, identity).config
+
+
+def load_with_places(path: Path, identity: NodeIdentity | None = None) -> Loaded:
+    """Read a config file as it holds for a node, and keep where everything was. Raises ConfigError."""
+    config, document = _parse(_read(path), str(path))
+    who = identity or NodeIdentity.find()
+    selected = select_entries(config, who, str(path))
+    pfs = tuple(n for n, entry in enumerate(config.physical_functions) if is_for(entry.nodes, who))
+    pools = tuple(n for n, pool in enumerate(config.pools) if is_for(pool.nodes, who))
+    return Loaded(
+        selected,
+        document,
+        tuple(("physicalFunctions", n) for n in pfs),
+        tuple(("resourceList", n) for n in pools),
+    )
+
+
+def parse(text: str, source: str) -> Config:
+    """Read the text of a config file, entries for all nodes; `source` is what to call it in messages.
+
+    Raises ConfigError with all faults.
+    """
+    return _parse(text, source)[0]
+
+
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(str(path), [f"can not be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(str(path), [f"line {line}: not UTF-8 text ({error.reason})"]) from error
-    return parse(text, str(path))
 
 
-def parse(text: str, source: str) -> Config:
-    """Read the text of a config file; `source` is what to call it in messages. Raises ConfigError with all faults."""
-    document = read(text, source)
+def _parse(text: str, source: str) -> tuple[Config, Document]:
+    written = read(text, source)
+    document, misspelt = correct(written)
     broken = list(find_broken(document.tree))
     try:
         shape = FileShape.model_validate({} if document.tree is None else document.tree)
@@ -36,4 +85,13 @@ def parse(text: str, source: str) -> Config:
         raise ConfigError(source, list_faults(document, error.errors(), broken)) from None
     if broken or document.duplicates:
         raise ConfigError(source, list_faults(document, [], broken))
-    return shape.build()
+    config = shape.build()
+    warnings = [(written.line(place), place, sentence) for place, sentence in misspelt]
+    warnings += [(document.line(place), place, sentence) for place, sentence in _list_shadowed(config)]
+    return replace(config, warnings=tuple(write_sentences(warnings))), document
+
+
+def _list_shadowed(config: Config) -> Iterable[tuple[Place, str]]:
+    for number, hiders in find_shadowed(config.pools):
+        earlier = " and ".join(write_path(("resourceList", hider)) for hider in hiders)
+        yield ("resourceList", number), f"gets no device: {earlier} takes all that it selects; put it before that"

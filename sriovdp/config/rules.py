@@ -6,9 +6,30 @@ there must not hide one here.
 
 from collections.abc import Iterator
 
+from sriovdp.config.defaults import DEVICE_TYPE
 from sriovdp.config.document import Path, Plain, write_path
 from sriovdp.config.ranges import VfIndices, write_span
 from sriovdp.config.values import DEFAULT_PREFIX
+
+_COMMON = ("vendors", "devices", "drivers")
+SELECTOR_FIELDS = {
+    "netDevice": frozenset(
+        (
+            *(*_COMMON, "pciAddresses", "acpiIndexes", "pfNames", "rootDevices", "linkTypes", "ddpProfiles", "pKeys"),
+            *("isRdma", "vdpaType", "needVhostNet"),
+        )
+    ),
+    "accelerator": frozenset((*_COMMON, "pciAddresses", "acpiIndexes")),
+    "auxNetDevice": frozenset((*_COMMON, "pfNames", "rootDevices", "linkTypes", "isRdma", "needVhostNet", "auxTypes")),
+}
+"""Fields that filter devices of a type (sriov-network-device-plugin, pkg/types/types.go, and its README)."""
+
+ALL_SELECTOR_FIELDS = frozenset[str]().union(*SELECTOR_FIELDS.values())
+_NOTHING: tuple[Plain, ...] = (None, "", False, [])
+_TELL_TYPES = {
+    key: f"It is for {' and '.join(kind for kind, keys in SELECTOR_FIELDS.items() if key in keys)}"
+    for key in ALL_SELECTOR_FIELDS
+}
 
 
 def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
@@ -20,6 +41,8 @@ def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
         yield from _find_beyond(ranges, pf.get("numVfs"))
     yield from _find_twins(pfs)
     yield from _find_duplicates(tree)
+    for path, pool in _entries(tree, (), "resourceList"):
+        yield from _find_misfits(pool, path)
 
 
 def _entries(node: Plain, path: Path, key: str) -> Iterator[tuple[Path, dict[str, Plain]]]:
@@ -65,17 +88,45 @@ def _find_twins(pfs: list[tuple[Path, dict[str, Plain]]]) -> Iterator[tuple[Path
         select = pf.get("select")
         if not isinstance(select, dict):
             continue
-        first = seen.setdefault(repr(sorted(select.items(), key=str)), path)
+        nodes = pf.get("nodes")
+        first = seen.setdefault(f"{sorted(select.items(), key=str)!r}{nodes!r}", path)
         if first != path:
             yield (*path, "select"), f"{write_path(first)} selects the same PFs; put all ranges into that entry"
 
 
 def _find_duplicates(tree: Plain) -> Iterator[tuple[Path, str]]:
-    seen: dict[str, Path] = {}
+    """Resources that are there twice on a node. Whether two different `nodes` have one in common, only a node knows."""
+    seen: dict[str, list[tuple[Path, Plain]]] = {}
     for path, pool in _entries(tree, (), "resourceList"):
         if "resourceName" not in pool:
             continue
         resource = f"{pool.get('resourcePrefix') or DEFAULT_PREFIX}/{pool['resourceName']}"
-        first = seen.setdefault(resource, path)
-        if first != path:
+        nodes = pool.get("nodes")
+        others = seen.setdefault(resource, [])
+        first = next((other for other, where in others if where is None or nodes is None or where == nodes), None)
+        if first is not None:
             yield (*path, "resourceName"), f"{write_path(first)} is {resource} already; give this pool another name"
+        others.append((path, nodes))
+
+
+def _find_misfits(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, str]]:
+    """Selector fields that mean nothing for the pool's type, that exclude each other, or that it can not do without."""
+    kind = pool.get("deviceType") or DEVICE_TYPE
+    fitting = SELECTOR_FIELDS.get(kind) if isinstance(kind, str) else None
+    if fitting is None:
+        return
+    for place, selector in _selectors(pool, path):
+        for key in selector:
+            if key in ALL_SELECTOR_FIELDS and key not in fitting and selector[key] not in _NOTHING:
+                yield (*place, key), f"says nothing about a device of type {kind}; remove it. {_TELL_TYPES[key]}"
+        if selector.get("isRdma") is True and selector.get("vdpaType"):
+            yield (*place, "vdpaType"), "a device is handed out for RDMA or as vDPA; put it into a selector of its own"
+        if kind == "auxNetDevice" and selector.get("auxTypes") in _NOTHING:
+            yield place, "a selector of an auxNetDevice pool needs auxTypes: [sf]"
+
+
+def _selectors(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, dict[str, Plain]]]:
+    selectors = pool.get("selectors")
+    if isinstance(selectors, dict):
+        yield (*path, "selectors"), selectors
+    yield from _entries(pool, path, "selectors")

@@ -1,29 +1,35 @@
 """The shape of the config file as pydantic models: which keys there are, what each may hold, and what is the default.
 
 A check raises ValueError with a sentence; `faults` adds where it is. Numbers count as text where text is wanted:
-`vendors: [8086]` is what people write in YAML.
+`vendors: [8086]` is what people write in YAML. The descriptions are for editors, by way of the JSON schema.
 """
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     StrictBool,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 
-from sriovdp.config import checks, values
-from sriovdp.config.ranges import VfIndices
-from sriovdp.model import KERNEL_DRIVER, PciAddress
+from sriovdp.config import checks, defaults, values
+from sriovdp.config.ranges import MAX_VFS, VfIndices
+from sriovdp.model import DeviceNode, Mount, PciAddress
 
 T = TypeVar("T")
+
+_MIN_MTU, _MAX_MTU = 68, 65535  # ETH_MIN_MTU, ETH_MAX_MTU of linux/if_ether.h
+_MAX_VLAN = 4094
+_MAX_NUMA_NODE = 1023  # NODES_SHIFT of the kernel is 10 at most
+_WORD = WithJsonSchema({"type": ["string", "integer"]})
 
 
 def _word(check: Callable[[str], T]) -> PlainValidator:
@@ -36,13 +42,19 @@ def _word(check: Callable[[str], T]) -> PlainValidator:
             raise ValueError("one word is wanted here")  # noqa: TRY004 (pydantic collects ValueError)
         return check(value)
 
-    return PlainValidator(read, json_schema_input_type=str)
+    return PlainValidator(read)
 
 
-def _refuse_used(value: Any) -> Any:
-    if value:
-        raise ValueError("a known field of sriov-network-device-plugin, not supported yet; remove it")
-    return value
+def _pattern(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+def _one_of(*words: str) -> WithJsonSchema:
+    return WithJsonSchema({"enum": list(words)})
+
+
+def _number(low: int, high: int, what: str) -> PlainValidator:
+    return PlainValidator(checks.check_between(low, high, what))
 
 
 def _wrap_object(value: Any) -> Any:
@@ -51,20 +63,78 @@ def _wrap_object(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-Name = Annotated[str, _word(checks.check_name)]
-Prefix = Annotated[str, _word(checks.check_prefix)]
-DeviceType = Annotated[str, _word(checks.check_device_type)]
-PciId = Annotated[str, _word(checks.check_pci_id)]
-Address = Annotated[PciAddress, _word(checks.check_address)]
-NetdevName = Annotated[str, _word(checks.check_netdev)]
-PfName = Annotated[values.PfName, _word(checks.check_pf_name)]
-Driver = Annotated[str, _word(checks.check_driver)]
-SelectedDriver = Annotated[str, _word(checks.check_driver_selected)]
-Indices = Annotated[VfIndices, _word(VfIndices.parse)]
-Mac = Annotated[values.MacPolicy, _word(checks.check_mac)]
-Count = Annotated[int | Literal["max"], PlainValidator(checks.check_count, json_schema_input_type=int | Literal["max"])]
-Unsupported = Annotated[Any, AfterValidator(_refuse_used)]
-"""A field upstream knows and we do not yet. Its empty value (null, false, []) asks for nothing and is let pass."""
+def _wrap_path(value: Any) -> Any:
+    return {"hostPath": value} if isinstance(value, str) else value
+
+
+_ID = WithJsonSchema({"type": ["string", "integer"], "pattern": "^[0-9a-f]{4}$"})
+_ADDRESS_PATTERN = r"([0-9A-Fa-f]{4,}:)?[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7]"
+_RANGE_PATTERN = r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"
+_PATH = _pattern("^/")
+
+Name = Annotated[str, _word(checks.check_name), _pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+Prefix = Annotated[str, _word(checks.check_prefix), _pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+DeviceType = Annotated[
+    values.DeviceType, _word(checks.check_device_type), _one_of("netDevice", "accelerator", "auxNetDevice")
+]
+PciId = Annotated[str, _word(checks.check_pci_id), _ID]
+Address = Annotated[PciAddress, _word(checks.check_address), _pattern(f"^{_ADDRESS_PATTERN}$")]
+RootDevice = Annotated[
+    values.RootDevice, _word(checks.check_root_device), _pattern(f"^{_ADDRESS_PATTERN}(#{_RANGE_PATTERN})?$")
+]
+NetdevName = Annotated[str, _word(checks.check_netdev), _pattern("^[^ /:#]{1,15}$")]
+PfName = Annotated[values.PfName, _word(checks.check_pf_name), _pattern(f"^[^ /:#]{{1,15}}(#{_RANGE_PATTERN})?$")]
+Driver = Annotated[
+    str, _word(checks.check_driver), WithJsonSchema({"type": "string", "examples": ["kernel", "vfio-pci"]})
+]
+SelectedDriver = Annotated[
+    str, _word(checks.check_driver_selected), WithJsonSchema({"type": "string", "examples": ["iavf", "vfio-pci"]})
+]
+Indices = Annotated[
+    VfIndices,
+    _word(VfIndices.parse),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_RANGE_PATTERN}$", "minimum": 0}),
+]
+Mac = Annotated[values.MacPolicy, _word(checks.check_mac), _one_of("stable", "keep")]
+Count = Annotated[
+    int | Literal["max"],
+    PlainValidator(checks.check_count),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_VFS}, {"const": "max"}]}),
+]
+Mtu = Annotated[
+    int,
+    _number(_MIN_MTU, _MAX_MTU, "an MTU"),
+    WithJsonSchema({"type": "integer", "minimum": _MIN_MTU, "maximum": _MAX_MTU}),
+]
+Vlan = Annotated[
+    int, _number(0, _MAX_VLAN, "a VLAN"), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_VLAN})
+]
+NumaNode = Annotated[
+    int,
+    _number(0, _MAX_NUMA_NODE, "a NUMA node"),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_NUMA_NODE}),
+]
+LinkType = Annotated[str, _word(checks.check_link_type), _one_of("ether", "infiniband")]
+PKey = Annotated[str, _word(checks.check_p_key), _pattern("^0x[0-9a-f]{4}$")]
+AcpiIndex = Annotated[str, _word(checks.check_acpi_index), _WORD]
+DdpProfile = Annotated[str, _word(checks.check_ddp_profile), WithJsonSchema({"type": "string"})]
+AuxType = Annotated[str, _word(checks.check_aux_type), _one_of("sf")]
+VdpaType = Annotated[values.VdpaType, _word(checks.check_vdpa_type), _one_of("vhost", "virtio")]
+Placement = Annotated[
+    values.Placement, _word(checks.check_placement), _pattern(r"^(numa|(numa\+)?(packed|spread|samePF|distinctPF))$")
+]
+Health = Annotated[
+    values.HealthCondition, _word(checks.check_health), _one_of("driver", "deviceNodes", "pfUp", "pfCarrier")
+]
+Path = Annotated[str, _word(checks.check_path), _PATH]
+DevicePath = Annotated[str, _word(checks.check_device_path), _pattern("^/dev/.")]
+Permissions = Annotated[str, _word(checks.check_permissions), _pattern("^[rwm]{1,3}$")]
+EnvName = Annotated[str, _word(checks.check_env_name)]
+Text = Annotated[str, _word(checks.check_text), _WORD]
+InfoKey = Annotated[str, _word(checks.check_info_key)]
+NodeName = Annotated[str, _word(checks.check_node_name), WithJsonSchema({"type": "string"})]
+LabelKey = Annotated[str, _word(checks.check_label_key)]
+LabelValue = Annotated[str, _word(checks.check_label_value), _WORD]
 
 
 class Shape(BaseModel):
@@ -84,18 +154,44 @@ class LenientShape(Shape):
         return {key: entry for key, entry in value.items() if entry is not None and entry != ""}
 
 
-class PfSelectShape(Shape):
-    """`physicalFunctions[].select`."""
+def _demand_field(shape: BaseModel) -> None:
+    if not shape.model_fields_set:
+        raise ValueError(f"needs at least one of {', '.join(map(to_camel, type(shape).model_fields))}")
 
-    pf_names: list[NetdevName] = Field(default=[], min_length=1)
-    pci_addresses: list[Address] = Field(default=[], min_length=1)
-    vendors: list[PciId] = Field(default=[], min_length=1)
-    devices: list[PciId] = Field(default=[], min_length=1)
+
+class NodeSelectShape(Shape):
+    """Which nodes an entry is for: one of the names, and all of the labels."""
+
+    names: list[NodeName] = Field(default=[], min_length=1, description="Names of Kubernetes nodes.")
+    labels: dict[LabelKey, LabelValue] = Field(
+        default={}, min_length=1, description="Labels that the node must have, all of them."
+    )
 
     @model_validator(mode="after")
-    def _demand_field(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError(f"needs at least one of {', '.join(map(to_camel, type(self).model_fields))}")
+    def _demand(self) -> Self:
+        _demand_field(self)
+        return self
+
+    def build(self) -> values.NodeSelect:
+        """The same as plain values."""
+        return values.NodeSelect(tuple(self.names), MappingProxyType(self.labels))
+
+
+class PfSelectShape(Shape):
+    """Which PFs: values of one key are alternatives, all keys that are given must hold."""
+
+    pf_names: list[NetdevName] = Field(default=[], min_length=1, description="Names of the PFs' netdevs.")
+    pci_addresses: list[Address] = Field(default=[], min_length=1, description="PCI addresses of PFs.")
+    vendors: list[PciId] = Field(default=[], min_length=1, description="PCI vendor ids, 4 hex digits.")
+    devices: list[PciId] = Field(default=[], min_length=1, description="PCI device ids of PFs, 4 hex digits.")
+    root_devices: list[Address] = Field(
+        default=[], min_length=1, description="PCI addresses of PFs, or of bridges above them."
+    )
+    numa_nodes: list[NumaNode] = Field(default=[], min_length=1, description="NUMA nodes that the PFs are on.")
+
+    @model_validator(mode="after")
+    def _demand(self) -> Self:
+        _demand_field(self)
         return self
 
     def build(self) -> values.PfSelect:
@@ -105,47 +201,71 @@ class PfSelectShape(Shape):
             pci_addresses=tuple(self.pci_addresses),
             vendors=tuple(self.vendors),
             devices=tuple(self.devices),
+            root_devices=tuple(self.root_devices),
+            numa_nodes=tuple(self.numa_nodes),
         )
 
 
 class VfShape(Shape):
-    """`physicalFunctions[].vfs[]`."""
+    """What the VFs of one range shall be."""
 
-    range: Indices
-    driver: Driver = KERNEL_DRIVER
-    mac: Mac = "stable"
+    range: Indices = Field(description="VF indices from 0, like 0-3,6.")
+    driver: Driver = Field(default=defaults.DRIVER, description="kernel is the VF's own netdev driver.")
+    mac: Mac = Field(default=defaults.MAC, description="stable: the same after each boot. keep: left as it is.")
+    trust: StrictBool | None = Field(default=None, description="Trust the VF; left as it is if not given.")
+    spoofchk: StrictBool | None = Field(default=None, description="Check source MACs; left as it is if not given.")
+    vlan: Vlan | None = Field(default=None, description="Port VLAN, 0 for none; left as it is if not given.")
+
+    def build(self) -> values.VfConfig:
+        """The same as plain values."""
+        return values.VfConfig(self.range, self.driver, self.mac, self.trust, self.spoofchk, self.vlan)
 
 
 class PfShape(Shape):
-    """`physicalFunctions[]`."""
+    """PFs to split into VFs. The first entry that selects a PF has it."""
 
     select: PfSelectShape
-    num_vfs: Count
-    vfs: list[VfShape] = []
+    num_vfs: Count = Field(description="How many VFs, or max.")
+    vfs: list[VfShape] = Field(default=[], description="Ranges of VFs; a VF in none gets its kernel driver.")
+    mtu: Mtu | None = Field(default=None, description="MTU of the PF and of its VFs; left alone if not given.")
+    externally_managed: StrictBool = Field(
+        default=defaults.EXTERNALLY_MANAGED, description="Something else creates the VFs; only use them."
+    )
+    allow_host_uplink: StrictBool = Field(
+        default=defaults.ALLOW_HOST_UPLINK, description="The PF may be disturbed though this host itself needs it."
+    )
+    nodes: NodeSelectShape | None = None
 
     def build(self) -> values.PfConfig:
         """The same as plain values."""
-        vfs = tuple(values.VfConfig(vf.range, vf.driver, vf.mac) for vf in self.vfs)
-        return values.PfConfig(self.select.build(), self.num_vfs, vfs)
+        return values.PfConfig(
+            select=self.select.build(),
+            num_vfs=self.num_vfs,
+            vfs=tuple(vf.build() for vf in self.vfs),
+            mtu=self.mtu,
+            externally_managed=self.externally_managed,
+            allow_host_uplink=self.allow_host_uplink,
+            nodes=self.nodes.build() if self.nodes else None,
+        )
 
 
 class SelectorShape(LenientShape):
-    """`resourceList[].selectors`: the fields of upstream's NetDeviceSelectors and AuxNetDeviceSelectors."""
+    """Which devices: values of one key are alternatives, all keys that are given must hold."""
 
-    vendors: list[PciId] = []
-    devices: list[PciId] = []
-    drivers: list[SelectedDriver] = []
-    pci_addresses: list[Address] = []
-    pf_names: list[PfName] = []
-    acpi_indexes: Unsupported = None
-    root_devices: Unsupported = None
-    link_types: Unsupported = None
-    ddp_profiles: Unsupported = None
-    p_keys: Unsupported = None
-    is_rdma: Unsupported = None
-    vdpa_type: Unsupported = None
-    aux_types: Unsupported = None
-    need_vhost_net: Unsupported = None
+    vendors: list[PciId] = Field(default=[], description="PCI vendor ids, 4 hex digits.")
+    devices: list[PciId] = Field(default=[], description="PCI device ids, those of the VFs, 4 hex digits.")
+    drivers: list[SelectedDriver] = Field(default=[], description="The driver a device has now, like iavf, vfio-pci.")
+    pci_addresses: list[Address] = Field(default=[], description="PCI addresses of devices.")
+    acpi_indexes: list[AcpiIndex] = Field(default=[], description="Indices that the firmware gave devices.")
+    pf_names: list[PfName] = Field(default=[], description="The PF's netdev, all its VFs or some: ens1f0#0-3,5.")
+    root_devices: list[RootDevice] = Field(default=[], description="The PF's PCI address: 0000:3b:00.0#0-3,5.")
+    link_types: list[LinkType] = Field(default=[], description="ether or infiniband.")
+    ddp_profiles: list[DdpProfile] = Field(default=[], description="Names of loaded DDP packages (Intel 700, 800).")
+    p_keys: list[PKey] = Field(default=[], description="Default InfiniBand partition keys, like 0xffff.")
+    is_rdma: StrictBool = Field(default=False, description="Only RDMA devices; the container gets their nodes.")
+    vdpa_type: VdpaType | None = Field(default=None, description="Only devices with a vDPA device of this type.")
+    aux_types: list[AuxType] = Field(default=[], description="For auxNetDevice: sf, subfunctions.")
+    need_vhost_net: StrictBool = Field(default=False, description="The container gets /dev/vhost-net and /dev/net/tun.")
 
     def build(self) -> values.Selector:
         """The same as plain values."""
@@ -155,30 +275,103 @@ class SelectorShape(LenientShape):
             drivers=tuple(self.drivers),
             pci_addresses=tuple(self.pci_addresses),
             pf_names=tuple(self.pf_names),
+            acpi_indexes=tuple(self.acpi_indexes),
+            root_devices=tuple(self.root_devices),
+            link_types=tuple(self.link_types),
+            ddp_profiles=tuple(self.ddp_profiles),
+            p_keys=tuple(self.p_keys),
+            is_rdma=self.is_rdma,
+            vdpa_type=self.vdpa_type,
+            aux_types=tuple(self.aux_types),
+            need_vhost_net=self.need_vhost_net,
         )
 
 
-class PoolShape(LenientShape):
-    """`resourceList[]`: upstream's ResourceConfig."""
+class DeviceNodeShape(Shape):
+    """A device node for the container. A path alone stands for all of it."""
 
-    resource_name: Name
-    resource_prefix: Prefix = values.DEFAULT_PREFIX
-    device_type: DeviceType = "netDevice"
-    exclude_topology: StrictBool = False
-    selectors: Annotated[list[SelectorShape], Field(min_length=1), BeforeValidator(_wrap_object)]
-    additional_info: Unsupported = None
+    host_path: DevicePath = Field(description="Path on the host, or a pattern like /dev/cxi*.")
+    container_path: DevicePath | None = Field(default=None, description="Path in the container; the same if not given.")
+    permissions: Permissions = Field(default=defaults.NODE_PERMISSIONS, description="Some of r, w, m.")
+
+    @model_validator(mode="after")
+    def _refuse_pattern(self) -> Self:
+        if self.container_path not in (None, self.host_path) and set(self.host_path) & set("*?["):
+            raise ValueError("a pattern stands for many nodes: they keep their paths; remove containerPath")
+        return self
+
+    def build(self) -> DeviceNode:
+        """The same as plain values."""
+        return DeviceNode(self.host_path, self.container_path or self.host_path, self.permissions)
+
+
+class MountShape(Shape):
+    """A file or folder of the host for the container. A path alone stands for all of it."""
+
+    host_path: Path = Field(description="Path on the host.")
+    container_path: Path | None = Field(default=None, description="Path in the container; the same if not given.")
+    read_only: StrictBool = Field(default=defaults.MOUNT_READ_ONLY, description="Whether it can not be written.")
+
+    def build(self) -> Mount:
+        """The same as plain values."""
+        return Mount(self.host_path, self.container_path or self.host_path, self.read_only)
+
+
+class PoolShape(LenientShape):
+    """A pool, which is a resource of the kubelet. The first pool that takes a device has it."""
+
+    resource_name: Name = Field(description="The resource is resourcePrefix/resourceName.")
+    resource_prefix: Prefix = Field(default=defaults.PREFIX, description="Your domain.")
+    device_type: DeviceType = Field(default=defaults.DEVICE_TYPE, description="What kind of device is offered.")
+    exclude_topology: StrictBool = Field(
+        default=defaults.EXCLUDE_TOPOLOGY, description="Do not tell the kubelet the NUMA node."
+    )
+    selectors: Annotated[
+        list[SelectorShape],
+        Field(min_length=1, description="One object or a list of objects, which are alternatives."),
+        BeforeValidator(_wrap_object, json_schema_input_type=SelectorShape | list[SelectorShape]),
+    ]
+    additional_info: dict[InfoKey, dict[str, Text]] = Field(
+        default={}, description="For the container's ..._INFO variable, by PCI address or * for every device."
+    )
+    allocation: Placement = Field(
+        default=values.Placement(),
+        description="Which devices a container gets: packed, spread, samePF, distinctPF, numa+...",
+    )
+    health: list[Health] = Field(default=list(defaults.HEALTH), description="What a device must have to be healthy.")
+    device_nodes: list[
+        Annotated[DeviceNodeShape, BeforeValidator(_wrap_path, json_schema_input_type=DeviceNodeShape | str)]
+    ] = Field(default=[], description="More device nodes for the container.")
+    mounts: list[Annotated[MountShape, BeforeValidator(_wrap_path, json_schema_input_type=MountShape | str)]] = Field(
+        default=[], description="Files and folders of the host for the container."
+    )
+    env: dict[EnvName, Text] = Field(default={}, description="Environment variables for the container.")
+    nodes: NodeSelectShape | None = None
 
     def build(self) -> values.Pool:
         """The same as plain values."""
-        selectors = tuple(selector.build() for selector in self.selectors)
-        return values.Pool(self.resource_name, selectors, self.resource_prefix, self.exclude_topology)
+        info = {key: MappingProxyType(said) for key, said in self.additional_info.items()}
+        return values.Pool(
+            name=self.resource_name,
+            selectors=tuple(selector.build() for selector in self.selectors),
+            prefix=self.resource_prefix,
+            exclude_topology=self.exclude_topology,
+            device_type=self.device_type,
+            additional_info=MappingProxyType(info),
+            allocation=self.allocation,
+            health=tuple(dict.fromkeys(self.health)),
+            device_nodes=tuple(node.build() for node in self.device_nodes),
+            mounts=tuple(mount.build() for mount in self.mounts),
+            env=MappingProxyType(self.env),
+            nodes=self.nodes.build() if self.nodes else None,
+        )
 
 
 class FileShape(LenientShape):
-    """The whole file."""
+    """Config file of sriovdp."""
 
-    physical_functions: list[PfShape] = []
-    resource_list: list[PoolShape] = []
+    physical_functions: list[PfShape] = Field(default=[], description="PFs to split into VFs.")
+    resource_list: list[PoolShape] = Field(default=[], description="Pools: what pods can ask for.")
 
     @model_validator(mode="after")
     def _demand_entry(self) -> Self:

@@ -2,12 +2,19 @@
 
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, VerifyError
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS
 
+UNBOUND = "none"
+"""The config's word for no driver at all."""
+
+_VFIO = "vfio-pci"
+_VIABLE_DRIVERS = frozenset({None, _VFIO, "pci-stub", "pcieport"})  # drivers/vfio, vfio_dev_viable; DMA ownership
+_BRIDGE_CLASS = "0x0604"
 _MODPROBE_TIMEOUT = 60.0
 _NETDEV_TIMEOUT = 10.0  # seconds; slow drivers register their netdev a while after the probe
 
@@ -35,29 +42,86 @@ def resolve_driver(sysfs: Sysfs, address: str, wanted: str) -> str:
 
 
 def is_bound_as_wanted(driver: str | None, wanted: str) -> bool:
-    """Whether a driver fulfils what the config asks for: `kernel` is any driver that is not for user space."""
+    """Whether a driver fulfils what the config asks for: `kernel` is any driver not for user space, `none` none."""
+    if wanted == UNBOUND:
+        return driver is None
     if wanted == KERNEL_DRIVER:
         return driver is not None and driver not in USERSPACE_DRIVERS
     return driver == wanted
 
 
-def bind(sysfs: Sysfs, address: str, driver: str) -> None:
+def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = ()) -> None:
     """Bind a function to the named driver, unbinding it first, and read back that it is bound.
 
-    On failure the previous driver is put back. Raises DeviceError (no IOMMU group for vfio-pci), KernelError (the
-    kernel refused) or VerifyError (it did not bind after all).
+    `companions` are functions that are about to get a driver for user space too. On failure the previous driver is put
+    back. Raises DeviceError (its IOMMU group does not allow vfio-pci), KernelError (the kernel refused) or VerifyError
+    (it did not bind after all).
     """
     previous = current_driver(sysfs, address)
     if previous == driver:
         return
-    _check_iommu(sysfs, address, driver)
-    unbind(sysfs, address)
+    if driver == _VFIO:
+        check_iommu_group(sysfs, address, companions)
     try:
         _probe(sysfs, address, driver)
-    except (KernelError, VerifyError):
-        if previous is not None:
-            _probe(sysfs, address, previous)
+    except (KernelError, VerifyError) as error:
+        if previous is not None and current_driver(sysfs, address) != previous:
+            _put_back(sysfs, address, previous, error)
         raise
+
+
+def _put_back(sysfs: Sysfs, address: str, previous: str, cause: KernelError | VerifyError) -> None:
+    try:
+        _probe(sysfs, address, previous)
+    except (KernelError, VerifyError) as error:
+        cause.message = f"{cause.message}; and it did not go back to {previous}: {error.message}"
+
+
+def check_iommu(sysfs: Sysfs, address: str) -> None:
+    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and nobody asked for going without.
+
+    To ask is to set vfio's parameter enable_unsafe_noiommu_mode, which this program never does.
+    """
+    if (sysfs.pci(address) / "iommu_group").exists() or _is_noiommu_allowed(sysfs):
+        return
+    raise DeviceError(
+        f"binding {address} to vfio-pci failed: it is in no IOMMU group",
+        hint=(
+            "switch the IOMMU on in the firmware and boot with intel_iommu=on (Intel) or amd_iommu=on (AMD); to go "
+            "without any protection, write Y to /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+        ),
+    )
+
+
+def has_no_iommu(sysfs: Sysfs) -> bool:
+    """Whether this machine has no IOMMU at work, and nobody asked vfio to go without."""
+    folder = sysfs.root / "class/iommu"
+    return folder.is_dir() and not list_names(folder) and not _is_noiommu_allowed(sysfs)
+
+
+def check_iommu_group(sysfs: Sysfs, address: str, companions: Collection[str] = ()) -> None:
+    """Raises DeviceError when vfio could not open the function's IOMMU group, as others in it have kernel drivers."""
+    check_iommu(sysfs, address)
+    group = read_link(sysfs.pci(address) / "iommu_group")
+    others = set(list_names(sysfs.root / f"kernel/iommu_groups/{group}/devices")) - {address, *companions}
+    in_the_way = [
+        f"{other} ({current_driver(sysfs, other)})" for other in sorted(others) if not _is_viable(sysfs, other)
+    ]
+    if in_the_way:
+        raise DeviceError(
+            f"binding {address} to vfio-pci failed: its IOMMU group {group} has functions with other drivers: "
+            f"{', '.join(in_the_way)}",
+            hint="a group goes to user space as a whole; use a slot with ACS, or bind those to vfio-pci too",
+        )
+
+
+def _is_viable(sysfs: Sysfs, address: str) -> bool:
+    is_bridge = (read_text(sysfs.pci(address) / "class") or "").startswith(_BRIDGE_CLASS)
+    return is_bridge or current_driver(sysfs, address) in _VIABLE_DRIVERS
+
+
+def _is_noiommu_allowed(sysfs: Sysfs) -> bool:
+    return read_text(sysfs.root / "module/vfio/parameters/enable_unsafe_noiommu_mode") == "Y"
 
 
 def unbind(sysfs: Sysfs, address: str) -> None:
@@ -93,8 +157,9 @@ def _probe(sysfs: Sysfs, address: str, driver: str) -> None:
     pci_device_can_probe).
     """
     override = sysfs.pci(address) / "driver_override"
-    write_text(override, driver)
+    write_text(override, driver)  # before it is unbound: from then on no other driver can take it
     try:
+        unbind(sysfs, address)
         write_text(sysfs.root / "bus/pci/drivers_probe", address)
     finally:
         write_text(override, "\n")
@@ -103,14 +168,6 @@ def _probe(sysfs: Sysfs, address: str, driver: str) -> None:
         raise VerifyError(
             f"{address} was probed for {driver} but is {f'bound to {bound}' if bound else 'unbound'}",
             hint="the kernel log (dmesg) has the driver's reason",
-        )
-
-
-def _check_iommu(sysfs: Sysfs, address: str, driver: str) -> None:
-    if driver == "vfio-pci" and not (sysfs.pci(address) / "iommu_group").exists():
-        raise DeviceError(
-            f"binding {address} to vfio-pci failed: it is in no IOMMU group",
-            hint="switch the IOMMU on in the firmware and boot with intel_iommu=on (Intel) or amd_iommu=on (AMD)",
         )
 
 
@@ -137,9 +194,12 @@ def _driver_path(sysfs: Sysfs, driver: str) -> Path:
 
 
 def _load_module(module: str) -> None:
-    loaded = _run_modprobe("-q", "--", module)
+    loaded = _run_modprobe("--", module)
     if loaded.returncode != 0 and loaded.stderr:
-        raise DeviceError(f"loading module {module} failed: {loaded.stderr.strip()}", hint="see the kernel log (dmesg)")
+        raise DeviceError(
+            f"loading module {module} failed: {loaded.stderr.strip()}",
+            hint="install the module for this kernel; the kernel log (dmesg) has the reason when it is there",
+        )
 
 
 def _run_modprobe(*arguments: str) -> subprocess.CompletedProcess[str]:

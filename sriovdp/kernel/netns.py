@@ -60,6 +60,11 @@ def open_namespace(path: str, wanted: NetnsId) -> int | None:
     return None
 
 
+def find_processes(wanted: NetnsId) -> list[str]:
+    """The processes that are in a namespace, by their ids."""
+    return [path.split("/")[2] for path in _process_namespaces(wanted)]
+
+
 def _process_namespaces(wanted: NetnsId) -> Iterator[str]:
     """Path of the wanted namespace below each process that is in it."""
     for process in Path("/proc").glob("[0-9]*/ns/net"):

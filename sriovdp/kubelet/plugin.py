@@ -6,20 +6,41 @@ Protocol: v1beta1.DevicePlugin of k8s.io/kubelet, pkg/apis/deviceplugin/v1beta1/
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
+from sriovdp.allocation import Allocation
 from sriovdp.errors import SriovdpError
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginServicer
-from sriovdp.model import Allocation, PoolDevice
+from sriovdp.model import PoolDevice
 
 logger = logging.getLogger(__name__)
 
+OPTIONS = pb2.DevicePluginOptions(pre_start_required=True, get_preferred_allocation_available=True)
+"""What the kubelet is told to ask for, beside lists and allocations."""
+
 _GONE = "it is no longer among the pool's devices of this node"
+_LIMIT = 10.0  # seconds for what one container needs; the kubelet would wait for ever, and admit no other pod
+
+_T = TypeVar("_T")
+
+
+class Service(Protocol):
+    """What a pool does for containers. It is given IDs of devices it offers; each call runs in a worker thread."""
+
+    def allocate(self, ids: Sequence[str]) -> Allocation:
+        """What a container gets for these devices. A SriovdpError refuses the pod, and its text is the pod's event."""
+
+    def verify(self, ids: Sequence[str]) -> None:
+        """Look whether what was allocated still holds. A SriovdpError keeps the container from being started."""
+
+    def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> Sequence[str]:
+        """Choose `size` devices, `must` among them."""
 
 
 class _RefusedError(Exception):
@@ -31,29 +52,31 @@ class _RefusedError(Exception):
 
 
 class DevicePlugin(DevicePluginServicer):
-    """The service for one resource, like `intel.com/sriov`.
+    """The service for one resource, like `intel.com/sriov`. What `service` does has ten seconds at most."""
 
-    `allocate` is given the IDs of one container's devices, known and healthy ones only, and runs in a worker thread. A
-    SriovdpError it raises refuses the pod, and its text becomes the pod's event.
-    """
-
-    def __init__(self, resource: str, allocate: Callable[[Sequence[str]], Allocation]) -> None:
+    def __init__(self, resource: str, service: Service, *, limit: float = _LIMIT) -> None:
         self._resource = resource
-        self._allocate = allocate
+        self._service = service
+        self._limit = limit
         self._devices: Mapping[str, PoolDevice] = {}
         self._list: pb2.ListAndWatchResponse | None = None  # until the first update nobody knows what there is
         self._epoch = 0  # of the streams: those of a past one end
         self._changed = asyncio.Condition()
 
-    async def update(self, devices: Sequence[PoolDevice]) -> None:
+    async def update(self, devices: Sequence[PoolDevice], held: Collection[str] | None = None) -> None:
         """Set the pool's devices; each open stream gets the new list, unless it is the one it has.
 
-        A device that was offered before and is not in `devices` is offered as unhealthy from then on: a pod may have
-        it, and the kubelet forgets what it is no longer told of.
+        A device that was offered before and is not in `devices` goes from the list, unless it is in `held`, the devices
+        that pods have (None: not known, so that all may be): it is offered as unhealthy from then on, as the kubelet
+        forgets what it is no longer told of. The order of devices that stay does not change.
         """
         offered = {device.id: device for device in devices}
-        gone = {id_: replace(device, healthy=False, reason=_GONE) for id_, device in self._devices.items()}
-        devices_now = gone | offered
+        devices_now = {
+            id_: offered.get(id_) or replace(device, healthy=False, reason=_GONE)
+            for id_, device in self._devices.items()
+            if id_ in offered or held is None or id_ in held
+        }
+        devices_now |= offered
         self._tell_changes(devices_now)
         self._devices = devices_now
         answer = pb2.ListAndWatchResponse(devices=[_advertise(device) for device in devices_now.values()])
@@ -71,9 +94,9 @@ class DevicePlugin(DevicePluginServicer):
     async def GetDevicePluginOptions(
         self, request: pb2.Empty, context: grpc.aio.ServicerContext[pb2.Empty, pb2.DevicePluginOptions]
     ) -> pb2.DevicePluginOptions:
-        """Tell that neither of the optional calls is needed."""
+        """Tell that both of the optional calls are wanted."""
         del request, context
-        return pb2.DevicePluginOptions()
+        return OPTIONS
 
     async def ListAndWatch(
         self, request: pb2.Empty, context: grpc.aio.ServicerContext[pb2.Empty, pb2.ListAndWatchResponse]
@@ -91,11 +114,11 @@ class DevicePlugin(DevicePluginServicer):
         request: pb2.PreferredAllocationRequest,
         context: grpc.aio.ServicerContext[pb2.PreferredAllocationRequest, pb2.PreferredAllocationResponse],
     ) -> pb2.PreferredAllocationResponse:
-        """Prefer the kubelet's own order. Options tell it not to ask, but an error here would fail the pod."""
+        """Choose by the pool's policy. An error would fail the pod: then any devices do."""
         del context
         return pb2.PreferredAllocationResponse(
             container_responses=[
-                pb2.ContainerPreferredAllocationResponse(deviceIDs=_prefer(container))
+                pb2.ContainerPreferredAllocationResponse(deviceIDs=await self._prefer(container))
                 for container in request.container_requests
             ]
         )
@@ -105,12 +128,13 @@ class DevicePlugin(DevicePluginServicer):
     ) -> pb2.AllocateResponse:
         """Answer what each container gets, in the order of the requests; refuse all when one can not be served.
 
-        Codes: NOT_FOUND for a device that was never offered, FAILED_PRECONDITION for one that is not fit for use.
+        Codes: NOT_FOUND for a device that was never offered, FAILED_PRECONDITION for one that is not fit for use,
+        DEADLINE_EXCEEDED when the node does not answer in time.
         """
         answers = []
         for container in request.container_requests:
             try:
-                answers.append(_answer(await self._give(list(container.devices_ids))))
+                answers.append(write_answer(await self._give(list(container.devices_ids))))
             except _RefusedError as refusal:
                 logger.error("refused to give devices to a container: %s", refusal)
                 await context.abort(refusal.code, str(refusal))
@@ -121,8 +145,16 @@ class DevicePlugin(DevicePluginServicer):
         request: pb2.PreStartContainerRequest,
         context: grpc.aio.ServicerContext[pb2.PreStartContainerRequest, pb2.PreStartContainerResponse],
     ) -> pb2.PreStartContainerResponse:
-        """Do nothing: all is done at Allocate, and options tell the kubelet so."""
-        del request, context
+        """Look whether what the kubelet gives to the container, maybe out of its checkpoint, is still what it was.
+
+        Codes as those of Allocate. A device that fell ill since is no reason: its container may be there to mend it.
+        """
+        ids = list(request.devices_ids)
+        try:
+            await self._serve(self._service.verify, ids)
+        except _RefusedError as refusal:
+            logger.error("kept a container from being started: %s", refusal)
+            await context.abort(refusal.code, str(refusal))
         return pb2.PreStartContainerResponse()
 
     async def _await_list(self, epoch: int, sent: pb2.ListAndWatchResponse | None) -> pb2.ListAndWatchResponse | None:
@@ -139,10 +171,25 @@ class DevicePlugin(DevicePluginServicer):
             if not device.healthy:
                 reason = f"{self._resource}: {id_} is not healthy: {device.reason}"
                 raise _RefusedError(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        return await self._serve(self._service.allocate, ids)
+
+    async def _serve(self, call: Callable[[Sequence[str]], _T], ids: Sequence[str]) -> _T:
         try:
-            return await asyncio.to_thread(self._allocate, ids)
+            async with asyncio.timeout(self._limit):
+                return await asyncio.to_thread(call, ids)
         except SriovdpError as error:
             raise _RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f"{self._resource}: {error}") from error
+        except TimeoutError as error:
+            text = f"{self._resource}: looking at {', '.join(ids)} took more than {self._limit:g} s"
+            raise _RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, text) from error
+
+    async def _prefer(self, wish: pb2.ContainerPreferredAllocationRequest) -> Sequence[str]:
+        available, must = list(wish.available_deviceIDs), list(wish.must_include_deviceIDs)
+        try:
+            return self._service.prefer(available, must, wish.allocation_size)
+        except Exception:
+            logger.exception("%s: choosing devices by the pool's policy failed, any will do", self._resource)
+            return list(dict.fromkeys((*must, *available)))[: wish.allocation_size]
 
     def _tell_changes(self, devices_now: Mapping[str, PoolDevice]) -> None:
         for id_, device in devices_now.items():
@@ -162,17 +209,17 @@ def _advertise(device: PoolDevice) -> pb2.Device:
     )
 
 
-def _prefer(container: pb2.ContainerPreferredAllocationRequest) -> list[str]:
-    """The devices that have to be in the answer, then available ones up to the size asked for."""
-    ordered = dict.fromkeys((*container.must_include_deviceIDs, *container.available_deviceIDs))
-    return list(ordered)[: container.allocation_size]
-
-
-def _answer(allocation: Allocation) -> pb2.ContainerAllocateResponse:
+def write_answer(allocation: Allocation) -> pb2.ContainerAllocateResponse:
+    """What the kubelet is told for one container."""
     return pb2.ContainerAllocateResponse(
         envs=allocation.envs,
+        mounts=[
+            pb2.Mount(host_path=mount.host_path, container_path=mount.container_path, read_only=mount.read_only)
+            for mount in allocation.mounts
+        ],
         devices=[
             pb2.DeviceSpec(host_path=node.host_path, container_path=node.container_path, permissions=node.permissions)
             for node in allocation.nodes
         ],
+        cdi_devices=[pb2.CDIDevice(name=name) for name in allocation.cdi_devices],
     )

@@ -30,8 +30,14 @@ class PluginServer:
         self.socket = socket
         self._plugin = plugin
         self._server = grpc.aio.server()
+        self._introduction = _Introduction(socket, resource)
         add_DevicePluginServicer_to_server(plugin, self._server)
-        add_RegistrationServicer_to_server(_Introduction(socket, resource), self._server)
+        add_RegistrationServicer_to_server(self._introduction, self._server)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a plugin watcher said last that it registered the pool."""
+        return self._introduction.accepted
 
     async def start(self) -> None:
         """Bind the socket; gRPC replaces a stale one. Raises SriovdpError when that can not be done."""
@@ -58,6 +64,7 @@ class _Introduction(RegistrationServicer):
         self._info = pb2.PluginInfo(
             type="DevicePlugin", name=resource, endpoint=str(socket), supported_versions=[VERSION]
         )
+        self.accepted = False
 
     async def GetInfo(
         self, request: pb2.InfoRequest, context: grpc.aio.ServicerContext[pb2.InfoRequest, pb2.PluginInfo]
@@ -73,6 +80,7 @@ class _Introduction(RegistrationServicer):
     ) -> pb2.RegistrationStatusResponse:
         """Log the kubelet's verdict; after a refusal the kubelet asks again by itself."""
         del context
+        self.accepted = request.plugin_registered
         if request.plugin_registered:
             logger.info("%s: registered with the kubelet", self._info.name)
         else:

@@ -1,189 +1,267 @@
-"""Make the node as the config says: plan, refuse what would hurt, write the intent down, change, read back.
+"""Make the node as the config says: plan, leave alone what is in use, write the intent down, change, read back.
 
-Order for a PF: link up, VFs created with their drivers' autoprobe off, carrier awaited (igb resets the PF when VFs are
-created, and a VF driver probed meanwhile finds no PF), then for each VF its admin MAC before its driver.
+A PF is changed as a whole or not at all. One with a VF in use that would be disturbed keeps what it has; one whose
+change fails is brought back to what it was. PFs are changed at the same time, each in a thread of its own.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from threading import Lock
+from types import MappingProxyType
 
 from sriovdp.config.values import Config
-from sriovdp.errors import DeviceError, KernelError, VerifyError
-from sriovdp.inventory import find_netdev_name, take_snapshot
+from sriovdp.errors import DeviceError, SriovdpError, VerifyError
+from sriovdp.inventory import take_snapshot
 from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
-from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
-from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress
-from sriovdp.provision.plan import Plan, plan
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetLinkUp, SetNumVfs, Step, VfStep
-from sriovdp.provision.usage import list_attached, refuse_if_used
+from sriovdp.kernel.sysfs import Sysfs, read_text
+from sriovdp.model import KERNEL_DRIVER, Node, PciAddress, PhysicalFunction
+from sriovdp.provision.change import Change, Report
+from sriovdp.provision.originals import plan_return
+from sriovdp.provision.plan import Leftovers, Plan, plan
+from sriovdp.provision.records import (
+    PfRecord,
+    PfState,
+    claim_provisioning,
+    list_records,
+    read_boot_id,
+    remove_record,
+    write_record,
+)
+from sriovdp.provision.steps import BindDriver, Step, count_steps
+from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[str], None]
-
-_CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
-_CARRIER_INTERVAL = 0.1
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was done, in order, and what there is to say about the config."""
+    """What was done, and what there is to say about the config."""
 
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def apply(config: Config, sysfs: Sysfs, journal: Journal, report: Report = logger.info) -> Outcome:
-    """Make the node as the config says, or change nothing at all when that would disturb whoever uses a VF.
+def apply(
+    config: Config,
+    sysfs: Sysfs,
+    journal: Journal,
+    report: Report = logger.info,
+    *,
+    allocated: Mapping[str, str] = NOBODY,
+    all_or_nothing: bool = False,
+) -> Outcome:
+    """Make the node as the config says, but for PFs where that would disturb whoever uses a VF.
 
-    `report` is told each step when it begins. Raises InUseError (nothing was changed), DeviceError, KernelError,
-    JournalError, and VerifyError when the node is not as planned in the end.
+    `report` is told each step when it begins. `allocated` has the owners of VFs, by PCI address, as far as the kubelet
+    knows them; those in the journal are known. With `all_or_nothing` one PF in use stops all. Raises InUseError (PFs in
+    use are as they were, the others are done), DeviceError, KernelError and VerifyError (what failed was undone, as the
+    message says), JournalError (nothing was changed).
     """
-    node, todo = _look(config, sysfs, journal)
-    for warning in todo.warnings:
-        report(f"warning: {warning}")
-    if todo.is_empty:
-        report("nothing to do: the node is as the config says")
-        return Outcome(warnings=todo.warnings)
-    refuse_if_used(todo, node, sysfs, journal)
-    with Netlink() as netlink:
-        for pf, steps in groupby(todo.steps, key=lambda step: step.pf):
-            _Change(pf, sysfs, netlink, report).run(list(steps), node, journal)
-    _verify(*_look(config, sysfs, journal))
-    report(f"done: {len(todo.steps)} steps, read back and verified")
-    return Outcome(todo.steps, todo.warnings)
+    with claim_provisioning(journal):
+        return _Run(config, sysfs, journal, _serialize(report), allocated).apply(all_or_nothing=all_or_nothing)
 
 
-def _look(config: Config, sysfs: Sysfs, journal: Journal) -> tuple[Node, Plan]:
-    node = take_snapshot(sysfs)
-    return node, plan(config, node, list_attached(journal))
+def survey(
+    config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY
+) -> tuple[Plan, Obstacles]:
+    """What apply would do, and what it would leave alone because of whom. Changes nothing.
+
+    Raises DeviceError when a PF can not have as many VFs as the config wants, JournalError.
+    """
+    run = _Run(config, sysfs, journal, logger.debug, allocated)
+    node, todo = run.look()
+    return todo, run.find_obstacles(todo, node)
 
 
-def _verify(_: Node, left: Plan) -> None:
-    if not left.is_empty:
-        listed = "\n".join(f"  {step}: {step.reason}" for step in left.steps)
-        raise VerifyError(
-            f"all steps were done, but the node is not as the config says; still to do:\n{listed}",
-            hint="something else may change the node at the same time; the kernel log (dmesg) has the drivers' reasons",
-        )
+def _serialize(report: Report) -> Report:
+    """A report that several threads can use."""
+    lock = Lock()
+
+    def report_alone(text: str) -> None:
+        with lock:
+            report(text)
+
+    return report_alone
 
 
 @dataclass
-class _Change:
-    """The change of one PF. `drivers` has the resolved name of each wanted driver: VFs of a PF are all alike."""
-
-    pf: PciAddress
+class _Run:
+    config: Config
     sysfs: Sysfs
-    netlink: Netlink
+    journal: Journal
     report: Report
-    drivers: dict[str, str] = field(default_factory=dict)
+    allocated: Mapping[str, str]
+    records: dict[PciAddress, PfRecord] = field(init=False)
 
-    def run(self, steps: Sequence[Step], node: Node, journal: Journal) -> None:
-        """Do all steps, with the intent and what was there before in the journal."""
-        record = {"address": self.pf, "before": _describe(node, self.pf), "steps": [str(step) for step in steps]}
-        journal.write_pf(self.pf, {**record, "phase": "changing"})
-        link_changed = False
-        with self._autoprobe_off():
-            for step in steps:
-                if link_changed and isinstance(step, SetAdminMac | BindDriver):
-                    self._wait_for_carrier()
-                    link_changed = False
-                self.report(str(step))
-                self._do(step)
-                link_changed |= isinstance(step, SetLinkUp | SetNumVfs)
-        journal.write_pf(self.pf, {**record, "phase": "done"})
+    def __post_init__(self) -> None:
+        self.records = list_records(self.journal)
 
-    def _do(self, step: Step) -> None:
-        match step:
-            case SetLinkUp():
-                self.netlink.set_link(self._netdev().ifindex, f"setting {step.pf_name} up", state="up")
-            case SetNumVfs():
-                self._set_num_vfs(step)
-            case SetAdminMac():
-                self.netlink.set_vf(self._netdev().ifindex, step.index, {"mac": step.wanted})
-            case BindDriver():
-                self._bind(step)
+    def look(self) -> tuple[Node, Plan]:
+        """The node now, and what there is to do."""
+        node = take_snapshot(self.sysfs)
+        todo = plan(self.config, node, self._list_attached(), _find_leftovers(self.sysfs, node, self.records))
+        forgotten = [pf for pf in node.pfs if pf.address in self.records and self.config.find_pf(pf) is None]
+        told = [
+            f"{pf.name} is in the config no more, and keeps what an earlier apply made of it; `sriovdp reset --pf "
+            f"{pf.name}` gives it back"
+            for pf in forgotten
+        ]
+        return node, replace(todo, warnings=(*todo.warnings, *told))
 
-    @contextmanager
-    def _autoprobe_off(self) -> Iterator[None]:
-        """Keep drivers off new VFs until each has its MAC: udev may load their module at any moment."""
-        switch = self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe"
-        before = read_text(switch)
-        if before != "1":
-            yield
-            return
-        write_text(switch, "0")
+    def find_obstacles(self, todo: Plan, node: Node) -> Obstacles:
+        """Who is in the way of a plan."""
+        entries = ((pf, self.config.find_pf(pf)) for pf in node.pfs)
+        allowed = {pf.address for pf, entry in entries if entry and entry.allow_host_uplink}
+        return find_obstacles(todo.steps, node, self.sysfs, self._list_attached(), allowed)
+
+    def apply(self, *, all_or_nothing: bool) -> Outcome:
+        """See the function."""
+        node, todo = self.look()
+        for warning in todo.warnings:
+            self.report(f"warning: {warning}")
+        if todo.is_empty:
+            self._finish_interrupted()
+            self.report("nothing to do: the node is as the config says")
+            return Outcome(warnings=todo.warnings)
+        obstacles = self.find_obstacles(todo, node)
+        work = {pf: steps for pf, steps in todo.pfs.items() if pf not in obstacles}
+        if obstacles and (all_or_nothing or not work):
+            raise build_refusal(obstacles, "nothing was changed")
+        self._change(work, node)
+        if obstacles:
+            raise build_refusal(obstacles, f"these PFs keep what they have; {_count(work)} done")
+        self.report(f"done: {_count(work)}, read back and verified")
+        return Outcome(tuple(step for steps in work.values() for step in steps), todo.warnings)
+
+    def _list_attached(self) -> dict[str, str]:
+        return {**self.allocated, **list_attached(self.journal)}
+
+    def _change(self, work: Mapping[PciAddress, list[Step]], node: Node) -> None:
+        """Change PFs at the same time. Raises what failed, after undoing that."""
+        pfs = {pf.address: pf for pf in node.pfs}
+        with ThreadPoolExecutor(max_workers=len(work)) as threads:
+            errors = dict(zip(work, threads.map(lambda pf: self._change_pf(pfs[pf], work[pf]), work), strict=True))
+        left = self.look()[1].pfs
+        failed = {pf: errors[pf] or _describe_rest(left[pf]) for pf in work if errors[pf] or pf in left}
+        for pf in work:
+            if pf not in failed:
+                write_record(self.journal, replace(self._record(pfs[pf]), phase="done"))
+        for pf, error in failed.items():
+            error.message = f"{error.message}; {self._undo(pfs[pf])}"
+        if len(failed) == 1:
+            raise next(iter(failed.values()))
+        if failed:
+            listed = "\n".join(f"  {error}" for error in failed.values())
+            raise DeviceError(f"{len(failed)} of {len(work)} PFs failed:\n{listed}")
+
+    def _change_pf(self, pf: PhysicalFunction, steps: list[Step]) -> SriovdpError | None:
         try:
-            yield
-        finally:
-            write_text(switch, before)
+            resolved = _find_drivers(self.sysfs, steps)
+            write_record(self.journal, replace(self._record(pf), steps=tuple(map(str, steps))))
+            Change(pf.address, self.sysfs, self.report, resolved).run(steps)
+        except SriovdpError as error:
+            return error
+        return None
 
-    def _set_num_vfs(self, step: SetNumVfs) -> None:
-        """A number that is not 0 can only be changed to 0 (drivers/pci/iov.c, sriov_numvfs_store)."""
-        attribute = self.sysfs.pci(self.pf) / "sriov_numvfs"
+    def _record(self, pf: PhysicalFunction) -> PfRecord:
+        """The record of a change that begins now; one that was interrupted goes on."""
+        entry, old, now = self.config.find_pf(pf), self.records.get(pf.address), PfState.of(pf)
+        return PfRecord(
+            address=pf.address,
+            phase="changing",
+            boot_id=read_boot_id(),
+            original=old.original if old else now,
+            before=old.before if old and old.is_interrupted else now,
+            allow_host_uplink=bool(entry and entry.allow_host_uplink),
+            externally_managed=bool(entry and entry.externally_managed),
+        )
+
+    def _undo(self, pf: PhysicalFunction) -> str:
+        """Bring a PF back to what it was before; says how that went."""
+        record = self._record(pf)
+        name = pf.name
         try:
-            if step.current:
-                write_text(attribute, "0")
-            if step.wanted:
-                write_text(attribute, str(step.wanted))
-        except KernelError as error:
-            error.hint = (
-                "the kernel log (dmesg) has the reason; without room for the VFs' memory, boot with pci=realloc"
-            )
-            raise
+            node, steps = self._plan_return(record)
+            if not steps:
+                self._forget(record)
+                return f"{name} is as it was before"
+            self.report(f"{name}: undoing")
+            obstacles = find_obstacles(steps, node, self.sysfs, self._list_attached(), {pf.address})
+            if obstacles:
+                return f"{name} was left as it is now: {'; '.join(obstacles[pf.address])}"
+            Change(pf.address, self.sysfs, self.report).run(steps)
+            left = self._plan_return(record)[1]
+        except SriovdpError as error:
+            return f"undoing that failed too: {error}"
+        if left:
+            return f"undoing that did not help; still to do: {', '.join(map(str, left))}"
+        self._forget(record)
+        return f"{name} was brought back to what it was before"
 
-    def _bind(self, step: BindDriver) -> None:
-        address = self._vf_address(step)
-        if step.again:
-            drivers.unbind(self.sysfs, address)
-        if step.wanted not in self.drivers:
-            self.drivers[step.wanted] = drivers.resolve_driver(self.sysfs, address, step.wanted)
-        driver = self.drivers[step.wanted]
-        drivers.bind(self.sysfs, address, driver)
-        if driver not in USERSPACE_DRIVERS:
-            drivers.wait_for_netdev(self.sysfs, address)
+    def _plan_return(self, record: PfRecord) -> tuple[Node, tuple[Step, ...]]:
+        node = take_snapshot(self.sysfs)
+        pf = next((pf for pf in node.pfs if pf.address == record.address), None)
+        if pf is None:
+            raise DeviceError(f"the PF {record.address} is gone", hint="see the kernel log (dmesg)")
+        return node, plan_return(record.before, pf, keep_number=record.externally_managed)
 
-    def _vf_address(self, step: VfStep) -> str:
-        address = read_link(self.sysfs.pci(self.pf) / f"virtfn{step.index}")
-        if address is None:
-            raise DeviceError(
-                f"{step} failed: {step.pf_name} has no VF {step.index}", hint="see the kernel log (dmesg)"
-            )
-        return address
+    def _forget(self, record: PfRecord) -> None:
+        """A PF is as it was: nothing is known to have been changed by this apply."""
+        if record.address in self.records and record.original != record.before:
+            write_record(self.journal, replace(record, phase="done"))
+        else:
+            remove_record(self.journal, record.address)
 
-    def _netdev(self) -> NetDevice:
-        name = find_netdev_name(self.sysfs, self.pf)
-        netdev = self.netlink.find(name) if name else None
-        if netdev is None:
-            raise DeviceError(
-                f"the netdev of PF {self.pf} has vanished", hint="see the kernel log (dmesg), then apply again"
-            )
-        return netdev
-
-    def _wait_for_carrier(self) -> None:
-        """Wait for the PF's link; a PF without a cable is told, and its VFs are set up all the same."""
-        if find_netdev_name(self.sysfs, self.pf) is None:
-            return
-        deadline = time.monotonic() + _CARRIER_TIMEOUT
-        while not (netdev := self._netdev()).carrier:
-            if time.monotonic() > deadline:
-                self.report(f"{netdev.name}: no carrier after {_CARRIER_TIMEOUT:.0f} s, going on without")
-                return
-            time.sleep(_CARRIER_INTERVAL)
-        self.report(f"{netdev.name}: has carrier")
+    def _finish_interrupted(self) -> None:
+        for record in self.records.values():
+            if record.phase == "changing":
+                write_record(self.journal, replace(record, phase="done"))
 
 
-def _describe(node: Node, address: PciAddress) -> dict[str, object]:
-    """What is about to be changed of a PF, as it is now."""
-    pf = next(pf for pf in node.pfs if pf.address == address)
-    vfs = [
-        {"index": vf.index, "address": vf.address, "driver": vf.driver, "mac": vf.settings.mac if vf.settings else None}
-        for vf in pf.vfs
-    ]
-    return {"up": bool(pf.netdev and pf.netdev.up), "autoprobe": pf.autoprobe, "vfs": vfs}
+def _find_leftovers(sysfs: Sysfs, node: Node, records: Mapping[PciAddress, PfRecord]) -> dict[PciAddress, Leftovers]:
+    found = {}
+    for pf in node.pfs:
+        record = records.get(pf.address)
+        if record and record.is_interrupted:
+            overrides = frozenset(vf.address for vf in pf.vfs if _has_override(sysfs, vf.address))
+            found[pf.address] = Leftovers(record.before.autoprobe, overrides)
+    return found
+
+
+def _has_override(sysfs: Sysfs, address: PciAddress) -> bool:
+    return read_text(sysfs.root / "bus/pci/devices" / address / "driver_override") not in {None, "", "(null)"}
+
+
+def _find_drivers(sysfs: Sysfs, steps: list[Step]) -> dict[str, str]:
+    """Load what is needed before anything is changed. Raises DeviceError when the node has not what it takes.
+
+    The kernel driver of VFs that do not exist yet is found once they do.
+    """
+    found: dict[str, str] = {}
+    binds = [step for step in steps if isinstance(step, BindDriver) and step.wanted != drivers.UNBOUND]
+    companions = {step.address for step in binds if step.address}
+    for step in binds:
+        if step.wanted not in found and (step.address or step.wanted != KERNEL_DRIVER):
+            found[step.wanted] = drivers.resolve_driver(sysfs, step.address or step.pf, step.wanted)
+        if step.wanted == "vfio-pci" and step.address:
+            drivers.check_iommu_group(sysfs, step.address, companions)
+        elif step.wanted == "vfio-pci" and drivers.has_no_iommu(sysfs):
+            drivers.check_iommu(sysfs, step.pf)
+    return found
+
+
+def _describe_rest(left: list[Step]) -> SriovdpError:
+    listed = "\n".join(f"  {step}: {step.reason}" for step in left)
+    return VerifyError(
+        f"all steps were done, but the node is not as the config says; still to do:\n{listed}\n",
+        hint="something else may change the node at the same time; the kernel log (dmesg) has the drivers' reasons",
+    )
+
+
+def _count(work: Mapping[PciAddress, list[Step]]) -> str:
+    return count_steps(sum(map(len, work.values())))

@@ -1,14 +1,39 @@
 """The difference between a node and its config, as the steps that remove it. No I/O."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
-from sriovdp.kernel.drivers import is_bound_as_wanted
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, Node, PhysicalFunction, VirtualFunction
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetLinkUp, SetNumVfs, Step
+from sriovdp.kernel.drivers import UNBOUND, is_bound_as_wanted
+from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, Node, PciAddress, PhysicalFunction, VirtualFunction
+from sriovdp.provision.steps import (
+    BindDriver,
+    ClearOverride,
+    SetAdminMac,
+    SetAutoprobe,
+    SetLink,
+    SetMtu,
+    SetNumVfs,
+    SetVf,
+    SetVfMtu,
+    Step,
+)
+
+_BIFURCATED_DRIVERS = frozenset({"mlx4_core", "mlx5_core"})  # doc/guides/linux_gsg/linux_drivers.rst of DPDK
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What an interrupted apply left of a PF: how its autoprobe was, and which VFs have a `driver_override` of ours."""
+
+    autoprobe: bool
+    overrides: frozenset[PciAddress] = frozenset()
+
+
+NO_LEFTOVERS: Mapping[PciAddress, Leftovers] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +48,33 @@ class Plan:
         """Whether the node is as the config says."""
         return not self.steps
 
+    @property
+    def pfs(self) -> dict[PciAddress, list[Step]]:
+        """The steps of each PF that has any."""
+        found: dict[PciAddress, list[Step]] = {}
+        for step in self.steps:
+            found.setdefault(step.pf, []).append(step)
+        return found
 
-def plan(config: Config, node: Node, attached: Collection[str] = ()) -> Plan:
+
+def plan(
+    config: Config,
+    node: Node,
+    attached: Collection[str] = (),
+    leftovers: Mapping[PciAddress, Leftovers] = NO_LEFTOVERS,
+) -> Plan:
     """Find what has to be done to a node. PFs that are not in the config are left alone.
 
-    `attached` has the PCI addresses of VFs that a pod has: their MAC is the pod's business until it gives them back.
-    Raises DeviceError when a PF can not have as many VFs as the config wants.
+    `attached` has the PCI addresses of VFs that a pod has: their settings are the pod's business until it gives them
+    back. `leftovers` has the PFs whose last apply was interrupted. Raises DeviceError when a PF can not have as many
+    VFs as the config wants.
     """
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
     taken = [(pf, entry) for pf, entry in entries if entry is not None]
-    steps = [step for pf, entry in taken for step in _plan_pf(pf, entry, attached)]
+    steps: list[Step] = []
+    for pf, entry in entries:
+        own = list(_plan_pf(pf, entry, attached)) if entry else []
+        steps += [*own, *_plan_leftovers(pf, leftovers.get(pf.address), own)]
     warnings = [warning for pf, entry in taken for warning in _warn_of_pf(pf, entry)]
     for number, entry in enumerate(config.physical_functions):
         if not any(other is entry for _, other in taken):
@@ -53,27 +95,58 @@ def make_stable_mac(pf_mac: str, index: int) -> str:
 
 
 def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str]) -> Iterator[Step]:
+    """Settings come before drivers (igb hands a MAC over at the bind only), MTUs of VFs after them.
+
+    Drivers for user space come first: they do not need the PF's link, which is down for a while after VFs were created.
+    """
     wanted = _count_vfs(pf, entry)
-    current = len(pf.vfs)
-    if wanted and pf.netdev and not pf.netdev.up:
-        yield SetLinkUp(pf.address, pf.name, "VFs of a PF that is down have no link")
     vfs: list[VirtualFunction | None] = [*pf.vfs]
-    if current != wanted:
-        yield SetNumVfs(pf.address, pf.name, current, wanted, f"numVfs is {entry.num_vfs}, there are {current}")
-        vfs = [None] * wanted
+    if not entry.externally_managed:
+        yield from _prepare_pf(pf, entry, wanted)
+        if len(pf.vfs) != wanted:
+            reason = f"numVfs is {entry.num_vfs}, there are {len(pf.vfs)}"
+            yield SetNumVfs(pf.address, pf.name, reason, len(pf.vfs), wanted)
+            vfs = [None] * wanted
+    binds: list[BindDriver] = []
+    mtus: list[Step] = []
     for number, vf in enumerate(vfs):
         index = vf.index if vf else number
-        wish = entry.vf(index)
-        if vf and vf.address in attached:
-            wish = replace(wish, mac="keep")
-        mac = _plan_mac(pf, index, vf, wish)
-        if mac:
-            yield mac
-        if driver := _plan_driver(pf, index, vf, wish, mac):
-            yield driver
+        wish = _wish(pf, entry, index)
+        free = vf is None or not (vf.address in attached or _is_elsewhere(vf))
+        settings = list(_plan_settings(pf, index, vf, wish)) if free else []
+        yield from settings
+        bind = _plan_driver(pf, index, vf, wish, new_mac=any(isinstance(step, SetAdminMac) for step in settings))
+        if bind and (free or not bind.again):
+            binds.append(bind)
+        if free and entry.mtu and wish.driver == KERNEL_DRIVER:
+            mtus += _plan_vf_mtu(pf, index, vf, entry.mtu, rebound=bind is not None)
+    yield from sorted(binds, key=lambda bind: bind.wanted not in {*USERSPACE_DRIVERS, UNBOUND})
+    yield from mtus
+
+
+def _prepare_pf(pf: PhysicalFunction, entry: PfConfig, wanted: int) -> Iterator[Step]:
+    if wanted and pf.netdev and not pf.netdev.up:
+        yield SetLink(pf.address, pf.name, "VFs of a PF that is down have no link")
+    if entry.mtu and pf.netdev and pf.netdev.mtu < entry.mtu:
+        reason = f"the config wants {entry.mtu}, it is {pf.netdev.mtu}"
+        yield SetMtu(pf.address, pf.name, reason, pf.netdev.mtu, entry.mtu)
+
+
+def _plan_leftovers(pf: PhysicalFunction, left: Leftovers | None, own: Collection[Step]) -> Iterator[Step]:
+    if left is None:
+        return
+    recreated = any(isinstance(step, SetNumVfs) for step in own)
+    bound = {step.index for step in own if isinstance(step, BindDriver) and step.wanted != UNBOUND}
+    for vf in pf.vfs:
+        if vf.address in left.overrides and not recreated and vf.index not in bound:
+            yield ClearOverride(pf.address, pf.name, "an interrupted apply left it", vf.index, vf.address)
+    if pf.autoprobe != left.autoprobe:
+        yield SetAutoprobe(pf.address, pf.name, "it was so before an interrupted apply", left.autoprobe)
 
 
 def _count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
+    if entry.externally_managed:
+        return len(pf.vfs)
     wanted = pf.total_vfs if entry.num_vfs == "max" else entry.num_vfs
     if entry.num_vfs != 0 and pf.total_vfs == 0:
         raise DeviceError(
@@ -88,30 +161,55 @@ def _count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
     return wanted
 
 
-def _plan_mac(pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wanted: VfConfig) -> SetAdminMac | None:
-    """A step when the admin MAC is to be stable and is not; none where the PF has no netdev to set it through."""
-    if wanted.mac == "keep" or pf.netdev is None or (vf and vf.settings is None):
-        return None
+def _wish(pf: PhysicalFunction, entry: PfConfig, index: int) -> VfConfig:
+    wish = entry.vf(index)
+    return replace(wish, driver=KERNEL_DRIVER) if _must_stay(pf, wish) else wish
+
+
+def _must_stay(pf: PhysicalFunction, wish: VfConfig) -> bool:
+    """A bifurcated driver serves DPDK and the kernel at once; taken away, DPDK finds nothing to work with."""
+    return pf.driver in _BIFURCATED_DRIVERS and wish.driver in USERSPACE_DRIVERS
+
+
+def _is_elsewhere(vf: VirtualFunction) -> bool:
+    """Whether a netdev driver has the VF, but its netdev is not here: it is in a container of somebody's."""
+    return vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and vf.netdev is None
+
+
+def _plan_settings(pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig) -> Iterator[Step]:
+    """What to set through the PF; nothing where the PF has no netdev to do it, or where it can not be read."""
+    if pf.netdev is None or (vf and vf.settings is None):
+        return
+    address, now = (vf.address, vf.settings) if vf else (None, None)
     mac = make_stable_mac(pf.netdev.mac, index)
-    current = vf.settings.mac if vf and vf.settings else None
-    if current == mac:
-        return None
-    reason = "the MAC has to be the same after each boot" if vf else "a new VF"
-    return SetAdminMac(pf.address, pf.name, index, vf.address if vf else None, current, mac, reason)
+    if wish.mac != "keep" and (now is None or now.mac != mac):
+        reason = "the MAC has to be the same after each boot" if now else "a new VF"
+        yield SetAdminMac(pf.address, pf.name, reason, index, address, now.mac if now else None, mac)
+    for name in ("vlan", "spoofchk", "trust"):
+        wanted: int | bool | None = getattr(wish, name)
+        current = getattr(now, name) if now else None
+        if wanted is None or current == wanted or (current is None and now and not wanted):
+            continue
+        changes = {"vlan": wanted, "qos": 0} if name == "vlan" else {name: wanted}
+        reason = f"the config wants {wanted}, it is {current}" if now else "a new VF"
+        yield SetVf(pf.address, pf.name, reason, index, address, changes)
 
 
 def _plan_driver(
-    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wanted: VfConfig, mac: SetAdminMac | None
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, *, new_mac: bool
 ) -> BindDriver | None:
+    place = (index, vf.address if vf else None, vf.driver if vf else None)
     if vf is None:
-        return BindDriver(pf.address, pf.name, index, None, None, wanted.driver, "a new VF has no driver")
-    if not is_bound_as_wanted(vf.driver, wanted.driver):
-        target = "its kernel driver" if wanted.driver == KERNEL_DRIVER else wanted.driver
+        if wish.driver == UNBOUND:
+            return None
+        return BindDriver(pf.address, pf.name, "a new VF has no driver", *place, wish.driver)
+    if not is_bound_as_wanted(vf.driver, wish.driver):
+        target = {KERNEL_DRIVER: "its kernel driver", UNBOUND: "no driver"}.get(wish.driver, wish.driver)
         reason = f"the config wants {target}, it has {vf.driver or 'no driver'}"
-        return BindDriver(pf.address, pf.name, index, vf.address, vf.driver, wanted.driver, reason)
-    if vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and (mac or _has_stale_mac(vf, wanted)):
+        return BindDriver(pf.address, pf.name, reason, *place, wish.driver)
+    if vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and (new_mac or _has_stale_mac(vf, wish)):
         reason = "a driver takes an admin MAC over when it is bound"
-        return BindDriver(pf.address, pf.name, index, vf.address, vf.driver, vf.driver, reason, again=True)
+        return BindDriver(pf.address, pf.name, reason, *place, vf.driver, again=True)
     return None
 
 
@@ -125,23 +223,52 @@ def _has_stale_mac(vf: VirtualFunction, wanted: VfConfig) -> bool:
     return vf.netdev.mac != vf.settings.mac
 
 
+def _plan_vf_mtu(
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, mtu: int, *, rebound: bool
+) -> Iterator[Step]:
+    """A driver that is bound starts from its own MTU, which nobody knows before."""
+    current = vf.netdev.mtu if vf and vf.netdev and not rebound else None
+    if current != mtu:
+        reason = f"the config wants {mtu}, it is {current}" if current else "the driver is new to it"
+        yield SetVfMtu(pf.address, pf.name, reason, index, vf.address if vf else None, current, mtu)
+
+
 def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig) -> Iterator[str]:
     count = _count_vfs(pf, entry)
+    if entry.externally_managed and isinstance(entry.num_vfs, int) and count < entry.num_vfs:
+        yield (
+            f"{pf.name} has {count} VFs, numVfs is {entry.num_vfs}, and externallyManaged leaves it to others to "
+            "create them"
+        )
     for vfs in entry.vfs:
-        if vfs.indices.last >= count:
+        if vfs.indices.last >= count and not entry.externally_managed:
             yield f"{pf.name} has no VF {vfs.indices.last} of range {vfs.indices}: it gets {count} VFs"
     stable = any(entry.vf(index).mac == "stable" for index in range(count))
     if stable and pf.netdev is None:
         yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
     elif stable and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
         yield f"admin MACs of VFs of {pf.name} are left as they are: they can not be read"
+    yield from _warn_of_kind(pf, entry, count)
+
+
+def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator[str]:
+    if any(_must_stay(pf, entry.vf(index)) for index in range(count)):
+        yield (
+            f"VFs of {pf.name} stay on their kernel driver: {pf.driver} is bifurcated, DPDK uses a VF through it, and "
+            "would find nothing behind vfio-pci; write driver: kernel"
+        )
+    if pf.switchdev:
+        listed = ", ".join(vf.representor for vf in pf.vfs if vf.representor) or "none yet"
+        yield f"{pf.name} is in switchdev mode; representors of its VFs: {listed}"
 
 
 def _write_select(select: PfSelect) -> str:
-    fields = {
+    fields: Mapping[str, tuple[object, ...]] = {
         "pfNames": select.pf_names,
         "pciAddresses": select.pci_addresses,
         "vendors": select.vendors,
         "devices": select.devices,
+        "rootDevices": select.root_devices,
+        "numaNodes": select.numa_nodes,
     }
-    return ", ".join(f"{name} {' or '.join(values)}" for name, values in fields.items() if values)
+    return ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in fields.items() if values)

@@ -1,113 +1,113 @@
 """Who would be disturbed by a plan: pods, other network namespaces, programs that hold a VF open, the host itself."""
 
-import errno
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sriovdp.errors import InUseError
+from sriovdp.errors import InUseError, JournalError
 from sriovdp.journal import Journal
-from sriovdp.kernel.sysfs import Sysfs, read_text
-from sriovdp.model import USERSPACE_DRIVERS, Node, VirtualFunction
-from sriovdp.provision.plan import Plan
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetNumVfs
-from sriovdp.provision.uplinks import carries_route, default_route_devices
+from sriovdp.kernel.holders import find_holder
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.routes import is_of_host
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
+from sriovdp.provision.records import read_boot_id
+from sriovdp.provision.steps import BindDriver, SetAdminMac, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
+
+_LIVE_ROOT = Path("/sys")
+
+Obstacles = dict[PciAddress, list[str]]
+"""A sentence for each device in use that a step would disturb, by the PF; PFs without any are left out."""
 
 
 def list_attached(journal: Journal) -> dict[str, str]:
-    """Owner of each VF that a pod has, by the VF's PCI address. Raises JournalError."""
-    return {entry.device: entry.owner for entry in journal.attachments() if not entry.released}
+    """Owner of each VF that a pod has, by the VF's PCI address. Pods of an earlier boot have nothing any more.
+
+    A VF whose entry in the journal is damaged counts as in use. Raises JournalError where it is not known which it is.
+    """
+    boot_id = read_boot_id()
+    attachments, damages = journal.survey()
+    attached = {entry.device: entry.owner for entry in attachments if not entry.released and entry.boot_id == boot_id}
+    for damage in damages:
+        if damage.device is None:
+            raise JournalError(damage.reason)
+        attached[damage.device] = f"whoever {damage.path} is about, which can not be understood"
+    return attached
 
 
-def refuse_if_used(plan: Plan, node: Node, sysfs: Sysfs, journal: Journal) -> None:
-    """Raise InUseError with all obstacles of a plan, if it has any."""
-    obstacles = list_obstacles(plan, node, sysfs, journal)
-    if obstacles:
-        listed = "\n".join(f"  {obstacle}" for obstacle in obstacles)
-        raise InUseError(
-            f"refused, nothing was changed:\n{listed}",
-            hint="remove the pods and programs named here first, or take the change out of the config",
-        )
+def find_obstacles(
+    steps: Iterable[Step],
+    node: Node,
+    sysfs: Sysfs,
+    attached: Mapping[str, str],
+    allowed: Collection[PciAddress] = (),
+) -> Obstacles:
+    """Find whom the steps would disturb.
 
-
-def list_obstacles(plan: Plan, node: Node, sysfs: Sysfs, journal: Journal) -> list[str]:
-    """A sentence for each device in use that a step of the plan would disturb. Raises JournalError."""
-    attached = list_attached(journal)
-    routes = default_route_devices()
-    net = sysfs.root / "class/net"
-    found = [
-        f"{step.pf_name} carries the host's default route and would lose its link; in the way of: {step}"
-        for step in plan.steps
-        if isinstance(step, SetNumVfs) and step.current and carries_route(net, step.pf_name, routes)
-    ]
-    for vf, why in _list_disturbed(plan, node):
-        user = attached.get(vf.address) or _find_user(vf)
-        if user is None and vf.netdev and carries_route(net, vf.netdev.name, routes):
-            user = f"the host: {vf.netdev.name} carries its default route"
-        if user:
-            found.append(f"VF {vf.index} ({vf.address}) is used by {user}; in the way of: {why}")
+    `attached` has the owners of VFs by address; `allowed` are PFs that may be reset although this host needs them.
+    """
+    steps = list(steps)
+    found: Obstacles = {}
+    for pf in node.pfs:
+        own = [step for step in steps if step.pf == pf.address]
+        obstacles = [] if pf.address in allowed else list(_list_host_obstacles(pf, own))
+        for vf, step in list_disturbed(pf, own):
+            user = attached.get(vf.address) or _find_user(sysfs, vf)
+            if user:
+                obstacles.append(f"VF {vf.index} ({vf.address}) is used by {user}; in the way of: {step}")
+        if obstacles:
+            found[pf.address] = obstacles
     return found
 
 
-def _list_disturbed(plan: Plan, node: Node) -> Iterator[tuple[VirtualFunction, str]]:
+def build_refusal(obstacles: Obstacles, outcome: str) -> InUseError:
+    """The error that names all obstacles; `outcome` says what was done and what was not."""
+    listed = "\n".join(f"  {obstacle}" for found in obstacles.values() for obstacle in found)
+    return InUseError(
+        f"refused, {outcome}:\n{listed}",
+        hint="remove the pods and programs named here first, or take the change out of the config",
+    )
+
+
+def _list_host_obstacles(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[str]:
+    """Creating VFs where there are none is normal on a PF of the host; to take it down or to reset it is not."""
+    if not pf.traits.host_use:
+        return
+    for step in steps:
+        takes_down = isinstance(step, SetLink) and not step.up
+        if takes_down or isinstance(step, SetMtu) or (isinstance(step, SetNumVfs) and step.current):
+            yield (
+                f"the host needs {pf.name} ({pf.traits.host_use}), and its link would be lost for a while; in the way "
+                f"of: {step}; allowHostUplink: true in its entry of the config allows it"
+            )
+
+
+def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tuple[VirtualFunction, Step]]:
     """Each VF of today that a step changes or removes, with its first such step."""
-    all_change = {step.pf: str(step) for step in plan.steps if isinstance(step, SetNumVfs)}
-    one_changes: dict[str, str] = {}
-    for step in plan.steps:
-        if isinstance(step, SetAdminMac | BindDriver) and step.address:
-            one_changes.setdefault(step.address, str(step))
-    for pf, vf in node.vfs():
-        why = all_change.get(pf.address) or one_changes.get(vf.address)
-        if why:
+    all_change: Step | None = None
+    one_changes: dict[str, Step] = {}
+    for step in steps:
+        if isinstance(step, SetNumVfs):
+            all_change = step
+        elif isinstance(step, SetAdminMac | SetVf | BindDriver | SetVfMtu) and step.address:
+            one_changes.setdefault(step.address, step)
+    for vf in pf.vfs:
+        if why := all_change or one_changes.get(vf.address):
             yield vf, why
 
 
-def _find_user(vf: VirtualFunction, dev: Path = Path("/dev")) -> str | None:
+def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
     """Who uses a VF as far as the kernel tells."""
-    if vf.driver == "vfio-pci" and vf.iommu_group is not None:
-        group = dev / "vfio" / str(vf.iommu_group)
-        return _find_holder(group) or "a program through vfio" if _is_busy(group) else None
     if vf.driver in USERSPACE_DRIVERS:
-        return _find_holder(dev / vf.uio) if vf.uio else None
+        return find_holder(sysfs, vf.address)
     if vf.driver is not None and vf.netdev is None:
         return f"another network namespace: it is bound to {vf.driver}, but its netdev is not here"
+    if vf.traits.host_use:
+        return f"the host: {vf.traits.host_use}"
+    if vf.netdev and sysfs.root == _LIVE_ROOT and _has_address(vf.netdev):
+        return f"the host: {vf.netdev.name} has an address"
     return None
 
 
-def _is_busy(group: Path) -> bool:
-    """A VFIO group is opened by one process at a time (drivers/vfio/group.c, vfio_group_fops_open)."""
-    try:
-        os.close(os.open(group, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno == errno.EBUSY
-    return False
-
-
-def _find_holder(node: Path) -> str | None:
-    """A process that has a device node open, by the device's number: in a container it may have another path."""
-    try:
-        number = node.stat().st_rdev
-    except OSError:
-        return None
-    for process in Path("/proc").glob("[0-9]*"):
-        if number in _list_open_devices(process):
-            return f"process {process.name} ({read_text(process / 'comm') or 'ended'})"
-    return None
-
-
-def _list_open_devices(process: Path) -> set[int]:
-    return {number for number in map(_read_number, _list_descriptors(process)) if number}
-
-
-def _list_descriptors(process: Path) -> Iterable[Path]:
-    try:
-        return list((process / "fd").iterdir())
-    except OSError:  # it has ended, or is none of ours to look at
-        return []
-
-
-def _read_number(descriptor: Path) -> int:
-    try:
-        return descriptor.stat().st_rdev
-    except OSError:
-        return 0
+def _has_address(netdev: NetDevice) -> bool:
+    with Netlink() as netlink:
+        return is_of_host(netlink.addresses(netdev.ifindex))

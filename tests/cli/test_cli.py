@@ -43,7 +43,7 @@ def test_help_lists_all_commands_and_imports_none() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.endswith("LOADED []\n")
-    for name in ("discover", "validate", "plan", "apply", "agent"):
+    for name in ("discover", "validate", "explain", "plan", "apply", "agent", "record", "schema"):
         assert f"\n  {name} " in shown
 
 
@@ -94,12 +94,24 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
     (pf,) = json.loads(run("discover", "--json", "--sysfs", tree.root).stdout)
     assert list(pf) == [
         *("address", "vendor", "device", "vendor_name", "device_name", "driver", "numa_node", "netdev", "link"),
-        *("total_vfs", "num_vfs", "vfs"),
+        *("link_type", "switchdev", "host_use", "total_vfs", "num_vfs", "vfs", "sfs"),
     ]
     vf = pf["vfs"][0]
     assert list(vf) == [
         *("index", "address", "vendor", "device", "vendor_name", "device_name", "driver", "iommu_group", "numa_node"),
-        *("netdev", "uio", "admin_mac", "vlan", "qos", "vlan_proto", "spoofchk", "trust", "link_state"),
+        *(
+            "netdev",
+            "uio",
+            "representor",
+            "rdma",
+            "admin_mac",
+            "vlan",
+            "qos",
+            "vlan_proto",
+            "spoofchk",
+            "trust",
+            "link_state",
+        ),
         *("min_tx_rate", "max_tx_rate"),
     ]
     assert list(vf["netdev"]) == ["name", "ifindex", "mac", "mtu", "up", "carrier"]
@@ -111,12 +123,12 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
 def test_discover_on_a_node_without_nic_says_so(tmp_path: Path) -> None:
     """An empty table would look like a fault."""
     shown = run("discover", "--sysfs", tmp_path)
-    assert (shown.exit_code, shown.stdout) == (0, "no PCI network function on this node\n")
+    assert (shown.exit_code, shown.stdout) == (0, "no PCI network function or accelerator on this node\n")
 
 
 def test_validate_counts_what_is_in_the_sample() -> None:
     """The file that is shipped is right."""
-    shown = run("validate", "--config", SAMPLE)
+    shown = run("validate", "--offline", "--config", SAMPLE)
     assert (shown.exit_code, shown.stdout) == (0, f"{SAMPLE} is right: 3 pools, 1 PF entry\n")
 
 
@@ -136,13 +148,14 @@ def test_plan_prints_steps_with_reasons(tree: Tree, tmp_path: Path) -> None:
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0
     assert lines[0].split("   ")[0] == "enp1s0: remove its 2 VFs and create 7 VFs"
-    assert lines[0].endswith("numVfs is 7, there are 2")
+    assert "numVfs is 7, there are 2; disturbs its 2 VFs, and its link" in lines[0]
     assert len([line for line in lines if "bind to" in line]) == 7
     assert (tree.pci(PF) / "sriov_numvfs").read_text() == "2\n"
     document = json.loads(run(*arguments, "--json").stdout)
-    assert list(document) == ["steps", "warnings", "obstacles"]
+    assert list(document) == ["steps", "warnings", "obstacles", "reboot"]
     first = {"action": "set_num_vfs", "pf": PF, "pf_name": "enp1s0", "current": 2, "wanted": 7}
-    assert document["steps"][0] == {**first, "reason": "numVfs is 7, there are 2"}
+    disturbs = "its 2 VFs, and its link for some seconds with most NICs"
+    assert document["steps"][0] == {**first, "reason": "numVfs is 7, there are 2", "disturbs": disturbs}
 
 
 def test_plan_names_whom_apply_would_disturb(tree: Tree, tmp_path: Path) -> None:
@@ -151,7 +164,7 @@ def test_plan_names_whom_apply_would_disturb(tree: Tree, tmp_path: Path) -> None
     arguments = ("plan", "--config", SAMPLE, "--sysfs", tree.root, "--state-dir", tmp_path)
     shown = run(*arguments)
     assert shown.exit_code == 0
-    assert "apply would refuse this and change nothing:" in shown.stdout
+    assert "apply would refuse this, and leave the PF as it is:" in shown.stdout
     (obstacle,) = json.loads(run(*arguments, "--json").stdout)["obstacles"]
     assert "VF 0 (0000:01:10.0) is used by another network namespace" in obstacle
 

@@ -1,13 +1,21 @@
 """Delegation to IPAM plugins: the real host-local, and scripts for what it never does."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni.ipam import IpamError, delete_addresses, request_addresses
+from cni.ipam import (
+    IpamError,
+    ask_status,
+    check_addresses,
+    collect_garbage,
+    delete_addresses,
+    request_addresses,
+)
 from cni.spec import Result
 from sriovdp.journal import Attachment, Original
 
@@ -26,8 +34,9 @@ def attach(ipam: dict[str, Any], path: str = str(PLUGINS), container: str = "c1"
 def ask(attachment: Attachment) -> Result:
     """Run the plugin's ADD."""
     with request_addresses(attachment) as call:
-        assert call
-        return call.finish()
+        result = call.finish()
+        assert result
+        return result
 
 
 @pytest.fixture
@@ -77,7 +86,8 @@ def test_host_local_answers_a_configuration_of_1_1_0(tmp_path: Path) -> None:
 
 def test_plugin_sees_the_whole_configuration_and_only_the_specified_environment(script: Any, tmp_path: Path) -> None:
     """The plugin gets our stdin and CNI variables, and none of the agent's environment."""
-    attachment = script(f"env > {tmp_path}/env; cat > {tmp_path}/stdin; echo '{{}}'")
+    answer = '{"ips": [{"address": "192.0.2.7/24"}]}'
+    attachment = script(f"env > {tmp_path}/env; cat > {tmp_path}/stdin; echo '{answer}'")
 
     ask(attachment)
 
@@ -105,6 +115,7 @@ def test_error_of_the_plugin_keeps_its_code(script: Any) -> None:
         ("echo oops >&2; exit 3", "exit code 3: oops"),
         ("echo junk", "no valid result"),
         ("echo '[1]'", "no valid result"),
+        ("echo '{}'", "gave no address"),
     ],
 )
 def test_nonsense_is_an_error(script: Any, text: str, told: str) -> None:
@@ -123,9 +134,62 @@ def test_plugin_does_not_outlive_a_failed_attachment(script: Any, tmp_path: Path
     """When the VF's side fails first, the plugin that runs beside it is stopped and reaped."""
     attachment = script(f"echo $$ > {tmp_path}/pid; exec sleep 60")
 
+    (tmp_path / "plugin").rename(tmp_path / "host-local")  # one that runs beside the VF's side
+    attachment = replace(attachment, config={**attachment.config, "ipam": {"type": "host-local"}})
     with pytest.raises(ValueError, match="VF failed"), request_addresses(attachment):
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
             pass
         raise ValueError("VF failed")
 
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_plugin_that_may_need_the_interface_is_started_when_it_is_up(script: Any, tmp_path: Path) -> None:
+    """Dhcp asks by the interface; of a plugin that is not known, nothing else is assumed."""
+    attachment = script(f"""touch {tmp_path}/ran; echo '{{"ips": [{{"address": "192.0.2.7/24"}}]}}'""")
+
+    with request_addresses(attachment) as call:
+        time.sleep(0.1)
+        assert not (tmp_path / "ran").exists()
+        assert call.finish()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fails"),
+    [
+        ('{"code": 7, "msg": "CNI CHECK method is not implemented"}', False),
+        ('{"code": 1, "msg": "incompatible CNI versions"}', False),
+        ('{"code": 4, "msg": "unknown CNI_COMMAND"}', False),
+        ('{"code": 100, "msg": "Failed to find address added by container c1"}', True),
+    ],
+)
+def test_check_of_a_plugin_without_one_finds_nothing(script: Any, answer: str, fails: bool) -> None:
+    """Whereabouts has no CHECK and says so by failing; a real finding is an error."""
+    attachment = script(f"echo '{answer}'; exit 1")
+    if not fails:
+        check_addresses(attachment)
+        return
+    with pytest.raises(IpamError, match="Failed to find address"):
+        check_addresses(attachment)
+
+
+def test_check_of_host_local_finds_a_lost_lease(tmp_path: Path) -> None:
+    """The real plugin's CHECK."""
+    attachment = attach({"type": "host-local", "dataDir": str(tmp_path), "ranges": [[{"subnet": "10.56.217.0/24"}]]})
+    ask(attachment)
+    check_addresses(attachment)
+    delete_addresses(attachment)
+    with pytest.raises(IpamError, match="host-local"):
+        check_addresses(attachment)
+
+
+def test_status_and_gc_of_a_plugin_from_before_them_are_nothing(tmp_path: Path) -> None:
+    """Debian's host-local misses a container id before it sees that it does not know the verb."""
+    ranges = [[{"subnet": "10.56.217.0/24"}]]
+    attachment = attach(
+        {"type": "host-local", "dataDir": str(tmp_path), "ranges": ranges}, container="", version="1.1.0"
+    )
+    ask_status(attachment)
+    collect_garbage(attachment)
+    with pytest.raises(IpamError, match="no IPAM plugin"):
+        ask_status(replace(attachment, path="/nowhere"))

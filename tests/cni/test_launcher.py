@@ -4,129 +4,20 @@ import asyncio
 import errno
 import json
 import os
-import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cni.server import CniServer
 from cni.spec import VERSIONS
-from cni.wire import (
-    ENVIRONMENT_MAX,
-    HEADER_SIZE,
-    STDIN_MAX,
-    STDOUT_MAX,
-    Reply,
-    Request,
-    decode_header,
-    encode_reply,
-)
+from cni.wire import ENVIRONMENT_MAX, HEADER_SIZE, STDIN_MAX, STDOUT_MAX, Reply, Request, decode_header, encode_reply
+from tests.cni.launching import BASE, TIMEOUT, Outcome, run, scripted, serving
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "cni/launcher/sriov.c"
-WARNINGS = ("-Wall", "-Wextra", "-Werror")
-STATIC = ("musl-gcc", "-static", "-Os", "-s", *WARNINGS)
-SANITIZED = ("gcc", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *WARNINGS)
-IMPATIENT = (*STATIC, "-DSEND_TIMEOUT_MS=300", "-DREPLY_TIMEOUT_MS=300")
-TIMEOUT = 60.0  # seconds, a bound for a test that hangs
-
-
-def build(compiler: tuple[str, ...], target: Path) -> Path:
-    """Compile the launcher, or fail saying what is missing."""
-    if shutil.which(compiler[0]) is None:
-        pytest.fail(f"{compiler[0]} is missing: apt-get install gcc musl-tools")
-    subprocess.run([*compiler, "-o", target, SOURCE], check=True)
-    return target
-
-
-@pytest.fixture(scope="session")
-def static_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The launcher as it is installed."""
-    built = ROOT / "build/sriov"
-    if built.exists() and built.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return built
-    return build(STATIC, tmp_path_factory.mktemp("static") / "sriov")
-
-
-@pytest.fixture(scope="session")
-def sanitized_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The launcher that stops with exit code 99 and a word on stderr where C is undefined."""
-    return build(SANITIZED, tmp_path_factory.mktemp("sanitized") / "sriov")
-
-
-@pytest.fixture(scope="session")
-def impatient_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The launcher with time-outs that a test can wait for."""
-    return build(IMPATIENT, tmp_path_factory.mktemp("impatient") / "sriov")
-
-
-@pytest.fixture(params=["static", "sanitized"])
-def launcher(request: pytest.FixtureRequest) -> Path:
-    """Both builds."""
-    path: Path = request.getfixturevalue(f"{request.param}_launcher")
-    return path
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a runtime sees of the launcher."""
-
-    exit_code: int
-    stdout: bytes
-
-    @property
-    def error(self) -> Any:
-        """The CNI error on stdout; fails when it is none of the specification's shape."""
-        document = json.loads(self.stdout)
-        assert self.exit_code == 1
-        assert document["cniVersion"] in VERSIONS
-        assert document["msg"]
-        assert document["details"]
-        return document
-
-
-async def run(launcher: Path, stdin: bytes = b"{}", **environment: str) -> Outcome:
-    """Exec the launcher as a runtime does. stderr must stay empty: sanitizers write there."""
-    variables = {"ASAN_OPTIONS": "exitcode=99", "PATH": "/bin", **environment}
-    finished = await asyncio.to_thread(
-        subprocess.run, [launcher], input=stdin, env=variables, capture_output=True, timeout=TIMEOUT, check=False
-    )
-    assert finished.stderr == b""
-    return Outcome(finished.returncode, finished.stdout)
-
-
-@asynccontextmanager
-async def serving(path: Path, handle: Callable[[Request, int | None], Reply]) -> AsyncIterator[None]:
-    """The real server."""
-    server = CniServer(path, handle)
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.stop()
-
-
-@asynccontextmanager
-async def scripted(path: Path, answer: bytes, *, reads: bool = True) -> AsyncIterator[list[bytes]]:
-    """An agent that takes a request (or does not read it), sends these bytes and closes; gives the requests."""
-    frames: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if reads:
-            header = await reader.readexactly(HEADER_SIZE)
-            frames.append(header + await reader.readexactly(decode_header(header).body_size))
-        writer.write(answer)
-        writer.close()
-
-    server = await asyncio.start_unix_server(serve, path)
-    async with server:
-        yield frames
+# a runtime's way to exec us in which nothing would end us
+WITH_SIGNALS_OFF = ("/usr/bin/env", "--ignore-signal=TERM", "--block-signal=TERM", "--block-signal=ALRM")
 
 
 async def test_version_is_answered_without_an_agent(launcher: Path) -> None:
@@ -140,7 +31,7 @@ async def test_version_is_answered_without_an_agent(launcher: Path) -> None:
 def test_version_takes_all_of_its_stdin(launcher: Path) -> None:
     """A runtime that writes a configuration of any size gets no broken pipe."""
     with subprocess.Popen(
-        [launcher], env={"CNI_COMMAND": "VERSION"}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
+        [launcher], env={**BASE, "CNI_COMMAND": "VERSION"}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
     ) as process:
         assert process.stdin
         for _ in range(3):
@@ -153,7 +44,7 @@ async def test_request_reaches_the_agent_whole(launcher: Path, tmp_path: Path) -
     """Every variable, stdin and the namespace itself arrive, and exit code and stdout come back."""
     seen: list[tuple[Request, int]] = []
 
-    def handle(request: Request, netns_fd: int | None) -> Reply:
+    def handle(request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
         assert netns_fd is not None
         seen.append((request, os.fstat(netns_fd).st_ino))
         return Reply(3, b'{"cniVersion": "1.0.0"}')
@@ -212,7 +103,7 @@ async def test_namespace_that_can_not_be_opened(launcher: Path, tmp_path: Path, 
     """The agent gets the errno in place of the fd; an empty CNI_NETNS, as DEL may have it, is no error."""
     seen: list[tuple[int, int | None]] = []
 
-    def handle(request: Request, netns_fd: int | None) -> Reply:
+    def handle(request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
         seen.append((request.netns_errno, netns_fd))
         return Reply(0, b"")
 
@@ -226,7 +117,7 @@ async def test_namespace_that_can_not_be_opened(launcher: Path, tmp_path: Path, 
 async def test_fifo_as_namespace_does_not_hang(static_launcher: Path, tmp_path: Path) -> None:
     """Whatever CNI_NETNS names, the agent is asked."""
     os.mkfifo(tmp_path / "fifo")
-    async with serving(tmp_path / "agent.sock", lambda request, netns_fd: Reply(0, b"asked")):
+    async with serving(tmp_path / "agent.sock", lambda request, _, __: Reply(0, b"asked")):
         outcome = await run(
             static_launcher,
             CNI_COMMAND="ADD",
@@ -242,7 +133,7 @@ async def test_largest_stdin_and_reply(launcher: Path, tmp_path: Path) -> None:
     stdin, stdout = os.urandom(STDIN_MAX), os.urandom(STDOUT_MAX)
     seen: list[bytes] = []
 
-    def handle(request: Request, netns_fd: int | None) -> Reply:
+    def handle(request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
         seen.append(request.stdin)
         return Reply(0, stdout)
 
@@ -265,7 +156,7 @@ async def test_environment_at_its_bound_and_beyond(launcher: Path, tmp_path: Pat
     """64 KiB of CNI_* variables pass; one byte more is refused."""
     fixed = len("CNI_COMMAND=ADD\0CNI_ARGS=\0")
     socket_path = str(tmp_path / "agent.sock")
-    async with serving(tmp_path / "agent.sock", lambda request, _: Reply(0, str(len(request.args)).encode())):
+    async with serving(tmp_path / "agent.sock", lambda request, _, __: Reply(0, str(len(request.args)).encode())):
         fits = "x" * (ENVIRONMENT_MAX - fixed)
         taken = await run(launcher, CNI_COMMAND="ADD", CNI_ARGS=fits, SRIOVDP_SOCKET=socket_path)
         refused = await run(launcher, CNI_COMMAND="ADD", CNI_ARGS=fits + "x", SRIOVDP_SOCKET=socket_path)
@@ -283,9 +174,12 @@ async def test_without_a_command(launcher: Path, environment: dict[str, str]) ->
     assert "CNI_COMMAND is not set" in outcome.error["msg"]
 
 
-@pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)])
+@pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("STATUS", 50)])
 async def test_no_agent(launcher: Path, tmp_path: Path, command: str, code: int) -> None:
-    """Without a socket, and with one that nobody serves, the runtime is told to try again, or not available."""
+    """Without a socket, and with one that nobody serves, the runtime is told to try again, or not available.
+
+    The DEL here names no container: nobody could ever replay it.
+    """
     path = tmp_path / "agent.sock"
     missing = await run(launcher, CNI_COMMAND=command, SRIOVDP_SOCKET=str(path))
     with socket.socket(socket.AF_UNIX) as dead:
@@ -313,7 +207,10 @@ async def test_error_is_json_whatever_the_path_is(launcher: Path) -> None:
         (b"SRIO", "closed the connection before its answer was complete"),
         (encode_reply(Reply(0, b"{}" * 5000))[:-1], "closed the connection before its answer was complete"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no sriovdp agent"),
-        (b"SRIO\0\0\0\2" + bytes(8), "another protocol version"),
+        (
+            b"SRIO\0\0\0\2" + bytes(8),
+            "it answers in protocol version 2, this launcher speaks 1; run `sriovdp install-cni`",
+        ),
         (b"SRIO\0\0\0\1\0\0\1\0" + bytes(4), "out of bounds"),
         (b"SRIO\0\0\0\1\0\0\0\0\0\x40\0\1", "out of bounds"),
     ],
@@ -355,6 +252,99 @@ async def test_time_outs(impatient_launcher: Path, tmp_path: Path) -> None:
     assert all("timed out" in outcome.error["msg"] for outcome in (unread, unanswered, unaccepted))
 
 
+async def test_stdin_that_never_ends(impatient_launcher: Path) -> None:
+    """A runtime that keeps stdin open does not hold a process of this for ever; VERSION is answered all the same."""
+    reader, writer = os.pipe()
+    try:
+        for command, code in (("ADD", 1), ("VERSION", 0)):
+            finished = await asyncio.to_thread(
+                subprocess.run,
+                [impatient_launcher],
+                stdin=reader,
+                env={**BASE, "CNI_COMMAND": command},
+                capture_output=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+            assert finished.returncode == code
+            assert command == "VERSION" or Outcome(1, finished.stdout).error["code"] == 5
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_stdout_that_nobody_reads(impatient_launcher: Path, tmp_path: Path) -> None:
+    """The alarm ends it, blocked or ignored as its signal may be by whoever execs it."""
+    reader, writer = os.pipe()
+    try:
+        async with serving(tmp_path / "agent.sock", lambda request, _, __: Reply(0, b"x" * STDOUT_MAX)):
+            process = await asyncio.create_subprocess_exec(
+                *WITH_SIGNALS_OFF,
+                impatient_launcher,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                env={**BASE, "CNI_COMMAND": "ADD", "SRIOVDP_SOCKET": str(tmp_path / "agent.sock")},
+            )
+            assert await asyncio.wait_for(process.wait(), TIMEOUT) == -signal.SIGALRM
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_killed_launcher_cancels_its_request(launcher: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """The running verb learns at once that nobody waits, and an ADD that succeeds all the same is undone."""
+    running, undone = threading.Event(), threading.Event()
+
+    def handle(request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
+        if request.command == "DEL":
+            assert (request.container_id, request.ifname) == ("c1", "net1")
+            undone.set()
+            return Reply(0, b"")
+        running.set()
+        assert cancelled.wait(TIMEOUT)
+        return Reply(0, b"result")
+
+    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "net1"}
+    async with serving(tmp_path / "agent.sock", handle):
+        process = await asyncio.create_subprocess_exec(
+            *WITH_SIGNALS_OFF,
+            launcher,
+            stdin=subprocess.DEVNULL,
+            env={**BASE, **variables, "SRIOVDP_SOCKET": str(tmp_path / "agent.sock")},
+        )
+        assert await asyncio.to_thread(running.wait, TIMEOUT)
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), TIMEOUT) == -number
+        assert await asyncio.to_thread(undone.wait, TIMEOUT)
+
+
+async def test_two_hundred_at_once(static_launcher: Path, tmp_path: Path) -> None:
+    """More launchers than workers, and than the backlog has room for: each gets its own answer."""
+
+    def handle(request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
+        return Reply(0, request.container_id.encode())
+
+    async with serving(tmp_path / "agent.sock", handle):
+        processes = [
+            await asyncio.create_subprocess_exec(
+                static_launcher,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env={
+                    **BASE,
+                    "CNI_COMMAND": "ADD",
+                    "CNI_CONTAINERID": str(number),
+                    "SRIOVDP_SOCKET": str(tmp_path / "agent.sock"),
+                },
+            )
+            for number in range(200)
+        ]
+        answers = await asyncio.gather(*(process.communicate() for process in processes))
+
+    assert [stdout for stdout, _ in answers] == [str(number).encode() for number in range(200)]
+
+
 @pytest.mark.parametrize("sink", ["closed pipe", "full device"])
 async def test_result_that_can_not_be_printed_is_a_failure(launcher: Path, tmp_path: Path, sink: str) -> None:
     """A runtime that stopped reading gets no success, and no signal kills the launcher."""
@@ -363,9 +353,9 @@ async def test_result_that_can_not_be_printed_is_a_failure(launcher: Path, tmp_p
     else:
         reader, stdout = os.pipe()
         os.close(reader)
-    variables = {"CNI_COMMAND": "ADD", "SRIOVDP_SOCKET": str(tmp_path / "agent.sock")}
+    variables = {**BASE, "CNI_COMMAND": "ADD", "SRIOVDP_SOCKET": str(tmp_path / "agent.sock")}
     try:
-        async with serving(tmp_path / "agent.sock", lambda request, _: Reply(0, b"result")):
+        async with serving(tmp_path / "agent.sock", lambda request, _, __: Reply(0, b"result")):
             finished = await asyncio.to_thread(
                 subprocess.run, [launcher], input=b"{}", env=variables, stdout=stdout, stderr=subprocess.PIPE
             )
@@ -382,3 +372,8 @@ def test_launcher_needs_nothing_of_the_host(static_launcher: Path) -> None:
 
     assert "LOAD" in headers
     assert "INTERP" not in headers
+
+
+def test_launcher_is_small(static_launcher: Path) -> None:
+    """The whole executable has less than 64 KiB."""
+    assert static_launcher.stat().st_size < 64 << 10

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from cni.netconf import NetConf, parse_netconf
+from cni.legacy import Legacy
+from cni.netconf import NetConf, parse_netconf, parse_network
+from cni.spec import VERSIONS
 from sriovdp.errors import CniError
 
 VF = "0000:01:10.2"
@@ -70,7 +72,31 @@ def test_mac_of_runtime_config_wins_over_args_and_config(runtime: str | None, ar
         ({"vlan": 0, "vlanQoS": 3}, 7, "vlanQoS"),
         ({"vlan": 5, "vlanQoS": 8}, 7, "vlanQoS"),
         ({"vlan": 5, "vlanProto": "802.1x"}, 7, "802.1x"),
-        ({"vlan": 5, "vlanProto": "802.1ad"}, 2, "802.1ad"),
+        ({"vlan": 0, "vlanProto": "802.1ad"}, 7, "vlanProto"),
+        ({"spoofchk": "On"}, 7, "On"),
+        ({"trust": True}, 7, "trust"),
+        ({"min_tx_rate": "5"}, 7, "min_tx_rate"),
+        ({"mtu": 67}, 7, "mtu"),
+        ({"mtu": "9000"}, 7, "mtu"),
+        ({"promisc": "on"}, 7, "promisc"),
+        ({"driver": "igb"}, 7, "driver"),
+        ({"driver": "vfio-pci", "ipam": {"type": "dhcp"}}, 7, "dhcp"),
+        ({"ipam": {"type": "../sh"}}, 7, "ipam.type"),
+        ({"onUnsupported": "ignore"}, 7, "onUnsupported"),
+        ({"dad": "on"}, 7, "dad"),
+        ({"sysctl": {"net.core.somaxconn": "1"}}, 7, "somaxconn"),
+        ({"sysctl": {"net.ipv4.conf.IFNAME.arp_filter": 1}}, 7, "arp_filter"),
+        ({"logLevel": "loud"}, 7, "logLevel"),
+        ({"logFile": "a.log"}, 7, "logFile"),
+        ({"runtimeConfig": []}, 7, "runtimeConfig"),
+        ({"runtimeConfig": {"mac": "zz"}}, 7, "runtimeConfig.mac"),
+        ({"runtimeConfig": {"CNIDeviceInfoFile": "/a/../b"}}, 7, "CNIDeviceInfoFile"),
+        ({"if0": "eth0/1"}, 7, "if0"),
+        ({"if0": "eth0", "if0name": "lo"}, 7, "if0name"),
+        ({"if0": "eth0", "l2enable": "maybe"}, 7, "l2enable"),
+        ({"if0": "eth0", "vf": -1}, 7, "vf"),
+        ({"if0": "eth0", "dpdk": {"kernel_driver": "ixgbevf"}}, 7, "dpdk_driver"),
+        ({"dns": 1}, 7, "dns"),
         ({"spoofchk": "true"}, 7, "spoofchk"),
         ({"trust": "yes"}, 7, "trust"),
         ({"link_state": "up"}, 7, "link_state"),
@@ -114,3 +140,91 @@ def test_missing_device_tells_where_it_should_have_come_from() -> None:
 def test_device_of_runtime_config_serves_when_the_configuration_has_none() -> None:
     """The deviceID capability reaches us in runtimeConfig."""
     assert parse(deviceID=None, runtimeConfig={"deviceID": VF.upper()}).device == VF
+
+
+def test_keys_are_read_in_any_case_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Go's decoder does not look at case, so configurations in the field do not either; the documented one wins."""
+    conf = parse(deviceID=None, DeviceId=VF, VLAN=210, vlan=211, RuntimeConfig={"MAC": "02:00:00:00:00:09"}, trsut="on")
+
+    assert (conf.device, conf.settings["vlan"], conf.mac) == (VF, 211, "02:00:00:00:00:09")
+    assert "'DeviceId' in the network configuration is read as 'deviceID'" in caplog.text
+    assert "unknown key 'trsut' in the network configuration: did you mean 'trust'?" in caplog.text
+
+
+@pytest.mark.parametrize("mac", ["02-00-00-00-AA-01", "0200.0000.aa01"])
+def test_macs_are_taken_in_the_forms_of_go(mac: str) -> None:
+    """What net.ParseMAC of today's plugin takes."""
+    assert parse(mac=mac).mac == "02:00:00:00:aa:01"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"), [("MAC", "KEY=VALUE"), ("VF=1;X=2", "unknown VF, X"), ("IgnoreUnknown=0;VF=1", "unknown VF")]
+)
+def test_wrong_args_are_a_wrong_environment(args: str, told: str) -> None:
+    """CNI_ARGS has to be pairs of known names, or say that others do not matter."""
+    with pytest.raises(CniError) as caught:
+        parse(args)
+    assert (caught.value.code, told in str(caught.value)) == (4, True)
+
+
+@pytest.mark.parametrize("args", ["", "IgnoreUnknown=true;VF=1", "K8S_POD_NAME=a;K8S_POD_UID=b", "IP=10.0.0.2/24"])
+def test_args_of_kubernetes_and_ipam_are_known(args: str) -> None:
+    """What Multus sends needs no IgnoreUnknown."""
+    assert parse(args).device == VF
+
+
+def test_del_reads_no_more_than_it_needs() -> None:
+    """A configuration that ADD refused must not make DEL fail."""
+    network = parse_network(json.dumps({"name": "a", "vlan": "x", "deviceID": "y", "runtimeConfig": 1}).encode(), "DEL")
+    assert (network.name, network.version) == ("a", "0.1.0")
+
+
+@pytest.mark.parametrize(("command", "first"), [("CHECK", "0.4.0"), ("STATUS", "1.1.0"), ("GC", "1.1.0")])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_verbs_exist_from_their_version_on(command: str, first: str, version: str) -> None:
+    """An older configuration has no such verb (code 1)."""
+    text = json.dumps({"cniVersion": version, "name": "a"}).encode()
+    if VERSIONS.index(version) >= VERSIONS.index(first):
+        assert parse_network(text, command).version == version
+        return
+    with pytest.raises(CniError, match=f"does not allow {command}") as caught:
+        parse_network(text, command)
+    assert caught.value.code == 1
+
+
+def parse_old(**keys: Any) -> NetConf:
+    """Parse a configuration as Multus of 2017 pastes it together: neither name nor version."""
+    return parse_netconf(json.dumps({"type": "sriov"} | keys).encode())
+
+
+def test_application_note_4_1_kernel_mode() -> None:
+    """First free VF, addresses by IPAM; the IPAM plugin gets a name, as today's insist on one."""
+    conf = parse_old(if0="enp12s0f1", ipam={"type": "host-local", "subnet": "10.56.217.0/24"}, masterplugin=True)
+
+    assert conf.legacy == Legacy("enp12s0f1")
+    assert (conf.version, conf.ipam, conf.device) == ("0.1.0", "host-local", None)
+    assert (conf.raw["name"], "cniVersion" in conf.raw) == ("sriov-enp12s0f1", False)
+
+
+def test_application_note_4_1_l2_with_vlan() -> None:
+    """No addresses even where IPAM is configured, and the interface has its own name."""
+    conf = parse_old(if0="enp2s0", vlan=210, if0name="north", l2enable="true", ipam={"type": "host-local"})
+
+    assert conf.legacy == Legacy("enp2s0", ifname="north", l2=True)
+    assert (conf.settings["vlan"], conf.ipam) == (210, None)
+
+
+def test_application_note_5_1_dpdk() -> None:
+    """The driver to bind, and the tool with the blanks of the printed page."""
+    tool = "/root/dpdk/                                tools/dpdk-devbind.py"
+    dpdk = {"kernel_driver": "ixgbevf", "dpdk_driver": "igb_uio", "dpdk_tool": tool}
+    conf = parse_old(if0="enp4s0f3", if0name="north0", dpdk=dpdk, vf=3)
+
+    assert conf.legacy == Legacy("enp4s0f3", 3, "north0", False, True, "igb_uio", "ixgbevf", tool)
+    assert conf.driver == "igb_uio"
+
+
+def test_legacy_vlan_0_is_none() -> None:
+    """The plugin of 2017 left the VLAN alone then; with a deviceID it is a wish."""
+    assert dict(parse_old(if0="enp2s0", vlan=0).settings) == {}
+    assert parse_old(if0="enp2s0", vlan=0, deviceID=VF).settings["vlan"] == 0

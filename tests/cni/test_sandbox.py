@@ -4,19 +4,24 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cni import sandbox
+from cni.netconf import NetConf
 from cni.spec import Interface, IpConfig, Result
 from cni.vf import move_into
-from sriovdp.errors import CniError, KernelError
+from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel import netns
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.netlink import Netlink, Route
 from sriovdp.model import NetDevice
 
 pytestmark = pytest.mark.netns
+
+CONF = NetConf("net-a", "1.0.0", None)
 
 
 def run(command: str) -> str:
@@ -96,7 +101,7 @@ def test_addresses_and_routes_of_both_families_are_set(pod: int, device: NetDevi
         ({"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16", "gw": "10.1.0.9"}, {"dst": "fd09::/64"}),
     )
 
-    netns.run_in(pod, sandbox.configure_addresses, "net1", result)
+    netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", result)
 
     routes = netns.run_in(pod, lambda: run("ip route") + run("ip -6 route"))
     assert "default via 10.1.0.1 dev net1" in routes
@@ -114,7 +119,7 @@ def test_refused_route_names_the_route(pod: int, device: NetDevice) -> None:
     unreachable = Result((), (IpConfig("10.1.0.2/24"),), ({"dst": "10.9.0.0/16", "gw": "192.0.2.1"},))
 
     with pytest.raises(KernelError, match=r"adding route 10\.9\.0\.0/16 failed"):
-        netns.run_in(pod, sandbox.configure_addresses, "net1", unreachable)
+        netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", unreachable)
 
 
 def test_namespace_is_told_from_a_plain_file(pod: int, tmp_path: Path) -> None:
@@ -149,3 +154,66 @@ def test_caller_stays_in_its_own_namespace(pod: int) -> None:
 
     assert inside == netns.identify(pod)
     assert netns.identify("/proc/thread-self/ns/net") == before
+
+
+def test_route_options_of_the_specification_are_set(pod: int, device: NetDevice) -> None:
+    """Table, priority, MTU and advertised MSS of specification 1.1.0."""
+    enter(pod, device)
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+    route = {"dst": "10.9.0.0/16", "gw": "10.1.0.9", "table": 100, "priority": 7, "mtu": 1400, "advmss": 1300}
+
+    netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", Result((), (IpConfig("10.1.0.2/24"),), (route,)))
+
+    listed = netns.run_in(pod, lambda: run("ip route show table 100"))
+    assert {"10.9.0.0/16", "10.1.0.9", "metric 7", "mtu 1400", "advmss 1300"} <= {
+        part for part in ("10.9.0.0/16", "10.1.0.9", "metric 7", "mtu 1400", "advmss 1300") if part in listed
+    }
+
+    def read() -> tuple[Route, ...]:
+        with Netlink() as netlink:
+            found = netlink.find("net1")
+            assert found
+            return netlink.routes(found.ifindex)
+
+    assert Route("10.9.0.0/16", "10.1.0.9", 100) in netns.run_in(pod, read)
+
+
+@pytest.mark.parametrize(("dad", "flag"), [("off", "nodad"), ("wait", ""), ("optimistic", "")])
+def test_duplicate_address_detection_is_a_choice(pod: int, device: NetDevice, dad: Any, flag: str) -> None:
+    """Without it an address is there at once; waited for, it is no longer tentative when ADD answers."""
+    enter(pod, device)
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+    run(f"ip link set vb{device.name[2:]} up")
+
+    conf = replace(CONF, dad=dad)
+    netns.run_in(pod, sandbox.configure_addresses, conf, "net1", Result((), (IpConfig("fd01::2/64"),)))
+
+    listed = netns.run_in(pod, lambda: run("ip -6 -o address show dev net1 to fd01::/64"))
+    assert flag in listed
+    assert dad == "optimistic" or "tentative" not in listed
+
+
+def test_address_of_another_host_is_found_by_waiting(pod: int, device: NetDevice) -> None:
+    """Duplicate address detection that fails makes ADD fail."""
+    enter(pod, device)
+    peer = f"vb{device.name[2:]}"
+    run(f"ip link set {peer} up")
+    run(f"ip -6 address add fd01::2/64 dev {peer} nodad")
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+
+    with pytest.raises(VerifyError, match="another host has fd01::2"):
+        netns.run_in(
+            pod, sandbox.configure_addresses, replace(CONF, dad="wait"), "net1", Result((), (IpConfig("fd01::2/64"),))
+        )
+
+
+def test_flags_are_read_and_set(device: NetDevice) -> None:
+    """Promiscuous and all multicast, each for itself; `ip` says the same."""
+    with Netlink() as netlink:
+        netlink.set_flags(device.ifindex, "test", promisc=True)
+        assert netlink.flags(device.ifindex) == (True, False)
+        netlink.set_flags(device.ifindex, "test", promisc=False, allmulti=True)
+        assert netlink.flags(device.ifindex) == (False, True)
+        netlink.set_flags(device.ifindex, "test")
+        assert "ALLMULTI" in run(f"ip -o link show {device.name}")
+        assert netlink.find(device.name) == device

@@ -4,8 +4,18 @@ import json
 
 import pytest
 
-from cni.spec import Interface, IpConfig, Result, check_version, parse_result, render_error, render_result
-from sriovdp.errors import CniError, DeviceError
+from cni.spec import (
+    VERSIONS,
+    Interface,
+    IpConfig,
+    Result,
+    check_version,
+    parse_result,
+    render_error,
+    render_result,
+    render_versions,
+)
+from sriovdp.errors import CniError, DeviceError, InUseError, JournalError
 
 RESULT = Result(
     (Interface("net1", "02:00:00:00:00:01", 1500, "/run/netns/a", "0000:01:10.2"),),
@@ -74,7 +84,15 @@ def test_error_has_code_message_and_remedy() -> None:
     assert document == {"cniVersion": "1.1.0", "code": 7, "msg": "vlan is 9999", "details": "it must be below 4095"}
 
 
-@pytest.mark.parametrize(("error", "code"), [(DeviceError("gone"), 101), (RuntimeError("bug"), 999)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DeviceError("gone"), 101),
+        (InUseError("held"), 100),
+        (JournalError("disk"), 5),
+        (RuntimeError("bug"), 999),
+    ],
+)
 def test_other_errors_have_codes_of_ours(error: Exception, code: int) -> None:
     """Errors of the kernel side and plain bugs can be told apart by the caller."""
     assert json.loads(render_error(error))["code"] == code
@@ -86,3 +104,43 @@ def test_unknown_version_lists_the_known_ones() -> None:
         check_version("2.0.0")
 
     assert (caught.value.code, "1.1.0" in caught.value.hint) == (1, True)
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_oldest_results_have_one_address_of_each_family(version: str) -> None:
+    """The ip4/ip6 form, with each family's routes and no interfaces."""
+    document = json.loads(render_result(RESULT, version))
+
+    assert document == {
+        "cniVersion": version,
+        "ip4": {"ip": "10.0.0.2/24", "gateway": "10.0.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]},
+        "ip6": {"ip": "fd00::2/64"},
+        "dns": {"nameservers": ["10.0.0.53"]},
+    }
+    assert [ip.address for ip in parse_result(document).ips] == ["10.0.0.2/24", "fd00::2/64"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_result_without_addresses_is_valid_in_every_version(version: str) -> None:
+    """Libcni can not convert such a result to the oldest form; we print it all the same."""
+    document = json.loads(render_result(Result((Interface("net1"),)), version))
+
+    assert document["cniVersion"] == version
+    assert parse_result(document).ips == ()
+
+
+def test_chain_keeps_what_earlier_plugins_gave() -> None:
+    """Indices of our addresses go on after the interfaces of the previous result."""
+    previous = Result((Interface("eth0"),), (IpConfig("192.0.2.2/24", None, 0),), (), {"domain": "a"})
+
+    merged = Result((Interface("net1"),), (IpConfig("10.0.0.2/24", None, 0),)).after(previous)
+
+    assert [interface.name for interface in merged.interfaces] == ["eth0", "net1"]
+    assert [(ip.address, ip.interface) for ip in merged.ips] == [("192.0.2.2/24", 0), ("10.0.0.2/24", 1)]
+    assert merged.dns == {"domain": "a"}
+
+
+def test_versions_are_answered_newest_first_told() -> None:
+    """VERSION lists all that check_version takes."""
+    document = json.loads(render_versions())
+    assert (document["cniVersion"], document["supportedVersions"]) == ("1.1.0", list(VERSIONS))

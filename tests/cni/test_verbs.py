@@ -11,7 +11,7 @@ from cni.locks import Locks
 from cni.release import boot_id
 from cni.verbs import Verbs
 from cni.wire import Request
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Damage, Journal, Original
 from sriovdp.kernel.sysfs import Sysfs
 
 DEVICE = "0000:01:10.2"
@@ -62,13 +62,13 @@ def test_recovery_leaves_alone_what_a_del_finished_meanwhile(
     verbs.journal.write_attachment(owed)
     looked, listed = threading.Event(), verbs.journal.attachments()
 
-    def look() -> list[Attachment]:
+    def look() -> tuple[list[Attachment], list[Damage]]:
         looked.set()
-        return listed
+        return listed, []
 
-    monkeypatch.setattr(verbs.journal, "attachments", look)
-    with verbs.locks.hold(DEVICE):
-        recovery = threading.Thread(target=verbs.recover, kwargs={"at_start": False})
+    monkeypatch.setattr(verbs.journal, "survey", look)
+    with verbs.hold(DEVICE):
+        recovery = threading.Thread(target=verbs.recover, kwargs={"at_start": True})
         recovery.start()
         assert looked.wait(10)
         verbs.journal.remove_attachment(owed)
@@ -97,12 +97,12 @@ def test_recovery_after_a_reboot_frees_the_addresses(verbs: Verbs, owed: Attachm
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"command": "CHECK"}, 4, "CHECK is not supported yet"),
-        ({"container_id": ""}, 4, "CNI_CONTAINERID"),
+        ({"command": "FETCH"}, 4, "unknown CNI_COMMAND: FETCH"),
+        ({"container_id": "", "ifname": ""}, 4, "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing"),
         ({"container_id": "../../etc"}, 4, "CNI_CONTAINERID"),
         ({"ifname": "a/b"}, 4, "CNI_IFNAME"),
         ({"ifname": "sixteen-letters-"}, 4, "CNI_IFNAME"),
-        ({"netns": "/run/netns/none"}, 8, "CNI_NETNS"),
+        ({"netns_errno": 2}, 8, "No such file"),
         ({"stdin": b"{"}, 6, "JSON"),
     ],
 )
@@ -112,7 +112,7 @@ def test_requests_that_can_not_be_served(verbs: Verbs, changes: dict[str, object
     fields: dict[str, object] = {
         "command": "ADD",
         "container_id": "c1",
-        "netns": "",
+        "netns": "/run/netns/none",
         "ifname": "net1",
         "args": "",
         "path": "",
@@ -122,4 +122,55 @@ def test_requests_that_can_not_be_served(verbs: Verbs, changes: dict[str, object
     error = json.loads(reply.stdout)
     assert (reply.exit_code, error["code"]) == (1, code)
     assert message in error["msg"]
+    assert verbs.journal.attachments() == []
+
+
+def ask(verbs: Verbs, command: str, **keys: object) -> dict[str, object]:
+    """Run a verb without a container; gives the error, or nothing."""
+    config = {"cniVersion": "1.1.0", "name": "net-a", "type": "sriov"} | keys
+    path = str(config.pop("path", ""))
+    container = ("c1", "/run/netns/none", "net1") if command in {"DEL", "ADD"} else ("", "", "")
+    reply = verbs.handle(Request(command, *container, "", path, json.dumps(config).encode()), None)
+    return json.loads(reply.stdout) if reply.stdout else {}
+
+
+def test_status_of_a_node_without_vfs(verbs: Verbs) -> None:
+    """No ADD can be served (50), and the reason is told."""
+    error = ask(verbs, "STATUS")
+    assert (error["code"], "has no VFs" in str(error["msg"])) == (50, True)
+
+
+def test_gc_releases_by_network_name_and_goes_on_after_failures(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+    """Another network's attachment stays, one that can not be released does not hold up the next."""
+    stuck = replace(owed, phase="attached", path="/nowhere")
+    verbs.journal.write_attachment(stuck)
+    verbs.journal.write_attachment(replace(owed, phase="attached", container_id="c2"))
+    verbs.journal.write_attachment(replace(owed, phase="attached", container_id="c3", network="net-b"))
+    verbs.journal.write_attachment(replace(owed, phase="attached", container_id="c4"))
+
+    error = ask(verbs, "GC", **{"cni.dev/attachments": [{"containerID": "c4", "ifname": "net1"}]})
+
+    assert "no IPAM plugin 'plugin'" in str(error["msg"])
+    left = [(entry.container_id, entry.released) for entry in verbs.journal.attachments()]
+    assert left == [("c1", True), ("c3", False), ("c4", False)]
+
+
+def test_del_of_nothing_with_a_missing_ipam_plugin_succeeds(verbs: Verbs) -> None:
+    """An ADD that failed for want of the plugin reserved nothing; its DEL must not keep the pod terminating."""
+    assert ask(verbs, "DEL", ipam={"type": "absent"}, path="/nowhere") == {}
+
+
+def test_errors_carry_the_version_of_the_configuration(verbs: Verbs) -> None:
+    """So that a caller of an older specification can read them."""
+    assert ask(verbs, "GC", cniVersion="1.0.0")["cniVersion"] == "1.0.0"
+    assert ask(verbs, "STATUS", cniVersion="7")["cniVersion"] == "1.1.0"
+
+
+def test_work_under_way_is_not_taken_for_interrupted(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+    """An ADD or DEL holds the lock of its VF; what is not locked and not done was left behind by a crash."""
+    verbs.journal.write_attachment(replace(owed, phase="adding"))
+    with verbs.hold(DEVICE):
+        assert verbs.recover(at_start=False) == {}
+        assert len(verbs.journal.attachments()) == 1
+    verbs.recover(at_start=False)
     assert verbs.journal.attachments() == []

@@ -13,12 +13,15 @@ from cni.wire import (
     STDOUT_MAX,
     Reply,
     Request,
+    Spooled,
     WireError,
     decode_body,
     decode_header,
     decode_reply,
+    decode_spooled,
     encode_reply,
     encode_request,
+    encode_spooled,
 )
 
 REQUEST = Request(
@@ -106,8 +109,9 @@ def test_malformed_environment(environment: bytes, reason: str) -> None:
         (struct.pack(">4sIIII", b"HTTP", 1, 0, 0, 0), "starts with b'HTTP'"),
         (
             struct.pack(">4sIIII", b"SRIO", 2, 0, 0, 0),
-            "speaks protocol version 2, this one 1; install the CNI launcher",
+            "launcher speaks protocol version 2, the sriovdp agent 1; the agent is the older one",
         ),
+        (struct.pack(">4sIIII", b"SRIO", 0, 0, 0, 0), "the launcher is the older one: run `sriovdp install-cni`"),
         (struct.pack(">4sIIII", b"SRIO", 1, 4096, 0, 0), "errno of 4096"),
         (struct.pack(">4sIIII", b"SRIO", 1, 0, ENVIRONMENT_MAX + 1, 0), "environment of 65537"),
         (struct.pack(">4sIIII", b"SRIO", 1, 0, 0, STDIN_MAX + 1), "stdin of 1048577"),
@@ -163,3 +167,20 @@ def test_body_and_stdout_must_be_whole() -> None:
         decode_body(decode_header(request[:HEADER_SIZE]), request[HEADER_SIZE:-1])
     with pytest.raises(WireError, match="5 bytes of stdout, its header says 6"):
         decode_reply(reply[:-1])
+
+
+@pytest.mark.parametrize("boot", ["0b0c7e9a-2f53-4c5b-8d4f-0123456789ab", ""])
+def test_spooled_request_comes_back_as_it_was(boot: str) -> None:
+    """With the identity of its network namespace, or without."""
+    spooled = Spooled(REQUEST, 4, 4026532000, boot)
+
+    assert decode_spooled(encode_spooled(spooled)) == spooled
+
+
+@given(st.binary(max_size=300), st.integers(0, 400))
+def test_no_file_raises_anything_but_wire_error(data: bytes, cut: int) -> None:
+    """Neither rubbish in the spool nor a file cut short."""
+    whole = encode_spooled(Spooled(REQUEST, 4, 4026532000, "b" * 36))
+    for file in (data, whole[:cut] if cut < len(whole) else whole + b"x", whole[:-36] + b"\xff" * 36):
+        with pytest.raises(WireError):
+            decode_spooled(file)

@@ -1,5 +1,6 @@
 """The config file as a whole: what it means, and every fault with its place."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -142,24 +143,35 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         ),
         (in_pool(f"resourcePrefix: {'a.' * 122}a"), "at most 244 characters"),
         (in_pool("resourcePrefix: my.kubernetes.io"), "the kubelet keeps kubernetes.io"),
-        (in_pool("deviceType: accelerator"), "'accelerator': this kind of device is not supported yet"),
-        (in_pool("deviceType: auxNetDevice"), "'auxNetDevice': this kind of device is not supported yet"),
+        (in_pool("deviceType: sf"), "deviceType: 'sf': allowed here: netDevice, accelerator, auxNetDevice"),
+        (in_pool("isRdma: true"), "line 2: resourceList[0].isRdma: this key belongs into the pool's selectors"),
         (in_pool("deviceType: netdevice"), "deviceType: 'netdevice': did you mean 'netDevice'?"),
         (in_pool("excludeTopology: yes"), "excludeTopology: must be true or false, not 'yes'"),
-        (in_pool("additionalInfo: {'*': {a: b}}"), "additionalInfo: a known field of sriov-network-device-plugin"),
-        (in_pool("resourcename: b"), "resourcename: unknown key; did you mean 'resourceName'?"),
+        (in_pool("additionalInfo: {a: {b: c}}"), "additionalInfo.a: 'a': no PCI address; write it like 0000:3b:02.6"),
+        (in_pool("additionalInfo: {'*': [b]}"), "additionalInfo.'*': must be an object, not a list"),
+        (in_pool("additionalInfo: {'*': {b: [c]}}"), "additionalInfo.'*'.b: one word is wanted here"),
+        (in_pool("resourcename: b"), "line 2: resourceList[0].resourcename: this key is here a second time"),
         (in_pool("resourceName: b"), "line 2: resourceList[0].resourceName: this key is here a second time"),
         (in_selector("pfName: [a]"), "line 3: resourceList[0].selectors.pfName: unknown key; did you mean 'pfNames'?"),
-        (in_selector("IsRdma: true"), "IsRdma: unknown key; did you mean 'isRdma'?"),
-        (in_selector("isRdma: true"), "isRdma: true: a known field of sriov-network-device-plugin, not supported yet"),
-        (in_selector("acpiIndexes: ['1']"), "acpiIndexes: a known field of"),
-        (in_selector("rootDevices: ['1']"), "rootDevices: a known field of"),
-        (in_selector("linkTypes: [ether]"), "linkTypes: a known field of"),
-        (in_selector("ddpProfiles: [x]"), "ddpProfiles: a known field of"),
-        (in_selector("pKeys: [x]"), "pKeys: a known field of"),
-        (in_selector("vdpaType: vhost"), "vdpaType: 'vhost': a known field of"),
-        (in_selector("auxTypes: [sf]"), "auxTypes: a known field of"),
-        (in_selector("needVhostNet: true"), "needVhostNet: true: a known field of"),
+        (in_selector("IsRdma: 1"), "line 3: resourceList[0].selectors.isRdma: must be true or false, not 1"),
+        (in_pool("deviceNodes: [/tmp/x]"), "deviceNodes[0]: '/tmp/x': a device node is below /dev"),
+        (in_pool("deviceNodes: [{hostPath: /dev/a, permissions: rx}]"), "permissions: 'rx': allowed here: some of r"),
+        (in_pool("deviceNodes: [{hostPath: /dev/a*, containerPath: /dev/b}]"), "a pattern stands for many nodes"),
+        (
+            in_pool("deviceNodes: [{hostPath: /dev/a, path: b}]"),
+            "deviceNodes[0].path: unknown key; did you mean 'hostPath'?",
+        ),
+        (in_pool("mounts: [etc]"), "mounts[0]: 'etc': an absolute path without .. is wanted"),
+        (in_pool("mounts: [{hostPath: /a/../b}]"), "hostPath: '/a/../b': an absolute path without .."),
+        (in_pool("env: {PCIDEVICE_X: a}"), "env.PCIDEVICE_X: 'PCIDEVICE_X': PCIDEVICE_* tells the container"),
+        (in_pool("env: {1A: a}"), "env.1A: '1A': a variable's name is letters"),
+        (in_pool('env: {A: "a\\0"}'), "printable characters is wanted"),
+        (in_pool("allocation: pack"), "allocation: 'pack': allowed here: one of packed, spread, samePF, distinctPF"),
+        (in_pool("health: [carrier]"), "health[0]: 'carrier': did you mean 'pfCarrier'?"),
+        (in_pool("nodes: {}"), "nodes: needs at least one of names, labels"),
+        (in_pool("nodes: {names: [A_b]}"), "nodes.names[0]: 'A_b': the name of a Kubernetes node is wanted"),
+        (in_pool("nodes: {labels: {a b: c}}"), "'a b': a label's key is wanted"),
+        (in_pool("nodes: {labels: {a: true}}"), "nodes.labels.a: true: one word is wanted here"),
         (in_selector("vendors: 8086"), "selectors.vendors: must be a list, not 8086"),
         (in_selector("vendors: ['0x8086']"), "selectors.vendors[0]: '0x8086': an id is 4 hex digits"),
         (in_selector("devices: [10CA]"), "'10CA': an id is 4 hex digits in lower case without 0x; write '10ca'"),
@@ -189,6 +201,15 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         (in_vf("range: 0, driver: ''"), "driver: '': a driver name is letters"),
         (in_vf("range: 0, driver: "), "driver: null: one word is wanted here"),
         (in_vf("range: 0, mac: random"), "mac: 'random': allowed here: stable"),
+        (in_vf("range: 0, vlan: 4095"), "vlan: 4095: a VLAN is a whole number from 0 to 4094"),
+        (in_vf("range: 0, trust: 'on'"), "trust: must be true or false, not 'on'"),
+        (PF.replace("}]", ", mtu: 20}]"), "mtu: 20: an MTU is a whole number from 68 to 65535"),
+        (PF.replace("pfNames: [eth0]", "numaNodes: ['0']"), "numaNodes[0]: '0': a NUMA node is a whole number from 0"),
+        (PF.replace("pfNames: [eth0]", "rootDevices: [x]"), "select.rootDevices[0]: 'x': no PCI address"),
+        (
+            PF.replace("}]", ", allowHostUpLink: true}]"),
+            "allowHostUpLink: unknown key; did you mean 'allowHostUplink'?",
+        ),
         (in_vf("range: 2-4"), "line 5: physicalFunctions[0].vfs[0].range: VF 4 will not be there: numVfs is 4"),
         (PF.replace("4}", "0, vfs: [{range: 0}]}"), "VF 0 will not be there: numVfs is 0"),
         (PF.replace("}]", "}, {select: {pfNames: [eth0]}, numVfs: 1}]"), "physicalFunctions[0] selects the same PFs"),
@@ -271,11 +292,18 @@ def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     assert load(path) == parse(POOL, "x")
 
 
-WORDS = st.sampled_from(["", "8086", "0-3", "7-3", "max", "kernel", "vfio-pci", "eth0#1", "0000:3b:00.0", "netDevice"])
+WORDS = st.sampled_from(
+    [
+        *("", "8086", "0-3", "7-3", "max", "kernel", "vfio-pci", "eth0#1", "0000:3b:00.0", "netDevice", "auxNetDevice"),
+        *("numa+packed", "*", "/dev/x", "vhost", "sf"),
+    ]
+)
 LEAVES = st.none() | st.booleans() | st.integers(-2, 9000) | WORDS | st.text(max_size=8)
 KEYS = [
     *("physicalFunctions", "resourceList", "select", "numVfs", "vfs", "range", "driver", "mac", "resourceName"),
     *("resourcePrefix", "deviceType", "selectors", "vendors", "drivers", "pfNames", "pciAddresses", "isRdma"),
+    *("ResourceList", "IsRdma", "Selectors", "rootDevices", "auxTypes", "vdpaType", "additionalInfo", "nodes", "names"),
+    *("labels", "deviceNodes", "mounts", "hostPath", "env", "allocation", "health", "mtu", "vlan", "SelectorObj"),
 ]
 TREES = st.recursive(
     LEAVES,
@@ -294,3 +322,14 @@ def test_any_tree_is_a_config_or_a_config_error(tree: object) -> None:
     except ConfigError as error:
         faults = error.faults
     assert bool(faults) != bool(config.physical_functions or config.pools)
+
+
+WRITING = st.text(max_size=80) | st.text("{}[]:,-?&*!|>'\"#%@ \n\tab01~", max_size=80)
+
+
+@given(WRITING)
+def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
+    """Alone and as a value in a pool, text of any kind raises nothing but the program's own error."""
+    for whole in (text, f"resourceList: [{{resourceName: a, selectors: {{pfNames: [{text}]}}}}]"):
+        with contextlib.suppress(ConfigError):
+            parse(whole, "x")

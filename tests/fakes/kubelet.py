@@ -19,18 +19,15 @@ import grpc.aio
 
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as plugin_pb2
 from sriovdp.kubelet.api import pluginregistration_v1_pb2 as watcher_pb2
-from sriovdp.kubelet.api import podresources_v1_pb2 as resources_pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import (
     DevicePluginStub,
     RegistrationServicer,
     add_RegistrationServicer_to_server,
 )
 from sriovdp.kubelet.api.pluginregistration_v1_pb2_grpc import RegistrationStub as WatcherStub
-from sriovdp.kubelet.api.podresources_v1_pb2_grpc import (
-    PodResourcesListerServicer,
-    add_PodResourcesListerServicer_to_server,
-)
-from sriovdp.model import DeviceNode
+from sriovdp.kubelet.api.podresources_v1_pb2_grpc import add_PodResourcesListerServicer_to_server
+from sriovdp.model import DeviceNode, Mount
+from tests.fakes.podresources import PodResources
 
 VERSION = "v1beta1"
 
@@ -54,6 +51,8 @@ class Admission:
     devices: dict[str, list[str]] = field(default_factory=dict)
     envs: dict[str, str] = field(default_factory=dict)
     nodes: list[DeviceNode] = field(default_factory=list)
+    mounts: list[Mount] = field(default_factory=list)
+    cdi_devices: list[str] = field(default_factory=list)
 
 
 class _Plugin:
@@ -63,6 +62,7 @@ class _Plugin:
         self.socket = socket
         self.lists: list[plugin_pb2.ListAndWatchResponse] = []
         self.connected = True
+        self.options = plugin_pb2.DevicePluginOptions()
         self._notify = notify
         self._channel = grpc.aio.insecure_channel(f"unix:{socket}", options=_CHANNEL_OPTIONS)
         self.stub = DevicePluginStub(self._channel)
@@ -72,6 +72,17 @@ class _Plugin:
         """IDs of the last list in that state, sorted; all are unhealthy once the stream has ended."""
         last = self.lists[-1].devices if self.lists else []
         return sorted(device.ID for device in last if (device.health == "Healthy" and self.connected) == healthy)
+
+    async def break_stream(self) -> None:
+        """Break the list's stream off, and keep the connection."""
+        self._stream.cancel()
+        await asyncio.gather(self._stream, return_exceptions=True)
+
+    def open_stream(self) -> None:
+        """Follow the list again, on the same connection."""
+        self.lists.clear()
+        self.connected = True
+        self._stream = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
         self._stream.cancel()
@@ -144,23 +155,39 @@ class Kubelet:
         """Every list the plugin has sent since it was registered last, in order."""
         return list(self._plugins[resource].lists)
 
-    async def admit(self, pod_name: str, requests: Mapping[str, int]) -> Admission:
-        """Give a pod of one container that many free healthy devices of each resource.
+    async def break_stream(self, resource: str) -> None:
+        """Break the stream of a plugin's lists off."""
+        await self._plugins[resource].break_stream()
 
-        Raises AdmissionError when there are too few or a plugin refuses; the pod then has nothing.
+    async def open_stream(self, resource: str) -> None:
+        """Follow a plugin's lists again, after `break_stream`."""
+        self._plugins[resource].open_stream()
+        await self._notify()
+
+    async def admit(self, pod_name: str, requests: Mapping[str, int], *, prefer: bool = True) -> Admission:
+        """Give a pod of one container that many free healthy devices of each resource, and start the container.
+
+        The plugin is asked which it prefers, if it wants to be and `prefer` is not False. Raises AdmissionError when
+        there are too few or a plugin refuses; the pod then has nothing.
         """
         async with self._admitting:
             if pod_name in self._pods:
                 raise AdmissionError(f"pod {pod_name} is there already")
             admission = Admission()
             for resource, count in requests.items():
-                ids = self._pick(resource, count)
+                ids = await self._pick(resource, count, prefer=prefer)
                 admission.devices[resource] = ids
                 answer = await self.allocate(resource, ids)
                 admission.envs.update(answer.envs)
                 admission.nodes.extend(
                     DeviceNode(node.host_path, node.container_path, node.permissions) for node in answer.devices
                 )
+                admission.mounts.extend(
+                    Mount(mount.host_path, mount.container_path, mount.read_only) for mount in answer.mounts
+                )
+                admission.cdi_devices.extend(device.name for device in answer.cdi_devices)
+            for resource, ids in admission.devices.items():
+                await self.start_container(resource, ids)
             self._pods[pod_name] = admission
             return admission
 
@@ -174,6 +201,15 @@ class Kubelet:
             raise AdmissionError(f"Allocate failed due to {code}: {error.details()}, which is unexpected") from error
         return answer.container_responses[0]
 
+    async def start_container(self, resource: str, ids: Sequence[str]) -> None:
+        """Ask the plugin before a container starts, if it wants to be. Raises AdmissionError when it refuses."""
+        plugin = self._plugins[resource]
+        if plugin.options.pre_start_required:
+            try:
+                await plugin.stub.PreStartContainer(plugin_pb2.PreStartContainerRequest(devices_ids=ids), timeout=30)
+            except grpc.aio.AioRpcError as error:
+                raise AdmissionError(f"PreStartContainer failed: {error.code().name}: {error.details()}") from error
+
     def remove(self, pod_name: str) -> None:
         """Free a pod's devices; the protocol has no word to tell the plugin. Raises KeyError without the pod."""
         del self._pods[pod_name]
@@ -185,6 +221,9 @@ class Kubelet:
     def offered(self) -> dict[str, list[str]]:
         """The healthy devices of each resource: what is allocatable."""
         return {resource: plugin.devices(healthy=True) for resource, plugin in self._plugins.items()}
+
+    def _list_given(self) -> dict[str, dict[str, list[str]]]:
+        return {name: pod.devices for name, pod in self._pods.items()}
 
     async def register(self, resource: str, versions: Sequence[str], socket: Path) -> None:
         """Check, connect and follow a plugin, as both ways of registration do. Raises _RefusedError."""
@@ -200,7 +239,7 @@ class Kubelet:
         plugin = _Plugin(socket, self._notify)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await plugin.stub.GetDevicePluginOptions(plugin_pb2.Empty())
+                plugin.options = await plugin.stub.GetDevicePluginOptions(plugin_pb2.Empty())
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             await plugin.close()
             raise _RefusedError(f"failed to dial device plugin at {socket}: {error}") from error
@@ -215,7 +254,7 @@ class Kubelet:
             socket.unlink()
         registration, resources = grpc.aio.server(), grpc.aio.server()
         add_RegistrationServicer_to_server(_Registration(self, self._directory), registration)
-        add_PodResourcesListerServicer_to_server(_PodResources(self), resources)
+        add_PodResourcesListerServicer_to_server(PodResources(self._list_given, self.offered), resources)
         self._servers = [registration, resources]
         for server, directory in zip(self._servers, (self._directory, self._resources), strict=True):
             server.add_insecure_port(f"unix:{directory / 'kubelet.sock'}")
@@ -270,14 +309,22 @@ class Kubelet:
             if plugin.socket == path:
                 await plugin.close()
 
-    def _pick(self, resource: str, count: int) -> list[str]:
+    async def _pick(self, resource: str, count: int, *, prefer: bool) -> list[str]:
         given = {id_ for pod in self._pods.values() for id_ in pod.devices.get(resource, ())}
         free = [id_ for id_ in self._list(resource, healthy=True) if id_ not in given]
         if len(free) < count:
             raise AdmissionError(
                 f"requested number of devices unavailable for {resource}. Requested: {count}, Available: {len(free)}"
             )
-        return free[:count]
+        plugin = self._plugins[resource]
+        if not prefer or len(free) == count or not plugin.options.get_preferred_allocation_available:
+            return free[:count]
+        wish = plugin_pb2.ContainerPreferredAllocationRequest(available_deviceIDs=free, allocation_size=count)
+        answer = await plugin.stub.GetPreferredAllocation(
+            plugin_pb2.PreferredAllocationRequest(container_requests=[wish])
+        )
+        wanted = set(answer.container_responses[0].deviceIDs)
+        return [id_ for id_ in free if id_ in wanted][:count]
 
     def _list(self, resource: str, *, healthy: bool) -> list[str]:
         plugin = self._plugins.get(resource)
@@ -317,46 +364,6 @@ class _Registration(RegistrationServicer):
         except _RefusedError as error:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
         return plugin_pb2.Empty()
-
-
-class _PodResources(PodResourcesListerServicer):
-    """The kubelet's PodResources service: which pod has which devices. All pods are in namespace `default`."""
-
-    def __init__(self, kubelet: Kubelet) -> None:
-        self._kubelet = kubelet
-
-    async def List(
-        self,
-        request: resources_pb2.ListPodResourcesRequest,
-        context: grpc.aio.ServicerContext[
-            resources_pb2.ListPodResourcesRequest, resources_pb2.ListPodResourcesResponse
-        ],
-    ) -> resources_pb2.ListPodResourcesResponse:
-        del request, context
-        return resources_pb2.ListPodResourcesResponse(
-            pod_resources=[
-                resources_pb2.PodResources(
-                    name=name,
-                    namespace="default",
-                    containers=[resources_pb2.ContainerResources(name="main", devices=_group(pod.devices))],
-                )
-                for name, pod in self._kubelet.pods().items()
-            ]
-        )
-
-    async def GetAllocatableResources(
-        self,
-        request: resources_pb2.AllocatableResourcesRequest,
-        context: grpc.aio.ServicerContext[
-            resources_pb2.AllocatableResourcesRequest, resources_pb2.AllocatableResourcesResponse
-        ],
-    ) -> resources_pb2.AllocatableResourcesResponse:
-        del request, context
-        return resources_pb2.AllocatableResourcesResponse(devices=_group(self._kubelet.offered()))
-
-
-def _group(devices: Mapping[str, Sequence[str]]) -> list[resources_pb2.ContainerDevices]:
-    return [resources_pb2.ContainerDevices(resource_name=resource, device_ids=ids) for resource, ids in devices.items()]
 
 
 def _identify(path: Path) -> tuple[int, int] | None:

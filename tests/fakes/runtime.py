@@ -6,10 +6,19 @@ Environment, stdin and working of the exec are those of libcni (pkg/invoke/raw_e
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cni.announce import announce_once
+from cni.locks import Locks
+from cni.migration import Predecessor
+from cni.verbs import Verbs
+from cni.wire import Request
+from sriovdp.journal import Journal
+from sriovdp.kernel.sysfs import Sysfs
 
 _EXEC_TIMEOUT = 180.0  # seconds, for a machine that is emulated
 
@@ -57,6 +66,77 @@ class Sandbox:
     def ping(self, address: str, count: int = 3) -> bool:
         """Whether at least one of `count` echo requests is answered within a second each."""
         return self.run("ping", "-c", str(count), "-i", "0.3", "-W", "1", address).returncode == 0
+
+
+@contextmanager
+def make_sandboxes() -> Iterator[Callable[[str], Sandbox]]:
+    """Make sandboxes by name; all are gone at the end."""
+    made: list[Sandbox] = []
+
+    def create(name: str) -> Sandbox:
+        made.append(Sandbox(name).create())
+        return made[-1]
+
+    try:
+        yield create
+    finally:
+        for one in made:
+            one.remove()
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """The plugin without launcher and agent: its verbs, called in this process with a state of its own.
+
+    What runs in the agent runs here, only quicker on an emulated machine, and where a test can reach into it.
+    """
+
+    root: Path
+    plugins: str = "/usr/lib/cni"
+    announce: Callable[..., None] = announce_once
+
+    @property
+    def verbs(self) -> Verbs:
+        """Fresh verbs, as after a restart."""
+        return Verbs(Sysfs(), Journal(self.root / "journal"), Locks(), self.announce, Predecessor(self.root / "old"))
+
+    def call(
+        self, command: str, sandbox: Sandbox | None, config: Mapping[str, Any], ifname: str = "net1", args: str = ""
+    ) -> bytes:
+        """Run a verb and give what it printed. Raises CniFailureError."""
+        given = args or (f"IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME={sandbox.name}" if sandbox else "")
+        container, path = (sandbox.container_id, sandbox.path) if sandbox else ("", "")
+        request = Request(command, container, path, ifname if sandbox else "", given, self.plugins, _encode(config))
+        try:
+            netns_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else None
+        except FileNotFoundError:
+            netns_fd = None
+        try:
+            reply = self.verbs.handle(request, netns_fd)
+        finally:
+            if netns_fd is not None:
+                os.close(netns_fd)
+        if reply.exit_code != 0:
+            raise _read_failure(reply.stdout, b"")
+        return reply.stdout
+
+    def add(self, sandbox: Sandbox, config: Mapping[str, Any], ifname: str = "net1", args: str = "") -> dict[str, Any]:
+        """ADD; gives the result. Raises CniFailureError."""
+        result: dict[str, Any] = json.loads(self.call("ADD", sandbox, config, ifname, args))
+        return result
+
+    def delete(self, sandbox: Sandbox, config: Mapping[str, Any], ifname: str = "net1") -> None:
+        """DEL. Raises CniFailureError, and AssertionError when it prints what the specification forbids."""
+        printed = self.call("DEL", sandbox, config, ifname)
+        assert printed == b"", f"DEL printed {printed!r}"
+
+    def attachments(self) -> list[str]:
+        """Files of attachments in the journal."""
+        return sorted(path.name for path in (self.root / "journal").glob("attachment-*"))
+
+
+def _encode(config: Mapping[str, Any]) -> bytes:
+    return json.dumps(config).encode()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ import pytest
 from sriovdp import inventory
 from sriovdp.errors import KernelError
 from sriovdp.kernel import drivers
+from sriovdp.kernel.attributes import Folder
 from sriovdp.kernel.sysfs import Sysfs, read_int, read_link, read_text
 from sriovdp.model import ZERO_MAC, NetDevice, VfSettings
-from sriovdp.provision import apply, usage
+from sriovdp.provision import change
 
 PF = "0000:01:00.0"
 PF_MAC = "52:54:00:aa:00:01"
@@ -38,6 +40,9 @@ class Tree:
     root: Path
     settings: dict[str, VfSettings] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    last_ifindex: int = 1  # that of lo; no number is given twice
+    lock: RLock = field(default_factory=RLock, repr=False)  # PFs are changed at the same time
 
     def __post_init__(self) -> None:
         for name in ("devices", "drivers"):
@@ -70,7 +75,14 @@ class Tree:
     def add_pf(self, address: str = PF, netdev: str | None = "enp1s0", *, total: int = 7, vfs: int = 0) -> Path:
         """A PF on igb, with VFs that no driver has."""
         folder = self.add_function(
-            address, sriov_totalvfs=str(total), sriov_numvfs="0", sriov_drivers_autoprobe="1", numa_node="0"
+            address,
+            sriov_totalvfs=str(total),
+            sriov_numvfs="0",
+            sriov_drivers_autoprobe="1",
+            numa_node="0",
+            sriov_vf_device="10ca",
+            sriov_offset="128",
+            sriov_stride="2",
         )
         self.bind(address, "igb")
         if netdev:
@@ -92,11 +104,17 @@ class Tree:
         return address
 
     def add_netdev(self, address: str, name: str, mac: str, *, up: bool = True) -> Path:
-        """A netdev of a function. Its ifindex is the number of netdevs so far, from 2."""
+        """A netdev of a function. Its ifindex is the next one, from 2."""
         folder = self.pci(address) / "net" / name
         folder.mkdir(parents=True)
-        ifindex = 2 + len(list((self.root / "class/net").iterdir()))
-        attributes = {"address": mac, "mtu": "1500", "ifindex": str(ifindex), "flags": "0x1003" if up else "0x1002"}
+        self.last_ifindex += 1
+        attributes = {
+            "address": mac,
+            "mtu": "1500",
+            "ifindex": str(self.last_ifindex),
+            "type": "1",
+            "flags": "0x1003" if up else "0x1002",
+        }
         attributes |= {"operstate": "up", "carrier": "1"} if up else {"operstate": "down"}
         for key, value in attributes.items():
             (folder / key).write_text(f"{value}\n")
@@ -132,6 +150,10 @@ class Tree:
 
     def write(self, path: Path, text: str) -> None:
         """Write an attribute and react as the kernel does. Raises KernelError where the kernel refuses."""
+        with self.lock:
+            self._write(path, text)
+
+    def _write(self, path: Path, text: str) -> None:
         self.log.append((path.name, text))
         address = path.parent.name
         match path.name:
@@ -180,12 +202,18 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     def devices(self) -> tuple[NetDevice, ...]:
         """All netdevs of the tree."""
-        found = (self.find(entry.name) for entry in (self.tree.root / "class/net").iterdir())
+        with self.tree.lock:
+            found = [self.find(entry.name) for entry in (self.tree.root / "class/net").iterdir()]
         return tuple(device for device in found if device)
 
     def find(self, name: str) -> NetDevice | None:
         """A netdev by its name."""
-        return inventory._read_recorded(self.tree.root / "class/net" / name)
+        return inventory._read_netdev(Folder(str(self.tree.root / "class/net" / name)))
+
+    def addresses(self, ifindex: int) -> tuple[str, ...]:
+        """Addresses of a netdev: what a test put into `Tree.addresses` under its name."""
+        name = next(device.name for device in self.devices() if device.ifindex == ifindex)
+        return self.tree.addresses.get(name, ())
 
     def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
         """Settings of the VFs of the PF with this ifindex."""
@@ -194,14 +222,19 @@ class Netlink(AbstractContextManager["Netlink"]):
     def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
         """Change what the PF's driver holds; as with igb, a bound VF driver does not notice."""
         address = self._vfs(pf_ifindex)[index]
-        self.tree.log.append((f"vf{index}", f"mac {changes['mac']}"))
+        self.tree.log.append((f"vf{index}", ", ".join(f"{name} {value}" for name, value in changes.items())))
         self.tree.settings[address] = replace(self.tree.settings[address], **changes)
 
-    def set_link(self, ifindex: int, what: str, *, state: str) -> None:
-        """Set a netdev up; the cable is plugged in."""
-        folder = next(device.name for device in self.devices() if device.ifindex == ifindex)
-        for name, value in {"flags": "0x1003", "operstate": state, "carrier": "1"}.items():
-            (self.tree.root / "class/net" / folder / name).write_text(value)
+    def set_link(self, ifindex: int, what: str, *, state: str | None = None, mtu: int | None = None) -> None:
+        """Set a netdev up (the cable is plugged in) or down, or its MTU."""
+        name = next(device.name for device in self.devices() if device.ifindex == ifindex)
+        folder = self.tree.root / "class/net" / name
+        written = {"mtu": str(mtu)} if mtu else {}
+        if state:
+            written |= {"flags": "0x1003" if state == "up" else "0x1002", "operstate": state, "carrier": "1"}
+        for attribute, value in written.items():
+            (folder / attribute).write_text(value)
+        self.tree.log.append((folder.name, state or f"mtu {mtu}"))
 
     def _vfs(self, pf_ifindex: int) -> dict[int, str]:
         device = next(device for device in self.devices() if device.ifindex == pf_ifindex)
@@ -213,9 +246,10 @@ def connect(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """Let the product take the tree for this machine's /sys: writes, rtnetlink, module names, default routes."""
     monkeypatch.setattr(inventory, "_LIVE_ROOT", tree.root)
     monkeypatch.setattr(inventory, "Netlink", lambda: Netlink(tree))
-    monkeypatch.setattr(apply, "Netlink", lambda: Netlink(tree))
-    monkeypatch.setattr(apply, "write_text", tree.write)
+    monkeypatch.setattr(inventory, "list_default_routes", lambda: frozenset({"eth9"}))
+    monkeypatch.setattr(inventory, "list_ddp_profiles", dict)
+    monkeypatch.setattr(change, "Netlink", lambda: Netlink(tree))
+    monkeypatch.setattr(change, "write_text", tree.write)
     monkeypatch.setattr(drivers, "write_text", tree.write)
     monkeypatch.setattr(drivers, "_kernel_driver", lambda *_: "igbvf")
-    monkeypatch.setattr(usage, "default_route_devices", lambda: frozenset({"eth9"}))
     return tree

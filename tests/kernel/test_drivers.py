@@ -40,8 +40,8 @@ def test_binding_is_override_unbind_probe_and_leaves_no_override(tree: Tree) -> 
     bind(tree.sysfs, VF, "vfio-pci")
     assert current_driver(tree.sysfs, VF) == "vfio-pci"
     assert tree.log == [
-        ("unbind", VF),
         ("driver_override", "vfio-pci"),
+        ("unbind", VF),
         ("drivers_probe", VF),
         ("driver_override", "\n"),
     ]
@@ -138,3 +138,56 @@ def test_the_netdev_is_awaited(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(drivers, "_NETDEV_TIMEOUT", 0.0)
     with pytest.raises(DeviceError, match="has no netdev 0 s after it was bound to vfio-pci"):
         wait_for_netdev(tree.sysfs, VF)
+
+
+def join_group(tree: Tree, *members: str) -> None:
+    """Put functions into the VF's IOMMU group, as machines without ACS do."""
+    devices = tree.root / "kernel/iommu_groups/10/devices"
+    devices.mkdir()
+    for member in (VF, *members):
+        (devices / member).symlink_to(tree.pci(member))
+
+
+def test_a_group_with_kernel_drivers_in_it_is_refused_with_their_names(tree: Tree) -> None:
+    """VFIO could not open such a group; bridges, unbound functions and companions are no hindrance."""
+    tree.add_function("0000:00:01.0", **{"class": "0x060400"})
+    tree.bind("0000:00:01.0", "igb")
+    tree.add_function("0000:01:10.7")
+    tree.add_function("0000:02:00.0")
+    tree.bind("0000:02:00.0", "igb")
+    join_group(tree, "0000:00:01.0", "0000:01:10.7", "0000:02:00.0")
+    with pytest.raises(
+        DeviceError, match=r"IOMMU group 10 has functions with other drivers: 0000:02:00.0 \(igb\); .*ACS"
+    ):
+        bind(tree.sysfs, VF, "vfio-pci")
+    assert (current_driver(tree.sysfs, VF), tree.log) == ("igbvf", [])
+    bind(tree.sysfs, VF, "vfio-pci", {"0000:02:00.0"})
+    assert current_driver(tree.sysfs, VF) == "vfio-pci"
+
+
+def test_without_iommu_only_when_vfio_was_asked_to(tree: Tree) -> None:
+    """This program never sets vfio's unsafe mode; whoever did wants it."""
+    (tree.pci(VF) / "iommu_group").unlink()
+    mode = tree.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
+    mode.parent.mkdir(parents=True)
+    mode.write_text("N\n")
+    with pytest.raises(DeviceError, match=r"to go without any protection, write Y to .*enable_unsafe_noiommu_mode"):
+        bind(tree.sysfs, VF, "vfio-pci")
+    mode.write_text("Y\n")
+    bind(tree.sysfs, VF, "vfio-pci")
+    assert current_driver(tree.sysfs, VF) == "vfio-pci"
+
+
+def test_a_driver_that_does_not_come_back_is_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both reasons are in the message."""
+    monkeypatch.setattr(tree, "bind", lambda *_: None)
+    with pytest.raises(
+        VerifyError, match=r"probed for vfio-pci but is unbound; and it did not go back to igbvf: .*unbound"
+    ):
+        bind(tree.sysfs, VF, "vfio-pci")
+
+
+def test_no_driver_is_none() -> None:
+    """The config's word for it."""
+    assert is_bound_as_wanted(None, "none")
+    assert not is_bound_as_wanted("igbvf", "none")

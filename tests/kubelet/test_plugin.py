@@ -11,14 +11,15 @@ import grpc
 import grpc.aio
 import pytest
 
+from sriovdp.allocation import Allocation
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.registration import Endpoint
 from sriovdp.kubelet.server import PluginServer
-from sriovdp.model import Allocation, DeviceNode, PoolDevice
+from sriovdp.model import DeviceNode, Mount, PoolDevice
 from tests.fakes.kubelet import AdmissionError, Kubelet
-from tests.kubelet.conftest import RESOURCE, STUCK, give, vfs
+from tests.kubelet.conftest import RESOURCE, STUCK, Service, vfs
 
 OPTIONS = (("grpc.default_authority", "localhost"),)
 
@@ -72,6 +73,22 @@ async def test_vanished_device_stays_as_unhealthy(tmp_path: Path, plugin: Device
         assert await kubelet.wait_for(RESOURCE, count=2) == [second.id, third.id]
         await plugin.update([])
         await kubelet.wait_for(RESOURCE, count=3, healthy=False)
+
+
+async def test_vanished_device_that_no_pod_has_leaves_the_list(tmp_path: Path, plugin: DevicePlugin) -> None:
+    """Where it is known what pods have, the list says what there is, in an order that does not change."""
+    first, second, third, fourth = vfs(4)
+    await plugin.update([first, second, third, fourth])
+    async with serving(tmp_path, plugin) as kubelet:
+        await kubelet.wait_for(RESOURCE, count=4)
+        await plugin.update([fourth, third], held={second.id})
+        await kubelet.wait_for(RESOURCE, count=2)
+        last = kubelet.lists(RESOURCE)[-1].devices
+        assert [(device.ID, device.health) for device in last] == [
+            (second.id, "Unhealthy"),
+            (third.id, "Healthy"),
+            (fourth.id, "Healthy"),
+        ]
 
 
 async def test_list_is_not_sent_again_when_nothing_changed(tmp_path: Path, plugin: DevicePlugin) -> None:
@@ -136,7 +153,7 @@ async def test_pod_gets_environment_and_device_nodes(tmp_path: Path, plugin: Dev
     await plugin.update(vfs(4))
     async with serving(tmp_path, plugin) as kubelet:
         await kubelet.wait_for(RESOURCE, count=4)
-        pod = await kubelet.admit("dpdk", {RESOURCE: 2})
+        pod = await kubelet.admit("dpdk", {RESOURCE: 2}, prefer=False)
         assert pod.devices == {RESOURCE: ["0000:3b:02.0", "0000:3b:02.1"]}
         assert pod.envs == {"PCIDEVICE_INTEL_COM_SRIOV_DPDK": "0000:3b:02.0,0000:3b:02.1"}
         assert pod.nodes == [
@@ -144,6 +161,8 @@ async def test_pod_gets_environment_and_device_nodes(tmp_path: Path, plugin: Dev
             DeviceNode("/dev/vfio/noiommu-02.0", "/dev/vfio/02.0", "rw"),
             DeviceNode("/dev/vfio/noiommu-02.1", "/dev/vfio/02.1", "rw"),
         ]
+        assert pod.mounts == [Mount("/sys/devices/config", "/sys/config", read_only=False), Mount("/etc/dpdk", "/dpdk")]
+        assert pod.cdi_devices == ["intel.com/net-pci=0000:3b:02.0", "intel.com/net-pci=0000:3b:02.1"]
 
 
 async def test_each_container_is_answered_in_order(tmp_path: Path, plugin: DevicePlugin) -> None:
@@ -189,17 +208,18 @@ async def test_slow_allocation_does_not_hold_up_the_list(tmp_path: Path) -> None
     """While one pod waits for its device, the kubelet still hears that another device fell ill."""
     entered, proceed = threading.Event(), threading.Event()
 
-    def give_slowly(ids: Sequence[str]) -> Allocation:
-        entered.set()
-        assert proceed.wait(60)
-        return give(ids)
+    class Slow(Service):
+        def allocate(self, ids: Sequence[str]) -> Allocation:
+            entered.set()
+            assert proceed.wait(60)
+            return super().allocate(ids)
 
-    plugin = DevicePlugin(RESOURCE, give_slowly)
+    plugin = DevicePlugin(RESOURCE, Slow())
     first, second = vfs(2)
     await plugin.update([first, second])
     async with serving(tmp_path, plugin) as kubelet:
         await kubelet.wait_for(RESOURCE, count=2)
-        admission = asyncio.create_task(kubelet.admit("slow", {RESOURCE: 1}))
+        admission = asyncio.create_task(kubelet.admit("slow", {RESOURCE: 1}, prefer=False))
         try:
             assert await asyncio.to_thread(entered.wait, 60)
             await plugin.update([first, replace(second, healthy=False, reason="no link")])
@@ -210,16 +230,56 @@ async def test_slow_allocation_does_not_hold_up_the_list(tmp_path: Path) -> None
         assert (await admission).devices == {RESOURCE: [first.id]}
 
 
-async def test_optional_calls_are_declined_but_answered(tmp_path: Path, plugin: DevicePlugin) -> None:
-    """The kubelet is told not to make them; should it do so, no pod fails, and what has to be included is."""
+async def test_node_that_does_not_answer_fails_the_pod_in_time(tmp_path: Path) -> None:
+    """A driver that hangs holds up neither the kubelet nor the next pod: the call ends, and says what hangs."""
+    proceed = threading.Event()
+
+    class Hanging(Service):
+        def verify(self, ids: Sequence[str]) -> None:
+            if ids == [STUCK]:
+                proceed.wait(60)
+
+    plugin = DevicePlugin(RESOURCE, Hanging(), limit=0.2)
+    await plugin.update([PoolDevice(STUCK), *vfs(1)])
+    async with serving(tmp_path, plugin) as kubelet:
+        try:
+            with pytest.raises(AdmissionError, match=rf"DEADLINE_EXCEEDED.*{STUCK} took more than 0\.2 s"):
+                await kubelet.allocate(RESOURCE, [STUCK])
+            await kubelet.allocate(RESOURCE, [vfs(1)[0].id])
+        finally:
+            proceed.set()
+
+
+async def test_preferred_devices_are_given(tmp_path: Path, plugin: DevicePlugin) -> None:
+    """The kubelet asks which of the free devices to take, and takes these."""
+    await plugin.update(vfs(4))
+    async with serving(tmp_path, plugin) as kubelet:
+        await kubelet.wait_for(RESOURCE, count=4)
+        assert (await kubelet.admit("last", {RESOURCE: 2})).devices == {RESOURCE: ["0000:3b:02.2", "0000:3b:02.3"]}
+        assert (await kubelet.admit("next", {RESOURCE: 1})).devices == {RESOURCE: ["0000:3b:02.1"]}
+
+
+async def test_preference_that_fails_fails_no_pod(
+    tmp_path: Path, plugin: DevicePlugin, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any devices do when the policy can not be followed, and those that have to be there are."""
+    monkeypatch.setattr(Service, "prefer", lambda *_: 1 / 0)
     async with calling(tmp_path, plugin) as stub:
-        assert await stub.GetDevicePluginOptions(pb2.Empty()) == pb2.DevicePluginOptions()
-        await stub.PreStartContainer(pb2.PreStartContainerRequest(devices_ids=["0000:3b:02.0"]))
         wish = pb2.ContainerPreferredAllocationRequest(
             available_deviceIDs=["a", "b", "c"], must_include_deviceIDs=["b"], allocation_size=2
         )
         answer = await stub.GetPreferredAllocation(pb2.PreferredAllocationRequest(container_requests=[wish]))
-        assert [list(container.deviceIDs) for container in answer.container_responses] == [["b", "a"]]
+    assert [list(container.deviceIDs) for container in answer.container_responses] == [["b", "a"]]
+    assert "choosing devices by the pool's policy failed" in caplog.text
+
+
+async def test_container_whose_device_changed_is_not_started(tmp_path: Path, plugin: DevicePlugin) -> None:
+    """The kubelet asks before each start; a refusal has the reason, and all else starts, what fell ill included."""
+    await plugin.update([PoolDevice(STUCK), PoolDevice("0000:3b:02.0", healthy=False, reason="no link")])
+    async with serving(tmp_path, plugin) as kubelet:
+        await kubelet.start_container(RESOURCE, ["0000:3b:02.0"])
+        with pytest.raises(AdmissionError, match=rf"FAILED_PRECONDITION.*{STUCK} is not bound.*`sriovdp apply` binds"):
+            await kubelet.start_container(RESOURCE, [STUCK])
 
 
 async def test_1024_devices(tmp_path: Path, plugin: DevicePlugin) -> None:

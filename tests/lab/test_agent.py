@@ -1,6 +1,7 @@
 """The agent with a kubelet on a real SR-IOV NIC: from a pod's request to a VF in its sandbox, and through restarts."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -79,6 +80,14 @@ async def test_pools_of_the_sample_are_offered_and_allocated(
     paths = {device.host_path for device in pod.nodes}
     assert paths == {"/dev/vfio/vfio", f"/dev/vfio/{_group(vfio)}", "/dev/uio0"}
     assert all(_is_device(path) for path in paths)
+    folder = (Path("/sys/bus/pci/devices") / uio).resolve()
+    files = {mount.host_path for mount in pod.mounts}
+    assert files == {str(path) for path in (folder / "config", *folder.glob("resource[0-9]*"))}
+    info = Path(f"/var/run/k8s.cni.cncf.io/devinfo/dp/intel.com-sriov_dpdk-{vfio}-device.json")
+    assert json.loads(await asyncio.to_thread(info.read_text))["pci"] == {
+        "pci-address": vfio,
+        "pf-pci-address": node.pf.name,
+    }
     with pytest.raises(AdmissionError):
         await kubelet.allocate(KERNEL, ["0000:ff:1f.7"])
 

@@ -226,10 +226,6 @@ def test_killed_agent_leaves_nothing_behind(
         stdout, _ = process.communicate(timeout=60)
     assert (process.returncode, bool(json.loads(stdout)["code"])) == (1, True)
     assert node.vlan(0) == 210, "the crash came before anything was changed"
-    with pytest.raises(CniFailureError, match="agent") as down:
-        slow.delete(pod, config)
-    assert down.value.code == 11
-
     agent.start()
     slow.delete(pod, config)
 

@@ -90,7 +90,14 @@ def test_both_read_the_same(node: LabNode, tree: Tree, monkeypatch: pytest.Monke
 
 
 def _plain(pf: PhysicalFunction) -> PhysicalFunction:
-    return replace(pf, netdev=_plain_netdev(pf.netdev), numa_node=None, vfs=tuple(map(_plain_vf, pf.vfs)))
+    return replace(
+        pf,
+        netdev=_plain_netdev(pf.netdev),
+        numa_node=None,
+        iommu_group=None,
+        bridges=(),
+        vfs=tuple(map(_plain_vf, pf.vfs)),
+    )
 
 
 def _plain_vf(vf: VirtualFunction) -> VirtualFunction:

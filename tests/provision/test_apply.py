@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from sriovdp.config.file import parse
 from sriovdp.config.values import Config
-from sriovdp.errors import InUseError, JournalError, KernelError, VerifyError
+from sriovdp.errors import DeviceError, InUseError, JournalError, KernelError, VerifyError
 from sriovdp.inventory import take_snapshot
 from sriovdp.journal import Attachment, Journal, Original
-from sriovdp.provision import apply as apply_module
-from sriovdp.provision import usage
+from sriovdp.kernel.sysfs import read_text
+from sriovdp.provision import change, usage
 from sriovdp.provision.apply import apply
 from sriovdp.provision.plan import make_stable_mac
+from sriovdp.provision.records import PfState, claim_provisioning, read_boot_id
 from tests.fakes.sysfs import PF, PF_MAC, Netlink, Tree, connect, vf_address
 
 
@@ -45,7 +47,7 @@ def journal(tmp_path: Path) -> Journal:
 
 def attach(journal: Journal, device: str, *, released: bool = False) -> None:
     """A pod gets a VF."""
-    record: dict[str, Any] = {"netns": "/run/netns/x", "netns_dev": 1, "netns_ino": 2, "boot_id": "b"}
+    record: dict[str, Any] = {"netns": "/run/netns/x", "netns_dev": 1, "netns_ino": 2, "boot_id": read_boot_id()}
     args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=red"
     original = Original("igbvf", None)
     journal.write_attachment(
@@ -61,7 +63,7 @@ def test_a_node_is_brought_to_its_config_and_stays(tree: Tree, journal: Journal)
     assert [vf.driver for vf in vfs] == ["igbvf", "igbvf", "vfio-pci", "igb_uio"]
     assert [vf.settings.mac for vf in vfs if vf.settings] == [make_stable_mac(PF_MAC, index) for index in range(4)]
     assert [vf.netdev.mac for vf in vfs if vf.netdev] == [make_stable_mac(PF_MAC, index) for index in range(2)]
-    assert told[:2] == ["enp1s0: create 4 VFs", "enp1s0: has carrier"]
+    assert (told[0], told.count("enp1s0: has carrier")) == ("enp1s0: create 4 VFs", 1)
     assert told[-1] == "done: 9 steps, read back and verified"
     written = len(tree.log)
     again: list[str] = []
@@ -78,8 +80,8 @@ def test_no_driver_is_bound_before_the_mac_is_set(tree: Tree, journal: Journal) 
         ("sriov_drivers_autoprobe", "0"),
         ("sriov_numvfs", "2"),
         ("vf0", f"mac {make_stable_mac(PF_MAC, 0)}"),
-        ("drivers_probe", vf_address(PF, 0)),
         ("vf1", f"mac {make_stable_mac(PF_MAC, 1)}"),
+        ("drivers_probe", vf_address(PF, 0)),
         ("drivers_probe", vf_address(PF, 1)),
         ("sriov_drivers_autoprobe", "1"),
     ]
@@ -105,7 +107,7 @@ def test_no_carrier_is_told_and_no_reason_to_stop(
     tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A PF without a cable gets its VFs too."""
-    monkeypatch.setattr(apply_module, "_CARRIER_TIMEOUT", 0.0)
+    monkeypatch.setattr(change, "_CARRIER_TIMEOUT", 0.0)
     (tree.pci(PF) / "net/enp1s0/carrier").write_text("0")
     told: list[str] = []
     apply(make_config(1), tree.sysfs, journal, told.append)
@@ -125,23 +127,23 @@ def test_a_changed_mac_reaches_the_netdev(tree: Tree, journal: Journal) -> None:
 def test_the_intent_is_in_the_journal_before_the_first_change(
     tree: Tree, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel that refuses the VFs leaves the record with the old state; autoprobe is put back."""
+    """A kernel that refuses the VFs finds the record with the old state, and the PF gets its old VF back."""
     tree.write(tree.pci(PF) / "sriov_numvfs", "1")
 
     def refuse(path: Path, text: str) -> None:
         record = json.loads((tmp_path / f"journal/pf-{PF}.json").read_text())
-        assert record["phase"] == "changing"
+        assert (record["phase"], record["before"]["autoprobe"]) == ("changing", True)
+        assert record["original"]["vfs"][0]["driver"] == "igbvf"
         if (path.name, text) == ("sriov_numvfs", "2"):
             raise KernelError("writing failed", errno=errno.ENOMEM)
         tree.write(path, text)
 
-    monkeypatch.setattr(apply_module, "write_text", refuse)
-    with pytest.raises(KernelError, match=r"ENOMEM.*pci=realloc"):
+    monkeypatch.setattr(change, "write_text", refuse)
+    before = PfState.of(take_snapshot(tree.sysfs).pfs[0])
+    with pytest.raises(KernelError, match=r"ENOMEM.*enp1s0 was brought back to what it was before; .*pci=realloc"):
         apply(make_config(2), tree.sysfs, journal)
-    record = json.loads((tmp_path / f"journal/pf-{PF}.json").read_text())
-    assert record["before"]["autoprobe"] is True
-    assert record["before"]["vfs"][0]["driver"] == "igbvf"
-    assert (tree.pci(PF) / "sriov_drivers_autoprobe").read_text() == "1"
+    assert PfState.of(take_snapshot(tree.sysfs).pfs[0]) == before
+    assert not (tmp_path / f"journal/pf-{PF}.json").exists(), "nothing is left to reset"
 
 
 def test_a_journal_that_can_not_be_written_stops_before_any_change(tree: Tree, tmp_path: Path) -> None:
@@ -199,16 +201,132 @@ def test_a_netdev_in_another_namespace_is_not_touched(tree: Tree, journal: Journ
 
 
 def test_an_open_vfio_group_is_not_touched(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that answers EBUSY belongs to a program."""
+    """A group that a program has open belongs to it."""
     apply(MIXED, tree.sysfs, journal)
-    monkeypatch.setattr(usage, "_is_busy", lambda group: group == Path("/dev/vfio/12"))
-    expect_refusal(tree, journal, make_config(0), r"VF 2 \(0000:01:10.4\) is used by .*vfio")
+    held = vf_address(PF, 2)
+    monkeypatch.setattr(usage, "find_holder", lambda _, vf: "process 7 (testpmd)" if vf == held else None)
+    expect_refusal(tree, journal, make_config(0), r"VF 2 \(0000:01:10.4\) is used by process 7 \(testpmd\)")
 
 
-def test_the_hosts_uplink_keeps_its_vfs(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With VFs on it, a PF below the bond that has the default route is not reset; a VF that has it is not unbound."""
+def test_the_hosts_uplink_keeps_its_vfs(tree: Tree, journal: Journal) -> None:
+    """With VFs on it, a PF below the bond that has the default route is not reset, unless the config allows it."""
     apply(make_config(2), tree.sysfs, journal)
     (tree.pci(PF) / "net/enp1s0/upper_eth9").mkdir()
-    expect_refusal(tree, journal, make_config(1), "enp1s0 carries the host's default route")
-    monkeypatch.setattr(usage, "default_route_devices", lambda: frozenset({"v0110f0"}))
-    expect_refusal(tree, journal, make_config(2, {"0": "vfio-pci"}), "the host: v0110f0 carries its default route")
+    expect_refusal(tree, journal, make_config(1), "the host needs enp1s0 .*default route.*allowHostUplink")
+    (entry,) = make_config(1).physical_functions
+    apply(Config((replace(entry, allow_host_uplink=True),)), tree.sysfs, journal)
+    assert len(take_snapshot(tree.sysfs).pfs[0].vfs) == 1
+
+
+def test_a_vf_with_the_hosts_bond_on_it_keeps_its_driver(tree: Tree, journal: Journal) -> None:
+    """The host uses a VF itself."""
+    apply(make_config(2), tree.sysfs, journal)
+    (tree.pci(vf_address(PF, 0)) / "net/v0110f0/upper_eth9").mkdir()
+    expect_refusal(tree, journal, make_config(2, {"0": "vfio-pci"}), "the host: v0110f0 carries the default route")
+
+
+PF2 = "0000:02:00.0"
+
+
+def test_pfs_are_changed_apart(tree: Tree, journal: Journal) -> None:
+    """One with a pod on it keeps what it has and is named; the other is done. All or nothing is one word away."""
+    tree.add_pf(PF2, "enp2s0")
+    apply(make_config(2), tree.sysfs, journal)
+    attach(journal, vf_address(PF, 1))
+    tree.log.clear()
+    with pytest.raises(InUseError, match=r"nothing was changed:\n  VF 1 \(0000:01:10.2\) is used by pod default/red"):
+        apply(make_config(3), tree.sysfs, journal, all_or_nothing=True)
+    assert tree.log == []
+    with pytest.raises(InUseError, match=r"keep what they have; 7 steps done:\n  VF 1 \(0000:01:10.2\) is used by"):
+        apply(make_config(3), tree.sysfs, journal)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [2, 3]
+
+
+def test_whom_the_kubelet_names_keeps_its_vf(tree: Tree, journal: Journal) -> None:
+    """What PodResources says counts like the journal."""
+    apply(make_config(2), tree.sysfs, journal)
+    with pytest.raises(InUseError, match="used by pod a/b"):
+        apply(make_config(3), tree.sysfs, journal, allocated={vf_address(PF, 0): "pod a/b"})
+
+
+def test_one_pf_fails_and_is_brought_back_and_the_other_is_done(
+    tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second PF had one VF on vfio-pci with an MTU and a MAC of its own: all of that is there again."""
+    tree.add_pf(PF2, "enp2s0")
+    config = make_config(1, {"0": "vfio-pci"})
+    apply(config, tree.sysfs, journal)
+    before = take_snapshot(tree.sysfs).pfs[1]
+    bind = tree.bind
+
+    def refuse(address: str, driver: str) -> None:
+        if address == vf_address(PF2, 2):
+            raise KernelError("writing failed", errno=errno.EIO)
+        bind(address, driver)
+
+    monkeypatch.setattr(tree, "bind", refuse)
+    told: list[str] = []
+    with pytest.raises(
+        KernelError, match=r"enp2s0 VF 2: bind .* failed: .*EIO.*; enp2s0 was brought back to what it was"
+    ):
+        apply(make_config(3, {"0-2": "vfio-pci"}), tree.sysfs, journal, told.append)
+    first, second = take_snapshot(tree.sysfs).pfs
+    assert [vf.driver for vf in first.vfs] == ["vfio-pci"] * 3
+    assert PfState.of(second) == PfState.of(before)
+    assert "enp2s0: undoing" in told
+    assert read_text(tree.pci(PF2) / "sriov_drivers_autoprobe") == "1"
+
+
+def test_two_pfs_that_fail_are_both_told(tree: Tree, journal: Journal) -> None:
+    """A driver that this machine does not have: nothing was changed at all."""
+    tree.add_pf(PF2, "enp2s0")
+    with pytest.raises(
+        DeviceError, match=r"2 of 2 PFs failed:\n .*no_such.*enp1s0 is as it was.*\n.*enp2s0 is as it was"
+    ):
+        apply(make_config(1, {"0": "no_such_driver"}), tree.sysfs, journal)
+    assert tree.log == []
+
+
+def test_vfio_without_an_iommu_is_refused_before_anything_is_created(tree: Tree, journal: Journal) -> None:
+    """The machine says that none is at work; the administrator can ask vfio to go without."""
+    (tree.root / "class/iommu").mkdir()
+    with pytest.raises(DeviceError, match=r"no IOMMU group; enp1s0 is as it was before; switch the IOMMU on"):
+        apply(make_config(1, {"0": "vfio-pci"}), tree.sysfs, journal)
+    assert tree.log == []
+    asked = tree.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
+    asked.parent.mkdir(parents=True)
+    asked.write_text("Y")
+    apply(make_config(1, {"0": "vfio-pci"}), tree.sysfs, journal)
+
+
+def test_only_one_apply_is_at_work(tree: Tree, journal: Journal) -> None:
+    """A second one is refused, not queued."""
+    with claim_provisioning(journal), pytest.raises(InUseError, match="another apply or reset is at work"):
+        apply(MIXED, tree.sysfs, journal)
+
+
+def test_mtu_and_settings_come_with_the_vfs_and_are_verified(tree: Tree, journal: Journal) -> None:
+    """The PF's MTU is raised first; VFs on their kernel driver get it; trust, spoofchk and VLAN are set once."""
+    (entry,) = make_config(2, {"0": "kernel", "1": "vfio-pci"}).physical_functions
+    vfs = tuple(replace(vf, trust=True, spoofchk=True, vlan=7) for vf in entry.vfs)
+    config = Config((replace(entry, mtu=9000, vfs=vfs),))
+    apply(config, tree.sysfs, journal)
+    (pf,) = take_snapshot(tree.sysfs).pfs
+    assert pf.netdev
+    assert pf.netdev.mtu == 9000
+    assert [vf.netdev.mtu if vf.netdev else None for vf in pf.vfs] == [9000, None]
+    assert [(vf.settings.trust, vf.settings.vlan) for vf in pf.vfs if vf.settings] == [(True, 7)] * 2
+    assert tree.log[0] == ("enp1s0", "mtu 9000")
+    assert ("vf0", "spoofchk True") not in tree.log, "a new VF has it"
+    assert apply(config, tree.sysfs, journal).steps == ()
+    lower = Config((replace(entry, mtu=1500, vfs=vfs),))
+    assert [str(step) for step in apply(lower, tree.sysfs, journal).steps] == [
+        "enp1s0 VF 0 (0000:01:10.0): set MTU 1500"
+    ]
+
+
+def test_a_vf_can_be_left_without_a_driver(tree: Tree, journal: Journal) -> None:
+    """`none` unbinds, and a new VF is not bound to anything."""
+    apply(make_config(2, {"0": "none", "1": "vfio-pci"}), tree.sysfs, journal)
+    apply(make_config(2, {"0-1": "none"}), tree.sysfs, journal)
+    assert [vf.driver for vf in take_snapshot(tree.sysfs).pfs[0].vfs] == [None, None]

@@ -11,7 +11,7 @@ from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, MacPolicy, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VfSettings, VirtualFunction
-from sriovdp.provision.plan import make_stable_mac, plan
+from sriovdp.provision.plan import Leftovers, make_stable_mac, plan
 
 PF_MAC = "52:54:00:aa:00:01"
 PF = PhysicalFunction(
@@ -51,12 +51,17 @@ def list_steps(config: Config, node: Node, attached: tuple[str, ...] = ()) -> li
     return [str(step).removeprefix("enp1s0").removeprefix(": ").strip() for step in plan(config, node, attached).steps]
 
 
-FRESH = ["create 2 VFs", f"VF 0: set admin MAC {STABLE[0]}", "VF 0: bind to its kernel driver"]
+FRESH = [
+    "create 2 VFs",
+    f"VF 0: set admin MAC {STABLE[0]}",
+    "VF 1: bind to vfio-pci",
+    "VF 0: bind to its kernel driver",
+]
 CASES = {
-    "from nothing: number, then each VF's MAC before its driver": (
+    "from nothing: number, MACs, drivers that need no link of the PF, the others": (
         make_config(2, ("1", "vfio-pci", "keep")),
         make_node(),
-        [*FRESH, "VF 1: bind to vfio-pci"],
+        FRESH,
     ),
     "as it should be": (make_config(1), make_node(("igbvf", STABLE[0])), []),
     "kernel is any driver that is not for user space": (make_config(1), make_node(("iavf", STABLE[0])), []),
@@ -179,3 +184,55 @@ def test_a_stable_mac_is_local_and_unicast(pf_mac: bytes, index: int) -> None:
     assert int(mac[:2], 16) & 3 == 2
     assert len(mac.split(":")) == 6
     assert mac != make_stable_mac(pf_mac.hex(":"), index + 1)
+
+
+def test_vfs_of_others_are_only_dressed() -> None:
+    """Externally managed: no number, no MTU and no link of the PF is changed, and too few VFs are told."""
+    (entry,) = make_config(3, ("0-2", "vfio-pci", "keep")).physical_functions
+    down = replace(PF, netdev=NetDevice("enp1s0", 2, PF_MAC, 1500, up=False, carrier=None))
+    config = Config((replace(entry, externally_managed=True, mtu=9000),))
+    node = make_node(("igbvf", STABLE[0]), pf=down)
+    assert list_steps(config, node) == ["VF 0 (0000:01:10.0): bind to vfio-pci"]
+    assert plan(config, node).warnings == (
+        "enp1s0 has 1 VFs, numVfs is 3, and externallyManaged leaves it to others to create them",
+    )
+
+
+def test_a_bifurcated_driver_keeps_its_vfs() -> None:
+    """DPDK works through mlx5_core: its VFs stay in the kernel, and the plan says why."""
+    mellanox = replace(PF, driver="mlx5_core", vendor="15b3")
+    config = make_config(1, ("0", "vfio-pci", "keep"))
+    node = make_node(("mlx5_core", ZERO), pf=mellanox)
+    netdev = NetDevice("v0", 10, ZERO, 1500, up=False, carrier=None)
+    node = Node((replace(node.pfs[0], vfs=(replace(node.pfs[0].vfs[0], netdev=netdev),)),))
+    assert list_steps(config, node) == []
+    assert "mlx5_core is bifurcated, DPDK uses a VF through it" in plan(config, node).warnings[0]
+    assert list_steps(config, make_node(pf=mellanox)) == ["create 1 VF", "VF 0: bind to its kernel driver"]
+
+
+def test_switchdev_is_told_with_its_representors() -> None:
+    """Whoever looks for VF settings has to know."""
+    (vf,) = make_node(("igbvf", STABLE[0])).pfs[0].vfs
+    node = Node((replace(PF, switchdev=True, vfs=(replace(vf, representor="enp1s0_0"),)),))
+    assert plan(make_config(1), node).warnings == ("enp1s0 is in switchdev mode; representors of its VFs: enp1s0_0",)
+
+
+def test_what_an_interrupted_apply_left_is_put_right() -> None:
+    """Autoprobe as it was and no driver_override, also on a PF that the config does not name any more."""
+    node = make_node(("vfio-pci", STABLE[0]), pf=replace(PF, autoprobe=False))
+    address = node.pfs[0].vfs[0].address
+    left = {PF.address: Leftovers(autoprobe=True, overrides=frozenset({address}))}
+    told = ["enp1s0 VF 0 (0000:01:10.0): clear driver_override", "enp1s0: switch drivers' autoprobe on"]
+    assert [str(step) for step in plan(Config(), node, leftovers=left).steps] == told
+    mends = [str(step) for step in plan(make_config(1), node, leftovers=left).steps]
+    assert mends == ["enp1s0 VF 0 (0000:01:10.0): bind to its kernel driver", told[1]]
+    assert plan(Config(), make_node(pf=PF), leftovers={PF.address: Leftovers(autoprobe=True)}).is_empty
+
+
+def test_a_vf_whose_netdev_is_elsewhere_keeps_its_settings() -> None:
+    """Somebody's container has it, known to us or not: MAC and trust are its business; a wrong driver is told."""
+    node = make_node(("igbvf", "02:11:22:33:44:55"))
+    elsewhere = Node((replace(PF, vfs=(replace(node.pfs[0].vfs[0], netdev=None),)),))
+    assert list_steps(make_config(1), elsewhere) == []
+    dpdk = make_config(1, ("0", "vfio-pci", "stable"))
+    assert list_steps(dpdk, elsewhere) == ["VF 0 (0000:01:10.0): bind to vfio-pci"]

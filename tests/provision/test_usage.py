@@ -1,76 +1,103 @@
-"""Who holds a device node, and who has the default route: on this machine's own /proc and on texts of it."""
+"""Who is in the way of which step."""
 
-import errno
-import os
-import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pyroute2 import IPRoute
 
-from sriovdp.provision.uplinks import carries_route, default_route_devices
-from sriovdp.provision.usage import _find_holder, _is_busy
+from sriovdp.errors import JournalError
+from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
+from sriovdp.provision import usage
+from sriovdp.provision.records import read_boot_id
+from sriovdp.provision.steps import BindDriver, SetLink, SetMtu, SetNumVfs, Step
+from sriovdp.provision.usage import find_obstacles, list_attached
 
-ROUTE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
-eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
-"""
-ROUTE6 = f"""{"0" * 32} 00 {"0" * 32} 00 fd{"0" * 29}1 00000400 00000001 00000000 00000003     eth2
-{"0" * 32} 00 {"0" * 32} 00 {"0" * 32} ffffffff 00000001 00000000 00200200       lo
-fe80{"0" * 28} 40 {"0" * 32} 00 {"0" * 32} 00000100 00000001 00000000 00000001     eth3
-"""
-
-
-def test_default_routes_of_both_families_are_found(tmp_path: Path) -> None:
-    """v4 and v6, neither other routes nor the reject route on lo."""
-    (tmp_path / "route").write_text(ROUTE)
-    (tmp_path / "ipv6_route").write_text(ROUTE6)
-    assert default_route_devices(tmp_path) == {"eth0", "eth2"}
-    assert default_route_devices(tmp_path / "none") == frozenset()
+PF = PciAddress("0000:01:00.0")
+VF = PciAddress("0000:01:10.0")
+ROUTE = Traits(host_use="enp1s0 carries the default route of this host")
 
 
-def test_default_routes_of_this_machine_are_those_of_rtnetlink() -> None:
-    """The files of /proc/net say the same as a route dump."""
-    with IPRoute() as route:
-        indices = {entry.get("RTA_OIF") for entry in route.get_default_routes(table=254)}
-    assert default_route_devices() == {socket.if_indextoname(index) for index in indices if index}
+def make_node(pf_use: Traits, vf_use: Traits | None = None) -> Node:
+    """A PF with a netdev and, with `vf_use`, one VF."""
+    netdev = NetDevice("v0", 3, "02:00:00:00:00:01", 1500, up=False, carrier=None)
+    vf = VirtualFunction(VF, PF, 0, "8086", "10ca", "igbvf", netdev=netdev, traits=vf_use or Traits())
+    own = NetDevice("enp1s0", 2, "02:00:00:00:00:00", 1500, up=True, carrier=True)
+    return Node(
+        (PhysicalFunction(PF, "8086", "10c9", "igb", None, own, 7, vfs=(vf,) if vf_use else (), traits=pf_use),)
+    )
 
 
-def test_a_route_over_a_bond_or_vlan_counts_for_the_nic(tmp_path: Path) -> None:
-    """enp1s0 is in bond0, and VLAN bond0.5 has the route."""
-    (tmp_path / "enp1s0/upper_bond0").mkdir(parents=True)
-    (tmp_path / "bond0/upper_bond0.5").mkdir(parents=True)
-    assert carries_route(tmp_path, "enp1s0", frozenset({"bond0.5"}))
-    assert not carries_route(tmp_path, "enp2s0", frozenset({"bond0.5"}))
+RESIZE = SetNumVfs(PF, "enp1s0", "why", 1, 2)
+CASES: dict[str, tuple[Step, bool]] = {
+    "creating VFs where there are none is normal": (SetNumVfs(PF, "enp1s0", "why", 0, 4), False),
+    "another number resets the PF": (RESIZE, True),
+    "another MTU resets the PF": (SetMtu(PF, "enp1s0", "why", 1500, 9000), True),
+    "down is down": (SetLink(PF, "enp1s0", "why", up=False), True),
+    "up hurts nobody": (SetLink(PF, "enp1s0", "why", up=True), False),
+}
 
 
-def test_the_process_that_has_a_device_open_is_named() -> None:
-    """By the device's number: another path to the same device is the same device."""
-    master, slave = os.openpty()
-    try:
-        assert (
-            _find_holder(Path(os.ttyname(slave)))
-            == f"process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
-        )
-    finally:
-        os.close(master)
-        os.close(slave)
-    assert _find_holder(Path("/dev/there-is-no-such-device")) is None
+@pytest.mark.parametrize(("step", "refused"), CASES.values(), ids=CASES.keys())
+def test_the_hosts_uplink_is_not_reset(step: Step, refused: bool, tmp_path: Path) -> None:
+    """What would take the host's link is an obstacle, unless the config allows it for this PF."""
+    node, sysfs = make_node(ROUTE), Sysfs(tmp_path)
+    found = find_obstacles([step], node, sysfs, {})
+    assert bool(found) == refused
+    if refused:
+        assert "the host needs enp1s0 (enp1s0 carries the default route" in found[PF][0]
+        assert "allowHostUplink: true" in found[PF][0]
+    assert not find_obstacles([step], node, sysfs, {}, {PF})
+    assert not find_obstacles([step], make_node(Traits()), sysfs, {})
 
 
-def test_a_group_that_nobody_has_is_free(tmp_path: Path) -> None:
-    """A file that can be opened, and one that is not there, are not busy."""
-    (tmp_path / "12").touch()
-    assert not _is_busy(tmp_path / "12")
-    assert not _is_busy(tmp_path / "13")
+def test_a_vf_of_the_host_is_in_use_even_where_the_uplink_may_be_reset(tmp_path: Path) -> None:
+    """A VF in a bond of the host; and one with an address, which is looked for on the live system only."""
+    node = make_node(Traits(), Traits(host_use="bond0 of this host is on top of v0"))
+    (obstacle,) = find_obstacles([RESIZE], node, Sysfs(tmp_path), {}, {PF})[PF]
+    assert "VF 0 (0000:01:10.0) is used by the host: bond0 of this host is on top of v0" in obstacle
+    bind = BindDriver(PF, "enp1s0", "why", 0, VF, "igbvf", "vfio-pci")
+    assert find_obstacles([bind], node, Sysfs(tmp_path), {}, {PF})
 
 
-def test_a_group_that_answers_ebusy_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only that error means a user; without the right to open it, nothing is known."""
-    for number, busy in ((errno.EBUSY, True), (errno.EACCES, False), (errno.ENODEV, False)):
-        monkeypatch.setattr(os, "open", lambda *_, number=number: _raise(OSError(number, "no")))
-        assert _is_busy(Path("/dev/vfio/12")) is busy
+def test_an_address_on_a_vf_makes_it_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of rtnetlink when the tree is the machine's own."""
+    node = make_node(Traits(), Traits())
+    monkeypatch.setattr(usage, "_LIVE_ROOT", tmp_path)
+    monkeypatch.setattr(usage, "_has_address", lambda netdev: netdev.name == "v0")
+    assert "the host: v0 has an address" in find_obstacles([RESIZE], node, Sysfs(tmp_path), {})[PF][0]
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def test_whoever_the_kubelet_names_is_in_the_way(tmp_path: Path) -> None:
+    """Only of steps that touch that VF."""
+    node = make_node(Traits(), Traits())
+    assert "used by pod a/b" in find_obstacles([RESIZE], node, Sysfs(tmp_path), {VF: "pod a/b"})[PF][0]
+    other = replace(RESIZE, pf=PciAddress("0000:02:00.0"))
+    assert not find_obstacles([other], node, Sysfs(tmp_path), {VF: "pod a/b"})
+
+
+def attach(journal: Journal, boot_id: str) -> None:
+    """A pod has the VF."""
+    record: dict[str, Any] = {"netns": "/run/netns/x", "netns_dev": 1, "netns_ino": 2, "boot_id": boot_id}
+    journal.write_attachment(Attachment("c1", "net1", "net", VF, "kernel", Original("igbvf", None), **record))
+
+
+def test_pods_of_an_earlier_boot_have_nothing(tmp_path: Path) -> None:
+    """Their entries wait for their DEL, and must not keep the node from being set up at boot."""
+    journal = Journal(tmp_path)
+    attach(journal, "0" * 36)
+    assert list_attached(journal) == {}
+    attach(journal, read_boot_id())
+    assert list_attached(journal) == {VF: "container c1 (net1)"}
+
+
+def test_a_damaged_entry_keeps_its_vf(tmp_path: Path) -> None:
+    """Whose VF can be made out keeps it; otherwise nothing can be changed at all."""
+    (tmp_path / "attachment-c1-net1.json").write_text(f'{{"device": "{VF}", "ver')
+    journal = Journal(tmp_path)
+    assert "can not be understood" in list_attached(journal)[VF]
+    (tmp_path / "attachment-c1-net1.json").write_text("{")
+    with pytest.raises(JournalError, match="can not be understood"):
+        list_attached(journal)

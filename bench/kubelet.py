@@ -1,0 +1,173 @@
+"""`python -m bench.kubelet [ROUNDS]` on this machine: how fast the agent offers and allocates, on generated trees.
+
+Times are from the exec of the agent's process to the first ListAndWatch message of every resource, as a client sees it
+that dials each socket when it appears. Trees: 7 VFs, and 1,024 VFs of 8 PFs in 1 resource and in 8, all on vfio-pci.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import grpc.aio
+
+from sriovdp.agent import Agent, Roots
+from sriovdp.config.file import load
+from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
+from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
+
+_OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
+_ALLOCATIONS = 500
+_DIAL_INTERVAL = 0.002  # seconds
+
+
+def main() -> None:
+    """Measure and print; with `--agent FOLDER` be the agent that is measured."""
+    if sys.argv[1:2] == ["--agent"]:
+        asyncio.run(_serve(Path(sys.argv[2])))
+        return
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    print(
+        f"{'VFs':>5} {'resources':>9} {'first LW ms':>22} {'Allocate ms p50':>16} {'p99':>6} "
+        f"{'LW ms p50':>9} {'p99':>6} {'RSS MiB':>8}"
+    )
+    for pfs, vfs, resources in ((1, 7, 1), (8, 128, 1), (8, 128, 8)):
+        with tempfile.TemporaryDirectory() as folder:
+            _build(Path(folder), pfs, vfs, resources)
+            samples = [asyncio.run(_measure(Path(folder), resources)) for _ in range(rounds)]
+        _report(pfs * vfs, resources, samples)
+
+
+def _report(vfs: int, resources: int, samples: Sequence[Mapping[str, list[float]]]) -> None:
+    merged = {key: sorted(value for sample in samples for value in sample[key]) for key in samples[0]}
+    first, allocate = merged["first"], merged["allocate"]
+    spread = f"{statistics.median(first):.0f} ({first[0]:.0f}-{first[-1]:.0f})"
+    p50, p99 = statistics.median(allocate), allocate[int(len(allocate) * 0.99)]
+    again, resident = merged["again"], statistics.median(merged["resident"])
+    again_p50, again_p99 = statistics.median(again), again[int(len(again) * 0.99)]
+    print(
+        f"{vfs:5} {resources:9} {spread:>22} {p50:16.2f} {p99:6.2f} {again_p50:9.2f} {again_p99:6.2f} {resident:8.1f}"
+    )
+
+
+def _build(root: Path, pfs: int, vfs: int, resources: int) -> None:
+    """A sysfs tree as the kernel lays it out, device nodes, and a config with one pool, or one for each PF."""
+    devices = root / "sys/bus/pci/devices"
+    for path in (devices, root / "sys/bus/pci/drivers/vfio-pci", root / "sys/bus/pci/drivers/ice", root / "dev/vfio"):
+        path.mkdir(parents=True)
+    (root / "dev/vfio/vfio").touch()
+    group = 0
+    for number in range(pfs):
+        bus = f"0000:{16 + 8 * number:02x}"
+        pf = _add_function(root, f"{bus}:00.0", "0x1592", "ice", sriov_totalvfs="256", sriov_numvfs=str(vfs))
+        netdev = pf / f"net/ens{number}f0"
+        netdev.mkdir(parents=True)
+        for name, value in {"ifindex": str(number + 2), "address": "52:54:00:00:00:01", "mtu": "1500"}.items():
+            (netdev / name).write_text(f"{value}\n")
+        for name, value in {"flags": "0x1003", "operstate": "up", "carrier": "1", "type": "1"}.items():
+            (netdev / name).write_text(f"{value}\n")
+        for index in range(vfs):
+            address = f"{bus}:{1 + index // 8:02x}.{index % 8}"
+            vf = _add_function(root, address, "0x1889", "vfio-pci")
+            (vf / "physfn").symlink_to(pf)
+            (vf / "iommu_group").symlink_to(root / f"sys/kernel/iommu_groups/{group}")
+            (pf / f"virtfn{index}").symlink_to(vf)
+            (root / f"dev/vfio/{group}").touch()
+            group += 1
+    names = [f"ens{number}f0" for number in range(pfs)]
+    pools = [names] if resources == 1 else [[name] for name in names]
+    document = {
+        "resourceList": [{"resourceName": f"pool{n}", "selectors": {"pfNames": pool}} for n, pool in enumerate(pools)]
+    }
+    (root / "config.json").write_text(json.dumps(document))
+
+
+def _add_function(root: Path, address: str, device: str, driver: str, **more: str) -> Path:
+    folder = root / "sys/devices" / address
+    folder.mkdir(parents=True)
+    values = {"class": "0x020000", "vendor": "0x8086", "device": device, "numa_node": "0", "driver_override": "(null)"}
+    for name, value in (values | more).items():
+        (folder / name).write_text(f"{value}\n")
+    (folder / "driver").symlink_to(root / "sys/bus/pci/drivers" / driver)
+    (root / "sys/bus/pci/devices" / address).symlink_to(folder)
+    return folder
+
+
+async def _serve(root: Path) -> None:
+    roots = Roots(root / "sys", root / "dev", root / "k", root / "run", root / "state", root / "devinfo", root / "cdi")
+    await Agent(load(root / "config.json"), roots).run(asyncio.Event())
+
+
+async def _measure(root: Path, resources: int) -> dict[str, list[float]]:
+    sockets = root / "k/plugins_registry"
+    sockets.mkdir(parents=True, exist_ok=True)
+    for left in sockets.iterdir():
+        left.unlink()
+    started = time.perf_counter()
+    with (root / "log").open("ab") as log:
+        agent = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.kubelet", "--agent", str(root), stdout=log, stderr=log
+        )
+    try:
+        streams = [asyncio.create_task(_follow(sockets, n)) for n in range(resources)]
+        found = await asyncio.wait_for(asyncio.gather(*streams), 120)
+        first = (time.perf_counter() - started) * 1000
+        allocate = await _allocate(sockets, sorted(found[0]))
+        again = [await _connect_anew(sockets) for _ in range(20)]
+        resident = _read_resident_kib(agent.pid)
+    finally:
+        agent.kill()
+        await agent.wait()
+    return {"first": [first], "allocate": allocate, "again": again, "resident": [resident / 1024]}
+
+
+def _read_resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def _dial(sockets: Path, number: int) -> grpc.aio.Channel:
+    path = sockets / f"sriovdp-intel.com_pool{number}.sock"
+    return grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
+
+
+async def _follow(sockets: Path, number: int) -> list[str]:
+    """Devices of a resource's first message."""
+    path = sockets / f"sriovdp-intel.com_pool{number}.sock"
+    while not path.exists():  # noqa: ASYNC110 - there is nothing that would tell
+        await asyncio.sleep(_DIAL_INTERVAL)
+    while True:
+        with contextlib.suppress(grpc.aio.AioRpcError):  # bound, and not listened on yet
+            async with _dial(sockets, number) as channel:
+                answer = await anext(aiter(DevicePluginStub(channel).ListAndWatch(pb2.Empty())))
+                return [device.ID for device in answer.devices]
+
+
+async def _allocate(sockets: Path, ids: list[str]) -> list[float]:
+    times = []
+    async with _dial(sockets, 0) as channel:
+        stub = DevicePluginStub(channel)
+        for round_ in range(_ALLOCATIONS):
+            container = pb2.ContainerAllocateRequest(devices_ids=[ids[round_ % len(ids)]])
+            started = time.perf_counter()
+            await stub.Allocate(pb2.AllocateRequest(container_requests=[container]))
+            times.append((time.perf_counter() - started) * 1000)
+    return times
+
+
+async def _connect_anew(sockets: Path) -> float:
+    """How long a kubelet that connects anew waits for the whole list, in ms."""
+    started = time.perf_counter()
+    await _follow(sockets, 0)
+    return (time.perf_counter() - started) * 1000
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    main()

@@ -1,0 +1,120 @@
+"""The steps of ADD after its entry in the journal; whoever runs them undoes what they did when one fails."""
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from cni import sandbox
+from cni.deviceinfo import write_device_info
+from cni.ipam import request_addresses
+from cni.netconf import NetConf
+from cni.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
+from cni.vf import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
+from sriovdp.errors import CniError
+from sriovdp.journal import Attachment, Journal
+from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
+
+
+def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "dpdk"]:
+    """`kernel` or `dpdk`, by the driver that is asked for, else by the one there is.
+
+    Raises CniError when there is none, or when the configuration asks for what that mode has not.
+    """
+    wanted = conf.driver or driver
+    if not wanted:
+        raise CniError(
+            DEVICE_FAILURE,
+            f"VF {address} has no driver",
+            hint="`sriovdp apply` binds it as the config says, and the key `driver` for this attachment",
+        )
+    if wanted not in USERSPACE_DRIVERS:
+        return "kernel"
+    if conf.ipam == "dhcp":
+        raise CniError(
+            INVALID_CONFIG,
+            f'ipam.type is "dhcp", but VF {address} is on {wanted} and has no netdev to ask with',
+            hint="use another IPAM plugin; in DPDK mode its addresses are reported and set nowhere",
+        )
+    return "dpdk"
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """One ADD. Each method is a step, and leaves what the journal's original can be compared with."""
+
+    sysfs: Sysfs
+    journal: Journal
+    netlink: Netlink
+    vf: Vf
+    conf: NetConf
+    netns_fd: int
+    cancelled: threading.Event
+
+    def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
+        """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
+        with request_addresses(attachment) as addresses:
+            self._go_on()
+            attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))
+            self._go_on()
+            self._bind_driver()
+            self._go_on()
+            interface = self._enter_sandbox(attachment)
+            self._go_on()
+            ipam = addresses.finish()
+            self._go_on()
+        result = Result((interface,), dns=self.conf.dns)
+        if ipam is not None:
+            result = result.with_addresses_of(ipam)
+            if self.conf.legacy and self.conf.dns:
+                result = replace(result, dns=self.conf.dns)
+            if attachment.mode == "kernel":
+                netns.run_in(self.netns_fd, sandbox.configure_addresses, self.conf, attachment.pod_ifname, result)
+        if attachment.device_info:
+            write_device_info(attachment.device_info, self.sysfs, self.vf.address)
+        if self.conf.previous is not None:
+            result = result.after(self.conf.previous)
+        attachment = replace(attachment, phase="attached", result=describe_result(result))
+        self.journal.write_attachment(attachment)
+        return attachment, result
+
+    def _go_on(self) -> None:
+        """Raise CniError when nobody waits for the answer any more."""
+        if self.cancelled.is_set():
+            raise CniError(TRY_AGAIN, f"the ADD of VF {self.vf.address} was given up by its caller and is undone")
+
+    def _set_on_pf(self, attachment: Attachment) -> list[str]:
+        changes = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
+        if not changes:
+            return []
+        wanted = replace(attachment.original.settings or VfSettings(ZERO_MAC), **changes)
+        return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=self.conf.skips_unsupported)
+
+    def _bind_driver(self) -> None:
+        """After the PF's side: a driver takes the admin MAC over when it is bound."""
+        if self.conf.driver:
+            legacy = self.conf.legacy
+            bind_driver(self.sysfs, self.vf.address, self.conf.driver, legacy.tool if legacy else None)
+
+    def _enter_sandbox(self, attachment: Attachment) -> Interface:
+        common: dict[str, Any] = {
+            "name": attachment.pod_ifname,
+            "sandbox": attachment.netns,
+            "pci_id": str(self.vf.address),
+        }
+        if attachment.mode == "dpdk":
+            settings = attachment.original.settings
+            admin_mac = settings.mac if settings and settings.mac != ZERO_MAC else ""
+            return Interface(mac=self.conf.mac or admin_mac, mtu=self.conf.mtu or 0, **common)
+        if self.conf.driver:
+            drivers.wait_for_netdev(self.sysfs, self.vf.address)
+        if self.conf.mac:
+            set_netdev_mac(self.sysfs, self.netlink, self.vf, self.conf.mac)
+        device = find_netdev(self.sysfs, self.netlink, self.vf.address)
+        if device is None:
+            raise CniError(DEVICE_FAILURE, f"the netdev of VF {self.vf.address} vanished while it was being configured")
+        move_into(self.netlink, device, self.netns_fd, attachment.pod_ifname)
+        after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, attachment.pod_ifname, self.vf.address)
+        return Interface(mac=after.mac, mtu=after.mtu, **common)

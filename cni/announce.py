@@ -1,0 +1,86 @@
+"""Telling the network of a new pod's addresses: gratuitous ARP and unsolicited neighbour advertisements.
+
+ARP as in RFC 5227 section 3 (a request for one's own address), advertisements as in RFC 4861 section 7.2.6. Frames are
+built whole and sent by the interface itself, so that no route of the pod can lead them elsewhere.
+"""
+
+import ipaddress
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterable
+
+from cni.release import open_sandbox
+from sriovdp.errors import SriovdpError
+from sriovdp.journal import Attachment
+from sriovdp.kernel import netns
+from sriovdp.kernel.netlink import Netlink
+
+logger = logging.getLogger(__name__)
+
+_PAUSES = (0.05, 0.25, 0.7, 2.0)  # seconds before each round; a VF has its carrier some 10-1000 ms after it is up
+_BROADCAST = b"\xff" * 6
+_ALL_NODES = ipaddress.IPv6Address("ff02::1").packed
+_ALL_NODES_MAC = bytes.fromhex("333300000001")
+_OVERRIDE = 0x20000000
+
+
+def start(attachment: Attachment, addresses: Iterable[str]) -> None:
+    """Announce addresses in CIDR form a few times, beside the answer. No fd of the sandbox is kept meanwhile."""
+    told = tuple(addresses)
+    if told:
+        threading.Thread(target=_repeat, args=(attachment, told), name="announce", daemon=True).start()
+
+
+def announce_once(attachment: Attachment, addresses: Iterable[str]) -> None:
+    """Announce addresses in CIDR form now, as good as that goes."""
+    try:
+        with open_sandbox(attachment) as sandbox_fd:
+            if sandbox_fd is not None:
+                netns.run_in(sandbox_fd, _send, attachment.pod_ifname, attachment.device, tuple(addresses))
+    except (OSError, SriovdpError) as error:
+        logger.info("announcing the addresses of %s failed: %s", attachment.owner, error)
+
+
+def _repeat(attachment: Attachment, addresses: tuple[str, ...]) -> None:
+    for pause in _PAUSES:
+        time.sleep(pause)
+        announce_once(attachment, addresses)
+
+
+def _send(ifname: str, device: str, addresses: tuple[str, ...]) -> None:
+    """Run in the sandbox."""
+    with Netlink() as netlink:
+        found = netlink.find_by_pci(device)
+    if found is None or found.name != ifname or not found.up:
+        return
+    mac = bytes.fromhex(found.mac.replace(":", ""))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
+        packets.bind((ifname, 0))
+        for address in addresses:
+            packets.send(build_announcement(address, mac))
+
+
+def build_announcement(address: str, mac: bytes) -> bytes:
+    """The Ethernet frame that announces an address, in CIDR form or plain, to be at that MAC."""
+    ip = ipaddress.ip_interface(address).ip
+    if isinstance(ip, ipaddress.IPv4Address):
+        arp = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + ip.packed + _BROADCAST + ip.packed
+        return _BROADCAST + mac + struct.pack(">H", 0x0806) + arp
+    option = struct.pack(">BB", 2, 1) + mac  # target link-layer address
+    advertisement = struct.pack(">BBHI", 136, 0, 0, _OVERRIDE) + ip.packed + option
+    pseudo_header = ip.packed + _ALL_NODES + struct.pack(">II", len(advertisement), socket.IPPROTO_ICMPV6)
+    checksum = _sum(pseudo_header + advertisement)
+    advertisement = advertisement[:2] + struct.pack(">H", checksum) + advertisement[4:]
+    header = struct.pack(">IHBB", 6 << 28, len(advertisement), socket.IPPROTO_ICMPV6, 255) + ip.packed + _ALL_NODES
+    return _ALL_NODES_MAC + mac + struct.pack(">H", 0x86DD) + header + advertisement
+
+
+def _sum(data: bytes) -> int:
+    """The Internet checksum, RFC 1071."""
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

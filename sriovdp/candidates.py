@@ -1,0 +1,96 @@
+"""Everything on a node that a pool could offer, seen the way selectors see it. No I/O."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sriovdp.config.values import DeviceType, PfConfig
+from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Subfunction, Traits, VirtualFunction
+
+Kind = Literal["VF", "PF", "SF"]
+"""A virtual function; a PCI function that is none here, though in a virtual machine it may be; a subfunction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A device that a pool of this type could offer, unless `obstacle` says why none can.
+
+    `vendor`, `device` and `driver` of a subfunction are those of its PF, and `address` is None, as upstream has it.
+    `index` counts VFs or subfunctions of the PF, and is None for a PF.
+    """
+
+    id: str
+    kind: Kind
+    device_type: DeviceType
+    pf: PhysicalFunction
+    function: PhysicalFunction | VirtualFunction | Subfunction
+    vendor: str
+    device: str
+    driver: str | None
+    address: PciAddress | None = None
+    index: int | None = None
+    obstacle: str = ""
+
+    @property
+    def traits(self) -> Traits:
+        """The function's own."""
+        return self.function.traits
+
+    @property
+    def netdev(self) -> NetDevice | None:
+        """The function's own."""
+        return self.function.netdev
+
+    def __str__(self) -> str:
+        return self.id if self.kind == "PF" else f"{self.kind} {self.index} of {self.pf.name}"
+
+
+def list_candidates(node: Node, physical_functions: Sequence[PfConfig] = ()) -> Iterator[Candidate]:
+    """All network functions in order of PF and VF index, each PF before its VFs and these before its subfunctions.
+
+    Then all accelerators. `physical_functions` are those of the config: a PF that it splits is not to be offered, and
+    one that this host needs only where it says `allowHostUplink`.
+    """
+    for pf in node.pfs:
+        entry = next((entry for entry in physical_functions if entry.select.matches(pf)), None)
+        yield _see_pf(pf, "netDevice", _find_pf_obstacle(pf, entry))
+        for vf in pf.vfs:
+            yield _see_vf(pf, vf, "netDevice", _find_obstacle(vf.driver, vf.traits, entry))
+        for sf in pf.sfs:
+            yield _see_sf(pf, sf, _find_obstacle(sf.driver, sf.traits, entry))
+    for pf in node.accelerators:
+        yield _see_pf(pf, "accelerator", _find_obstacle(pf.driver, pf.traits, None))
+        for vf in pf.vfs:
+            yield _see_vf(pf, vf, "accelerator", _find_obstacle(vf.driver, vf.traits, None))
+
+
+def _see_pf(pf: PhysicalFunction, device_type: DeviceType, obstacle: str) -> Candidate:
+    return Candidate(
+        pf.address, "PF", device_type, pf, pf, pf.vendor, pf.device, pf.driver, pf.address, obstacle=obstacle
+    )
+
+
+def _see_vf(pf: PhysicalFunction, vf: VirtualFunction, device_type: DeviceType, obstacle: str) -> Candidate:
+    return Candidate(
+        vf.address, "VF", device_type, pf, vf, vf.vendor, vf.device, vf.driver, vf.address, vf.index, obstacle
+    )
+
+
+def _see_sf(pf: PhysicalFunction, sf: Subfunction, obstacle: str) -> Candidate:
+    return Candidate(
+        sf.name, "SF", "auxNetDevice", pf, sf, pf.vendor, pf.device, pf.driver, index=sf.index, obstacle=obstacle
+    )
+
+
+def _find_pf_obstacle(pf: PhysicalFunction, entry: PfConfig | None) -> str:
+    if pf.vfs:
+        return f"it is split into {len(pf.vfs)} VF{'' if len(pf.vfs) == 1 else 's'}, which are offered in its place"
+    if entry and entry.num_vfs and (pf.total_vfs or entry.num_vfs != "max"):
+        return "an entry of physicalFunctions wants it split into VFs, and there are none yet"
+    return _find_obstacle(pf.driver, pf.traits, entry)
+
+
+def _find_obstacle(driver: str | None, traits: Traits, entry: PfConfig | None) -> str:
+    if driver is None:
+        return "it has no driver"
+    return traits.host_use if not (entry and entry.allow_host_uplink) else ""

@@ -1,0 +1,32 @@
+"""Who has which VF, as the kubelet of this node tells: an option and what it is for."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from sriovdp.cli.options import FOLDER
+
+kubelet_option = click.option(
+    "--kubelet-dir",
+    "kubelet",
+    type=FOLDER,
+    default=Path("/var/lib/kubelet"),
+    show_default=True,
+    help="The kubelet's folder. When its PodResources socket is there, it is asked for who has a VF.",
+)
+
+
+def list_allocated(kubelet: Path) -> dict[str, str]:
+    """Owner of each device that a pod was given, by its ID, which is a PCI address for VFs. Empty without a kubelet.
+
+    A kubelet that does not answer is told on stderr: the journal, the namespaces and open devices are still looked at.
+    """
+    if not (kubelet / "pod-resources/kubelet.sock").exists():
+        return {}
+    from sriovdp.kubelet.podresources import PodResources  # noqa: PLC0415 (gRPC takes long to import)
+
+    devices = asyncio.run(PodResources(kubelet).list_devices())
+    if devices.problem:
+        click.echo(f"warning: not known from the kubelet who has a VF: {devices.problem}", err=True)
+    return {id_: str(holders[0]) for (_, id_), holders in devices.holders.items() if holders}

@@ -1,0 +1,84 @@
+"""`sriovdp attachments`: which pod has which VF, whether that is still true, and making it true again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cni.locks import Locks
+from cni.release import is_alive
+from cni.verbs import Verbs
+from sriovdp.cli.options import state_option, sysfs_option
+from sriovdp.errors import SriovdpError
+from sriovdp.journal import Attachment, Damage, Journal
+from sriovdp.kernel.sysfs import Sysfs
+
+_FAILED = 1
+
+
+@click.command()
+@state_option
+@sysfs_option
+@click.option("--verify", is_flag=True, help="Compare each attachment with the node.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Finish releases, release what has no sandbox any more, and set VF settings of running pods again.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(context: click.Context, state: Path, root: Path, *, verify: bool, repair: bool, as_json: bool) -> None:
+    """List the VFs that pods have.
+
+    Ends with 1 when --verify or --repair finds what is not as it should be, and when a file of the journal is damaged.
+    """
+    verbs = Verbs(Sysfs(root), Journal(state / "journal"), Locks())
+    if repair:
+        for attachment in verbs.journal.survey()[0]:
+            _repair(verbs, attachment)
+    attachments, damages = verbs.journal.survey()
+    entries = [_describe(verbs, attachment, verify=verify or repair) for attachment in attachments]
+    click.echo(_write_json(entries, damages) if as_json else _write_text(entries, damages))
+    if damages or any(entry.get("faults") for entry in entries):
+        context.exit(_FAILED)
+
+
+def _repair(verbs: Verbs, attachment: Attachment) -> None:
+    try:
+        verbs.repair(attachment)
+    except SriovdpError as error:
+        click.echo(f"sriovdp: VF {attachment.device} of {attachment.owner} is not repaired: {error}", err=True)
+
+
+def _describe(verbs: Verbs, attachment: Attachment, *, verify: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "device": attachment.device,
+        "owner": attachment.owner,
+        "interface": attachment.pod_ifname,
+        "network": attachment.network,
+        "mode": attachment.mode,
+        "phase": attachment.phase,
+        "sandbox": "alive" if is_alive(attachment) else "gone",
+    }
+    if verify:
+        try:
+            entry["faults"] = verbs.verify(attachment)
+        except SriovdpError as error:
+            entry["faults"] = [str(error)]
+    return entry
+
+
+def _write_json(entries: list[dict[str, Any]], damages: list[Damage]) -> str:
+    damaged = [{"file": str(damage.path), "device": damage.device, "reason": damage.reason} for damage in damages]
+    return json.dumps({"attachments": entries, "damaged": damaged}, indent=2)
+
+
+def _write_text(entries: list[dict[str, Any]], damages: list[Damage]) -> str:
+    lines = []
+    for entry in entries:
+        shown = ("device", "owner", "network", "mode", "phase")
+        lines.append("  ".join([*(str(entry[key]) for key in shown), f"sandbox {entry['sandbox']}"]))
+        lines += [f"    {fault}" for fault in entry.get("faults", ())]
+    lines += [damage.reason for damage in damages]
+    return "\n".join(lines) or "no VF is attached"

@@ -1,0 +1,82 @@
+"""Noticing at once what happens to devices: the kernel's uevents and rtnetlink's link messages.
+
+What a message says in detail does not matter: whoever is told looks at the node again. `struct nlmsghdr` and `struct
+ifinfomsg` are those of linux/netlink.h and linux/rtnetlink.h; a uevent is a list of KEY=value strings.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Collection
+
+logger = logging.getLogger(__name__)
+
+_NETLINK_ROUTE, _RTMGRP_LINK = 0, 1
+_NETLINK_KOBJECT_UEVENT, _UEVENTS_OF_KERNEL = 15, 1
+_SUBSYSTEMS = frozenset(
+    f"SUBSYSTEM={name}".encode()
+    for name in ("pci", "auxiliary", "vfio", "uio", "vdpa", "infiniband", "infiniband_verbs")
+)
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHi")
+_BUFFER = 65536  # bytes
+
+
+class KernelEvents:
+    """Sets `event` when a device came, went, or got another driver, or when one of the `links` (ifindexes) changed.
+
+    Every message that is lost counts as one that matters. Where the kernel lets nobody listen, nothing is ever told.
+    """
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.links: Collection[int] = ()
+        self._sockets: list[socket.socket] = []
+
+    def start(self) -> None:
+        """Listen on the running loop, until `stop`."""
+        for protocol, group in ((_NETLINK_ROUTE, _RTMGRP_LINK), (_NETLINK_KOBJECT_UEVENT, _UEVENTS_OF_KERNEL)):
+            try:
+                listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+                listener.setblocking(False)
+                listener.bind((0, group))
+            except OSError as error:
+                logger.warning("can not listen to the kernel's events (netlink %d): %s", protocol, error)
+                continue
+            self._sockets.append(listener)
+            asyncio.get_running_loop().add_reader(listener, self._read, listener)
+
+    def stop(self) -> None:
+        """Listen no longer. A second stop has nothing to do."""
+        for listener in self._sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        self._sockets.clear()
+
+    def _read(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                while True:
+                    message = listener.recv(_BUFFER)
+                    matters = self._is_uevent if listener.proto == _NETLINK_KOBJECT_UEVENT else self._is_of_link
+                    if matters(message):
+                        self.event.set()
+            except BlockingIOError:
+                raise
+            except OSError:  # ENOBUFS: messages were lost
+                self.event.set()
+
+    def _is_uevent(self, message: bytes) -> bool:
+        return not _SUBSYSTEMS.isdisjoint(message.split(b"\0"))
+
+    def _is_of_link(self, message: bytes) -> bool:
+        """Whether one of the messages in a datagram is about one of our links."""
+        at = 0
+        while at + _HEADER.size + _LINK.size <= len(message):
+            length = _HEADER.unpack_from(message, at)[0]
+            if _LINK.unpack_from(message, at + _HEADER.size)[2] in self.links:
+                return True
+            at += max((length + 3) & ~3, _HEADER.size)
+        return False

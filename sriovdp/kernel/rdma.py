@@ -1,0 +1,43 @@
+"""RDMA devices of a function, from the folders that its driver makes below it in sysfs."""
+
+from sriovdp.kernel.attributes import Folder
+from sriovdp.model import RdmaDevice
+
+_CHARACTER_CLASSES = ("infiniband_verbs", "infiniband_mad", "infiniband_cm")
+_AUXILIARY = (
+    ".rdma.",
+    ".roce.",
+    ".iwarp.",
+)  # drivers/net/ethernet/mellanox/mlx5/core/dev.c, include/linux/net/intel/iidc.h
+
+
+def list_rdma(function: Folder, *, has_cm: bool) -> tuple[RdmaDevice, ...]:
+    """RDMA devices of a function that this network namespace sees. `has_cm`: the node has /dev/infiniband/rdma_cm."""
+    nodes = [node for name in _CHARACTER_CLASSES for node in function.folders(name)]
+    cm = "/dev/infiniband/rdma_cm" if has_cm else None
+    found = []
+    for device in function.folders("infiniband"):
+        own = {node.name.rstrip("0123456789"): f"/dev/infiniband/{node.name}" for node in nodes if _is_of(node, device)}
+        kinds = {kind: own.get(kind) for kind in ("uverbs", "umad", "issm", "ucm")}
+        found.append(RdmaDevice(device.name, **kinds, cm=cm))
+    return tuple(found)
+
+
+def is_rdma(function: Folder) -> bool:
+    """Whether a function can do RDMA, also while its RDMA device is in another namespace: its driver's part stays."""
+    if "infiniband" in function.names:
+        return True
+    parts = (name for name in function.names if any(word in name for word in _AUXILIARY))
+    return any(function.folder(part).link("driver") for part in parts)
+
+
+def read_p_key(function: Folder) -> str | None:
+    """Default partition key of the first port, like `0xffff`."""
+    for device in function.folders("infiniband"):
+        for port in device.folders("ports"):
+            return port.folder("pkeys").text("0")
+    return None
+
+
+def _is_of(node: Folder, device: Folder) -> bool:
+    return node.text("ibdev") == device.name

@@ -1,0 +1,124 @@
+"""All pools at work for the kubelet: one look at the node becomes what each of them offers."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sriovdp.allocation import list_offers
+from sriovdp.cdi import CdiSpecs
+from sriovdp.config.values import Config
+from sriovdp.device_info import DeviceInfoFiles
+from sriovdp.grants import Grants
+from sriovdp.host import LiveHost
+from sriovdp.journal import Attachment, Journal
+from sriovdp.kubelet.plugin import DevicePlugin
+from sriovdp.kubelet.podresources import PodResources
+from sriovdp.kubelet.registration import Endpoints
+from sriovdp.model import Node
+from sriovdp.pod_devices import PodDevices
+from sriovdp.pool_service import PoolService
+
+logger = logging.getLogger(__name__)
+
+_ASK_TIMEOUT = 5.0  # seconds; more than the kubelet is given to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where the kubelet's side finds and keeps things. `cdi` None: containers are given no devices through CDI."""
+
+    kubelet: Path
+    grants: Path
+    device_info: Path
+    cdi: Path | None = None
+
+
+class Offering:
+    """The pools of a config, for one kubelet. To be started once, after the first update, and stopped once."""
+
+    def __init__(self, config: Config, folders: Folders, host: LiveHost, journal: Journal) -> None:
+        self._config = config
+        self._journal = journal
+        self._resources = PodResources(folders.kubelet)
+        self._cdi = CdiSpecs(folders.cdi) if folders.cdi else None
+        grants, device_info = Grants(folders.grants), DeviceInfoFiles(folders.device_info)
+        self._services = [
+            PoolService(pool, host, grants, device_info, self._cdi, self._find_owner) for pool in config.pools
+        ]
+        self._plugins = {
+            service.pool.resource: DevicePlugin(service.pool.resource, service) for service in self._services
+        }
+        self._endpoints = Endpoints(folders.kubelet, self._plugins)
+        self._attachments: Mapping[str, Sequence[Attachment]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.pod_devices = PodDevices(problem="the kubelet was not asked yet")
+        """What pods have, as of the last update."""
+
+    async def start(self) -> None:
+        """Serve all pools. It does not wait for a kubelet."""
+        if self._cdi:
+            self._cdi.remove_others(self._config.pools)
+        await self._endpoints.start()
+
+    async def stop(self) -> None:
+        """Stop serving. Specs and device-info files stay: pods have the devices."""
+        await self._endpoints.stop()
+
+    def unregistered(self) -> dict[str, str]:
+        """The pools that no kubelet knows now, each with the reason."""
+        return self._endpoints.unregistered()
+
+    async def update(self, node: Node, broken: Mapping[str, str]) -> None:
+        """Take over a look at the node, and ask the kubelet what pods have. `broken` as in `PoolService.update`."""
+        self._loop = asyncio.get_running_loop()
+        self._take_over(await self._resources.list_devices())
+        await asyncio.to_thread(self._read_attachments)
+        offers = list_offers(self._config.pools, node, self._config.physical_functions)
+        for service, own in zip(self._services, offers, strict=True):
+            resource = service.pool.resource
+            devices = await asyncio.to_thread(service.update, own, node, broken)
+            held = self.pod_devices.held(resource)
+            if self.pod_devices.known:
+                await asyncio.to_thread(service.tidy, held)
+            await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
+
+    def _take_over(self, pod_devices: PodDevices) -> None:
+        if pod_devices.problem != self.pod_devices.problem:
+            if pod_devices.problem:
+                logger.warning("which pod has which device is not known: %s", pod_devices.problem)
+            else:
+                logger.info("the kubelet tells which pod has which device")
+        self.pod_devices = pod_devices
+
+    def _read_attachments(self) -> None:
+        found: dict[str, list[Attachment]] = {}
+        for attachment in self._journal.attachments():
+            found.setdefault(attachment.device, []).append(attachment)
+        self._attachments = found
+
+    def _find_owner(self, device: str) -> str:
+        """Who has a device attached, if that pod is still there; runs in a worker thread.
+
+        The kubelet gives a device away as soon as it knows its pod to be gone, which can be before its DEL is done:
+        such an attachment is no reason to refuse, as a refused pod stays failed. ADD waits for it.
+        """
+        for attachment in self._attachments.get(device, ()):
+            pod = _find_pod(attachment)
+            here = attachment.phase == "attached" and pod and pod in self._ask_pods()
+            if here and self._journal.find_attachment(attachment.container_id, attachment.ifname):
+                return attachment.owner
+        return ""
+
+    def _ask_pods(self) -> frozenset[str]:
+        if self._loop is None:
+            return frozenset()
+        return asyncio.run_coroutine_threadsafe(self._resources.list_devices(), self._loop).result(_ASK_TIMEOUT).pods
+
+
+def _find_pod(attachment: Attachment) -> str:
+    """Namespace and name of an attachment's pod, like `default/web`; empty when the runtime did not tell."""
+    pairs = dict(pair.split("=", 1) for pair in attachment.args.split(";") if "=" in pair)
+    pod = pairs.get("K8S_POD_NAME")
+    return f"{pairs.get('K8S_POD_NAMESPACE', 'default')}/{pod}" if pod else ""

@@ -1,0 +1,73 @@
+"""Asking the kubelet which pod has which device.
+
+Protocol: v1.PodResourcesLister of k8s.io/kubelet, pkg/apis/podresources/v1/api.proto. Its List tells of active pods;
+kubelets before 1.34 also of pods that have ended and are not deleted yet.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from sriovdp.errors import SriovdpError
+from sriovdp.kubelet.api import podresources_v1_pb2 as pb2
+from sriovdp.kubelet.api.podresources_v1_pb2_grpc import PodResourcesListerStub
+from sriovdp.pod_devices import Holder, PodDevices
+
+_TIMEOUT = 2.0  # seconds; the kubelet answers from memory
+_CHANNEL_OPTIONS = (
+    ("grpc.default_authority", "localhost"),  # the kubelet's gRPC refuses a path there
+    ("grpc.use_local_subchannel_pool", 1),  # a failed attempt must not delay the next one
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),  # as the kubelet's own client: hundreds of pods
+)
+
+
+class PodResources:
+    """The kubelet's PodResources socket below `kubelet_dir`, which need not be there. Each call is bounded."""
+
+    def __init__(self, kubelet_dir: Path, *, timeout: float = _TIMEOUT) -> None:
+        self._socket = kubelet_dir / "pod-resources" / "kubelet.sock"
+        self._timeout = timeout
+
+    async def list_devices(self) -> PodDevices:
+        """Who has what. Never raises: the answer's `problem` says why there is none."""
+        try:
+            answer: pb2.ListPodResourcesResponse = await self._call("List", pb2.ListPodResourcesRequest())
+        except SriovdpError as error:
+            return PodDevices(problem=str(error))
+        holders: defaultdict[tuple[str, str], list[Holder]] = defaultdict(list)
+        for pod in answer.pod_resources:
+            for container in pod.containers:
+                for entry in container.devices:
+                    for id_ in entry.device_ids:
+                        holders[entry.resource_name, id_].append(Holder(pod.namespace, pod.name, container.name))
+        pods = frozenset(f"{pod.namespace}/{pod.name}" for pod in answer.pod_resources)
+        return PodDevices(pods, {key: tuple(value) for key, value in holders.items()})
+
+    async def list_allocatable(self) -> Mapping[str, frozenset[str]]:
+        """Devices the kubelet would give to pods, whether they have them already or not, by resource.
+
+        Raises SriovdpError when the kubelet does not answer.
+        """
+        answer: pb2.AllocatableResourcesResponse = await self._call(
+            "GetAllocatableResources", pb2.AllocatableResourcesRequest()
+        )
+        allocatable: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+        for entry in answer.devices:  # one for each NUMA node
+            allocatable[entry.resource_name] |= frozenset(entry.device_ids)
+        return dict(allocatable)
+
+    async def _call(self, method: str, request: Any) -> Any:
+        if not self._socket.exists():
+            raise SriovdpError(
+                f"{self._socket} is not there",
+                hint="a kubelet has to run, and its folder pod-resources to be mounted here",
+            )
+        async with grpc.aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS) as channel:
+            try:
+                return await getattr(PodResourcesListerStub(channel), method)(request, timeout=self._timeout)
+            except grpc.aio.AioRpcError as error:
+                reason = f"{error.code().name}, {error.details()}"
+                raise SriovdpError(f"the kubelet did not answer {method} of PodResources: {reason}") from error

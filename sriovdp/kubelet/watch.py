@@ -1,0 +1,74 @@
+"""Noticing at once what happens in the kubelet's folders, by inotify(7)."""
+
+import asyncio
+import ctypes
+import errno
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# sys/inotify.h
+_IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
+_IN_DELETE_SELF, _IN_MOVE_SELF, _IN_ONLYDIR = 0x400, 0x800, 0x1000000
+_MASK = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_ONLYDIR
+_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
+_BUFFER = 65536  # bytes; what they say does not matter, only that something happened
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FolderWatch:
+    """Sets the events of its subscribers whenever an entry of one of the folders comes or goes.
+
+    A folder that is not there is watched from when it comes, if the one above it is watched too. Where the kernel has
+    no inotify instance left nothing is ever told: whoever subscribes has to look by itself now and then in any case.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._subscribers: list[asyncio.Event] = []
+        self._descriptor: int | None = None
+
+    def subscribe(self) -> asyncio.Event:
+        """An event that is set from now on at each change; the subscriber clears it."""
+        event = asyncio.Event()
+        self._subscribers.append(event)
+        return event
+
+    def start(self) -> None:
+        """Watch, on the running loop, until `stop`."""
+        descriptor = _libc.inotify_init1(_NONBLOCK_CLOEXEC)
+        if descriptor < 0:
+            reason = os.strerror(ctypes.get_errno())
+            logger.warning("no inotify for the kubelet's folders (%s): raise fs.inotify.max_user_instances", reason)
+            return
+        self._descriptor = descriptor
+        self._watch_folders(descriptor)
+        asyncio.get_running_loop().add_reader(descriptor, self._read, descriptor)
+
+    def stop(self) -> None:
+        """Watch no longer. A second stop has nothing to do."""
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _watch_folders(self, descriptor: int) -> None:
+        """Watch each folder that is there; one that is watched already stays so."""
+        for folder in self._folders:
+            if _libc.inotify_add_watch(descriptor, os.fsencode(folder), _MASK) < 0:
+                number = ctypes.get_errno()
+                if number not in {errno.ENOENT, errno.ENOTDIR}:
+                    logger.warning("can not watch %s: %s", folder, os.strerror(number))
+
+    def _read(self, descriptor: int) -> None:
+        try:
+            os.read(descriptor, _BUFFER)
+        except BlockingIOError:
+            return
+        self._watch_folders(descriptor)  # one of them may be new
+        for event in self._subscribers:
+            event.set()

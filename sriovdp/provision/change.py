@@ -1,0 +1,207 @@
+"""Doing steps at one PF, one after the other, each read back by whoever asked for it.
+
+Order in time for a PF whose VFs are created: drivers' autoprobe off, the VFs, their settings, drivers for user space;
+then the PF's carrier is awaited (igb resets the PF when VFs are created, and a VF driver probed meanwhile finds no PF),
+then kernel drivers are bound, and their netdevs awaited together.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sriovdp.errors import DeviceError, KernelError, SriovdpError
+from sriovdp.inventory import find_netdev_name
+from sriovdp.kernel import drivers
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
+from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
+from sriovdp.provision.steps import (
+    BindDriver,
+    ClearOverride,
+    SetAdminMac,
+    SetAutoprobe,
+    SetLink,
+    SetMtu,
+    SetNumVfs,
+    SetVf,
+    SetVfMtu,
+    Step,
+    VfStep,
+)
+
+Report = Callable[[str], None]
+
+_CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
+_CARRIER_INTERVAL = 0.1
+_RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look for it
+
+
+@dataclass
+class Change:
+    """The change of one PF, to be run once. `resolved` has the real name of each wanted driver: VFs are all alike."""
+
+    pf: PciAddress
+    sysfs: Sysfs
+    report: Report
+    resolved: dict[str, str] = field(default_factory=dict)
+    netlink: Netlink = field(init=False)
+    _link_lost: bool = False
+    _autoprobe: str | None = None
+    _ifindex: int | None = None
+    _new: Mapping[int, VfSettings] | None = None
+    _awaited: list[str] = field(default_factory=list)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
+        companions = [step for step in steps if isinstance(step, BindDriver) and step.wanted in USERSPACE_DRIVERS]
+        with Netlink() as self.netlink, self._autoprobe_kept():
+            for step in steps:
+                self.report(str(step))
+                try:
+                    self._do(step, companions)
+                except SriovdpError as error:
+                    error.message = f"{step} failed: {error.message}"
+                    raise
+            self._wait_for_carrier()
+            for address in self._awaited:
+                drivers.wait_for_netdev(self.sysfs, address)
+
+    def _do(self, step: Step, companions: Sequence[BindDriver]) -> None:
+        match step:
+            case SetLink():
+                self._set_link(step)
+            case SetMtu():
+                self.netlink.set_link(self._pf_ifindex(), f"setting MTU {step.wanted}", mtu=step.wanted)
+                self._link_lost = True
+            case SetNumVfs():
+                self._set_num_vfs(step)
+            case SetAutoprobe():
+                write_text(self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe", str(int(step.wanted)))
+            case BindDriver():
+                self._bind(step, {self._vf_address(other) for other in companions})
+            case _:
+                self._set_vf(step)
+
+    def _set_vf(self, step: SetAdminMac | SetVf | SetVfMtu | ClearOverride) -> None:
+        match step:
+            case SetAdminMac():
+                self.netlink.set_vf(self._pf_ifindex(), step.index, {"mac": step.wanted})
+            case SetVf():
+                if step.address or not self._is_set(step):
+                    self.netlink.set_vf(self._pf_ifindex(), step.index, step.changes)
+            case SetVfMtu():
+                self._set_vf_mtu(step)
+            case ClearOverride():
+                write_text(self.sysfs.pci(self._vf_address(step)) / "driver_override", "\n")
+
+    @contextmanager
+    def _autoprobe_kept(self) -> Iterator[None]:
+        """Leave autoprobe as it was, also after a failure."""
+        try:
+            yield
+        finally:
+            if self._autoprobe is not None:
+                write_text(self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe", self._autoprobe)
+
+    def _set_link(self, step: SetLink) -> None:
+        state = "up" if step.up else "down"
+        self.netlink.set_link(self._pf_ifindex(), f"setting {step.pf_name} {state}", state=state)
+        self._link_lost = step.up
+
+    def _set_num_vfs(self, step: SetNumVfs) -> None:
+        """A number that is not 0 can only be changed to 0 (drivers/pci/iov.c, sriov_numvfs_store).
+
+        Drivers are kept off the new VFs until each has its MAC: udev may load their module at any moment.
+        """
+        switch = self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe"
+        attribute = self.sysfs.pci(self.pf) / "sriov_numvfs"
+        if step.wanted and read_text(switch) == "1":
+            self._autoprobe = "1"
+            write_text(switch, "0")
+        try:
+            if step.current:
+                write_text(attribute, "0")
+            if step.wanted:
+                write_text(attribute, str(step.wanted))
+        except KernelError as error:
+            error.hint = (
+                "the kernel log (dmesg) has the reason; without room for the VFs' memory, boot with pci=realloc"
+            )
+            raise
+        self._new = None
+        self._link_lost = True
+
+    def _is_set(self, step: SetVf) -> bool:
+        """Whether a new VF has by itself what is wanted: what a NIC does not have need not be switched off."""
+        if self._new is None:
+            self._new = self.netlink.vf_settings(self._pf_ifindex())
+        now = self._new.get(step.index)
+        values = {name: getattr(now, name) for name in step.changes} if now else {}
+        return bool(now) and all(
+            values[name] == wanted or (values[name] is None and not wanted) for name, wanted in step.changes.items()
+        )
+
+    def _bind(self, step: BindDriver, companions: set[str]) -> None:
+        address = self._vf_address(step)
+        if step.wanted == drivers.UNBOUND:
+            drivers.unbind(self.sysfs, address)
+            return
+        if step.wanted not in USERSPACE_DRIVERS:
+            self._wait_for_carrier()
+        if step.again:
+            drivers.unbind(self.sysfs, address)
+        if step.wanted not in self.resolved:
+            self.resolved[step.wanted] = drivers.resolve_driver(self.sysfs, address, step.wanted)
+        drivers.bind(self.sysfs, address, self.resolved[step.wanted], companions)
+        if step.again or step.wanted == KERNEL_DRIVER:
+            self._awaited.append(address)
+
+    def _set_vf_mtu(self, step: SetVfMtu) -> None:
+        netdev = self._vf_netdev(self._vf_address(step))
+        if netdev.mtu != step.wanted:
+            self.netlink.set_link(netdev.ifindex, f"setting MTU {step.wanted} of {netdev.name}", mtu=step.wanted)
+
+    def _vf_netdev(self, address: str) -> NetDevice:
+        deadline = time.monotonic() + _RENAME_TIMEOUT
+        while True:
+            name = drivers.wait_for_netdev(self.sysfs, address)
+            if netdev := self.netlink.find(name):
+                return netdev
+            if time.monotonic() > deadline:
+                raise DeviceError(f"the netdev {name} of {address} has vanished", hint="see the kernel log (dmesg)")
+            time.sleep(_CARRIER_INTERVAL)
+
+    def _vf_address(self, step: VfStep) -> str:
+        address = read_link(self.sysfs.pci(self.pf) / f"virtfn{step.index}")
+        if address is None:
+            raise DeviceError(f"{step.pf_name} has no VF {step.index}", hint="see the kernel log (dmesg)")
+        return address
+
+    def _pf_ifindex(self) -> int:
+        """The PF's netdev keeps its index as long as the PF keeps its driver, whatever it is renamed to."""
+        if self._ifindex is None:
+            self._ifindex = self._pf_netdev().ifindex
+        return self._ifindex
+
+    def _pf_netdev(self) -> NetDevice:
+        name = find_netdev_name(self.sysfs, self.pf)
+        netdev = self.netlink.find(name) if name else None
+        if netdev is None:
+            raise DeviceError(
+                f"the netdev of PF {self.pf} has vanished", hint="see the kernel log (dmesg), then apply again"
+            )
+        return netdev
+
+    def _wait_for_carrier(self) -> None:
+        """Wait for the PF's link if a step took it; without a cable that is told, and VFs are set up all the same."""
+        if not self._link_lost or find_netdev_name(self.sysfs, self.pf) is None:
+            return
+        self._link_lost = False
+        deadline = time.monotonic() + _CARRIER_TIMEOUT
+        while (netdev := self._pf_netdev()).up and not netdev.carrier:
+            if time.monotonic() > deadline:
+                self.report(f"{netdev.name}: no carrier after {_CARRIER_TIMEOUT:.0f} s, going on without")
+                return
+            time.sleep(_CARRIER_INTERVAL)
+        self.report(f"{netdev.name}: {'has carrier' if netdev.up else 'is down'}")

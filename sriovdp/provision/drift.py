@@ -1,0 +1,35 @@
+"""How a node differs from its config, in sentences, for status pages and logs; and what of it just came or went."""
+
+from collections.abc import Mapping
+
+from sriovdp.config.values import Config
+from sriovdp.errors import DeviceError
+from sriovdp.journal import Journal
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import Node
+from sriovdp.provision.apply import NOBODY, survey
+
+
+def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY) -> list[str]:
+    """What apply would do, each with its reason; also what a PF can not be. Raises JournalError."""
+    try:
+        todo, obstacles = survey(config, sysfs, journal, allocated)
+    except DeviceError as error:
+        return [str(error)]
+    drift = [f"{step}: {step.reason}" for step in todo.steps]
+    return drift + [f"kept as it is: {obstacle}" for found in obstacles.values() for obstacle in found]
+
+
+def describe_change(before: Node, after: Node) -> list[str]:
+    """PFs that came or went between two snapshots, and VFs that changed their driver, as sentences."""
+    was, now = ({pf.address: pf for pf in node.pfs} for node in (before, after))
+    told = [f"PF {was[pf].name} ({pf}) is gone" for pf in was if pf not in now]
+    told += [f"PF {now[pf].name} ({pf}) is new" for pf in now if pf not in was]
+    drivers = {vf.address: vf.driver for _, vf in before.vfs()}
+    told += [
+        f"VF {vf.index} ({vf.address}) of {pf.name} went from {drivers[vf.address] or 'no driver'} to "
+        f"{vf.driver or 'no driver'}"
+        for pf, vf in after.vfs()
+        if vf.address in drivers and drivers[vf.address] != vf.driver
+    ]
+    return told

@@ -1,0 +1,91 @@
+"""The way back: the steps that bring a PF to a state that was recorded. No I/O. Undoing and resetting are both this."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sriovdp.kernel.drivers import UNBOUND
+from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.provision.records import PfState, VfState
+from sriovdp.provision.steps import (
+    BindDriver,
+    SetAdminMac,
+    SetAutoprobe,
+    SetLink,
+    SetMtu,
+    SetNumVfs,
+    SetVf,
+    SetVfMtu,
+    Step,
+)
+
+_REASON = "it was so before"
+_NEW_VF = VfSettings(ZERO_MAC, spoofchk=True, trust=False, link_state="auto")
+"""What the kernel's drivers give a VF that is new."""
+
+
+def plan_return(state: PfState, pf: PhysicalFunction, *, keep_number: bool = False) -> tuple[Step, ...]:
+    """Find what has to be done to a PF to have it as it was, in the order in which it is to be done.
+
+    With `keep_number` somebody else says how many VFs there are: those that are still there get back what they had.
+    """
+    steps: list[Step] = []
+    if keep_number:
+        there = {vf.index for vf in pf.vfs}
+        state = replace(state, vfs=tuple(vf for vf in state.vfs if vf.index in there))
+    recreated = len(pf.vfs) != len(state.vfs) and not keep_number
+    if recreated:
+        steps.append(SetNumVfs(pf.address, pf.name, _REASON, len(pf.vfs), len(state.vfs)))
+    now = {} if recreated else {vf.index: vf for vf in pf.vfs}
+    for vf in state.vfs:
+        steps += _return_settings(pf, vf, now.get(vf.index))
+    binds = [bind for vf in state.vfs if (bind := _return_driver(pf, vf, now.get(vf.index)))]
+    steps += [bind for bind in binds if bind.wanted in USERSPACE_DRIVERS]
+    steps += [bind for bind in binds if bind.wanted not in USERSPACE_DRIVERS]
+    bound = {bind.index for bind in binds}
+    for vf in state.vfs:
+        steps += _return_mtu(pf, vf, now.get(vf.index), rebound=recreated or vf.index in bound)
+    return (*steps, *_return_pf(state, pf))
+
+
+def _return_pf(state: PfState, pf: PhysicalFunction) -> Iterator[Step]:
+    if pf.netdev and state.mtu and pf.netdev.mtu != state.mtu:
+        yield SetMtu(pf.address, pf.name, _REASON, pf.netdev.mtu, state.mtu)
+    if pf.autoprobe != state.autoprobe:
+        yield SetAutoprobe(pf.address, pf.name, _REASON, state.autoprobe)
+    if pf.netdev and state.up is False and pf.netdev.up and not pf.traits.host_use:
+        yield SetLink(pf.address, pf.name, _REASON, up=False)
+
+
+def _return_settings(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | None) -> Iterator[Step]:
+    now = _NEW_VF if vf is None else vf.settings
+    if pf.netdev is None or was.settings is None or now is None:
+        return
+    address = vf.address if vf else None
+    changes: dict[str, Any] = now.changes_to(was.settings)
+    changes.pop("vlan_proto", None)
+    if (mac := changes.pop("mac", None)) is not None:
+        yield SetAdminMac(pf.address, pf.name, _REASON, was.index, address, now.mac, mac)
+    for group in (("vlan", "qos"), ("min_tx_rate", "max_tx_rate"), ("spoofchk",), ("trust",), ("link_state",)):
+        if group[0] in changes:
+            part = {name: changes[name] for name in group}
+            yield SetVf(pf.address, pf.name, _REASON, was.index, address, part)
+
+
+def _return_driver(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | None) -> BindDriver | None:
+    current = vf.driver if vf else None
+    address = vf.address if vf else None
+    if current != was.driver:
+        return BindDriver(pf.address, pf.name, _REASON, was.index, address, current, was.driver or UNBOUND)
+    if vf is None or vf.netdev is None or current is None or vf.settings is None or was.settings is None:
+        return None
+    if was.settings.mac in {vf.settings.mac, ZERO_MAC}:
+        return None
+    reason = "a driver takes an admin MAC over when it is bound"
+    return BindDriver(pf.address, pf.name, reason, was.index, address, current, current, again=True)
+
+
+def _return_mtu(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | None, *, rebound: bool) -> Iterator[Step]:
+    current = vf.netdev.mtu if vf and vf.netdev and not rebound else None
+    if was.mtu and current != was.mtu and (rebound or current is not None):
+        yield SetVfMtu(pf.address, pf.name, _REASON, was.index, vf.address if vf else None, current, was.mtu)

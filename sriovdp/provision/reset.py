@@ -1,0 +1,151 @@
+"""Give PFs back as they were before the first apply, as their records have it."""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from sriovdp.errors import DeviceError, SriovdpError
+from sriovdp.inventory import take_snapshot
+from sriovdp.journal import Journal
+from sriovdp.kernel.holders import find_holder
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import Node, PciAddress, PhysicalFunction
+from sriovdp.provision.apply import NOBODY, Outcome
+from sriovdp.provision.change import Change, Report
+from sriovdp.provision.originals import plan_return
+from sriovdp.provision.records import (
+    PfRecord,
+    PfState,
+    claim_provisioning,
+    list_records,
+    read_boot_id,
+    remove_record,
+    write_record,
+)
+from sriovdp.provision.steps import Step, count_steps
+from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_disturbed
+
+logger = logging.getLogger(__name__)
+
+
+def reset(
+    sysfs: Sysfs,
+    journal: Journal,
+    report: Report = logger.info,
+    *,
+    force: bool = False,
+    only: Collection[str] = (),
+    allocated: Mapping[str, str] = NOBODY,
+) -> Outcome:
+    """Bring every PF with a record to its original, and forget the record; or those named in `only`, or by address.
+
+    With `force` VFs in use go too, and whoever loses one is reported. Not even then is a VF taken away that a program
+    has open through VFIO: the kernel would wait for that program without end. Raises InUseError (nothing was changed),
+    DeviceError, KernelError and VerifyError (the records that are left can be reset again), JournalError.
+    """
+    with claim_provisioning(journal):
+        node = take_snapshot(sysfs)
+        pfs = {pf.address: pf for pf in node.pfs}
+        records = _choose(list_records(journal), pfs, only)
+        steps = {pf: _plan(record, pfs[pf]) for pf, record in records.items() if pf in pfs}
+        warnings = tuple(f"{pf} is not there; its record is kept" for pf in records if pf not in pfs)
+        for warning in warnings:
+            report(f"warning: {warning}")
+        _judge(
+            _find_obstacles(steps, node, records, sysfs, {**allocated, **list_attached(journal)}), report, force=force
+        )
+        if force:
+            _refuse_if_open(steps, node, sysfs)
+        done = [
+            step for pf, own in steps.items() for step in _reset_pf(pfs[pf], records[pf], own, sysfs, journal, report)
+        ]
+        report(
+            f"done: {count_steps(len(done))}"
+            if done
+            else "nothing to do: all PFs are as they were before the first apply"
+        )
+        return Outcome(tuple(done), warnings)
+
+
+def _plan(record: PfRecord, pf: PhysicalFunction) -> tuple[Step, ...]:
+    return plan_return(record.original, pf, keep_number=record.externally_managed)
+
+
+def _choose(
+    records: Mapping[PciAddress, PfRecord], pfs: Mapping[PciAddress, PhysicalFunction], only: Collection[str]
+) -> Mapping[PciAddress, PfRecord]:
+    names = {pf: {str(pf), pfs[pf].name if pf in pfs else str(pf)} for pf in records}
+    unknown = set(only) - {name for both in names.values() for name in both}
+    if unknown:
+        raise DeviceError(
+            f"resetting {', '.join(sorted(unknown))} failed: no apply has changed a PF of this name or address",
+            hint=f"there is a record of {', '.join(sorted(min(both, key=len) for both in names.values())) or 'none'}",
+        )
+    return {pf: record for pf, record in records.items() if not only or names[pf] & set(only)}
+
+
+def _find_obstacles(
+    steps: Mapping[PciAddress, tuple[Step, ...]],
+    node: Node,
+    records: Mapping[PciAddress, PfRecord],
+    sysfs: Sysfs,
+    attached: Mapping[str, str],
+) -> Obstacles:
+    allowed = {pf for pf, record in records.items() if record.allow_host_uplink}
+    return find_obstacles((step for own in steps.values() for step in own), node, sysfs, attached, allowed)
+
+
+def _judge(obstacles: Obstacles, report: Report, *, force: bool) -> None:
+    if obstacles and not force:
+        error = build_refusal(obstacles, "nothing was changed")
+        error.hint = "remove the pods and programs named here first; --force takes their VFs away from them"
+        raise error
+    for found in obstacles.values():
+        for obstacle in found:
+            report(f"forced: {obstacle}")
+
+
+def _refuse_if_open(steps: Mapping[PciAddress, tuple[Step, ...]], node: Node, sysfs: Sysfs) -> None:
+    """The kernel lets a driver go of a VF only when its user has closed it (vfio_unregister_group_dev)."""
+    held = {
+        pf.address: [f"VF {vf.index} ({vf.address}) of {pf.name} is held open by {holder}"]
+        for pf in node.pfs
+        for vf, _ in list_disturbed(pf, steps.get(pf.address, ()))
+        if (holder := find_holder(sysfs, vf.address))
+    }
+    if held:
+        error = build_refusal(held, "nothing was changed: the kernel would wait without end for the program to let go")
+        error.hint = "end the program first"
+        raise error
+
+
+def _reset_pf(
+    pf: PhysicalFunction,
+    record: PfRecord,
+    steps: tuple[Step, ...],
+    sysfs: Sysfs,
+    journal: Journal,
+    report: Report,
+) -> tuple[Step, ...]:
+    if steps:
+        before = record.before if record.is_interrupted else PfState.of(pf)
+        changing = replace(
+            record, phase="changing", before=before, boot_id=read_boot_id(), steps=tuple(map(str, steps))
+        )
+        write_record(journal, changing)
+        try:
+            Change(pf.address, sysfs, report).run(steps)
+            _verify(pf, record, sysfs)
+        except SriovdpError as error:
+            error.message = f"{error.message}; the record of {pf.name} is kept, reset can be tried again"
+            raise
+    remove_record(journal, pf.address)
+    return steps
+
+
+def _verify(pf: PhysicalFunction, record: PfRecord, sysfs: Sysfs) -> None:
+    now = next((other for other in take_snapshot(sysfs).pfs if other.address == pf.address), None)
+    left = _plan(record, now) if now else ()
+    if now is None or left:
+        listed = ", ".join(map(str, left)) or "it is gone"
+        raise DeviceError(f"{pf.name} is not as it was; still to do: {listed}", hint="see the kernel log (dmesg)")

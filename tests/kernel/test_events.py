@@ -1,0 +1,67 @@
+"""The kernel's events: real messages of this machine, and what of them matters."""
+
+import asyncio
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from sriovdp.kernel.events import KernelEvents
+
+
+@pytest.fixture
+def events() -> KernelEvents:
+    """Not started."""
+    return KernelEvents()
+
+
+@pytest.mark.parametrize(
+    ("message", "matters"),
+    [
+        (b"bind@/devices/pci0000:00/0000:00:1a.0\0ACTION=bind\0SUBSYSTEM=pci\0SEQNUM=1\0", True),
+        (b"add@/devices/virtual/vfio/12\0ACTION=add\0SUBSYSTEM=vfio\0", True),
+        (b"add@/devices/virtual/net/veth1\0ACTION=add\0SUBSYSTEM=net\0", False),
+        (b"", False),
+    ],
+)
+def test_uevents(events: KernelEvents, message: bytes, matters: bool) -> None:
+    """Devices and their drivers matter, the veths of ordinary pods do not."""
+    assert events._is_uevent(message) == matters
+
+
+def test_several_links_in_a_datagram(events: KernelEvents) -> None:
+    """One of ours among others is found, and a cut message harms nothing."""
+    other, ours = (struct.pack("=IHHIIBxHiII", 32, 16, 0, 0, 0, 0, 1, index, 0, 0) for index in (7, 42))
+    events.links = {42}
+    assert events._is_of_link(other + ours)
+    assert not events._is_of_link(other + other)
+    assert not events._is_of_link(other + ours[:20])
+    assert not events._is_of_link(b"\0" * 40)
+
+
+@pytest.fixture
+def links() -> Iterator[list[str]]:
+    """Names of two interfaces of this machine that are up."""
+    names = [f"sdp{os.getpid() % 10000}{letter}" for letter in "ab"]
+    for name in names:
+        subprocess.run(["ip", "link", "add", name, "up", "type", "bridge"], check=True)
+    yield names
+    for name in names:
+        subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+@pytest.mark.netns
+async def test_link_of_this_machine(events: KernelEvents, links: list[str]) -> None:
+    """A real interface that goes down is told, and another one that does is not."""
+    events.links = {socket.if_nametoindex(links[0])}
+    events.start()
+    await asyncio.to_thread(subprocess.run, ["ip", "link", "set", links[1], "down"], check=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(events.event.wait(), 0.3)
+    await asyncio.to_thread(subprocess.run, ["ip", "link", "set", links[0], "down"], check=True)
+    await asyncio.wait_for(events.event.wait(), 30)
+    events.stop()
+    events.stop()  # a second stop has nothing to do

@@ -1,0 +1,207 @@
+"""What attachments do to packets: between VFs, and on the wire between two PFs."""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.runtime import Plugin, Sandbox, make_sandboxes
+from tests.lab.node import LabNode
+
+pytestmark = pytest.mark.lab(pfs=2, wire=True)
+
+CONFIG = """
+physicalFunctions:
+  - select: {vendors: ["8086"], devices: ["10c9"]}
+    numVfs: 3
+    vfs: [{range: "0-2", driver: kernel}]
+"""
+SPOOFED = bytes.fromhex("02dead000001")
+PACKET_AUXDATA, SOL_PACKET = 8, 263  # linux/if_packet.h
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
+    """The lab's node with three VFs on each of two PFs in one Ethernet segment."""
+    config = tmp_path_factory.mktemp("config") / "config.yaml"
+    config.write_text(CONFIG)
+    node = LabNode(config)
+    node.apply()
+    yield node
+    node.remove_vfs()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Callable[[str], Sandbox]]:
+    """Make sandboxes that are gone after the test."""
+    with make_sandboxes() as create:
+        yield create
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, node: LabNode) -> Iterator[Plugin]:
+    """The plugin; after the test all VFs are as they were, and the journal is empty."""
+    plugin = Plugin(tmp_path)
+    before = node.look()
+    yield plugin
+    assert node.look() == before
+    assert plugin.attachments() == []
+
+
+@pytest.fixture
+def network(node: LabNode) -> Callable[..., dict[str, Any]]:
+    """Network configurations with static addresses of both families."""
+
+    def build(index: int, **keys: Any) -> dict[str, Any]:
+        addresses = [{"address": f"192.0.2.{index + 1}/24"}, {"address": f"fd00:2::{index + 1}/64"}]
+        config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": node.vf(index)}
+        return config | {"ipam": {"type": "static", "addresses": addresses}} | keys
+
+    return build
+
+
+@pytest.fixture
+def far_pf(node: LabNode) -> str:
+    """The second PF's netdev, up: what it receives came over the wire."""
+    name = next(
+        path.name
+        for path in sorted(Path("/sys/class/net").iterdir())
+        if (path / "device/sriov_totalvfs").exists() and path.name != node.pf_netdev
+    )
+    subprocess.run(["ip", "link", "set", name, "up", "promisc", "on"], check=True)
+    return name
+
+
+def receive(interface: str, source: bytes, send: Callable[[], None]) -> list[tuple[bytes, int | None]]:
+    """Frames of a source MAC that an interface takes while `send` runs, with their VLAN tag (TCI) or None."""
+    taken = []
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as packets:
+        packets.bind((interface, 3))
+        packets.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        packets.settimeout(0.5)
+        send()
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            try:
+                frame, messages, _, _ = packets.recvmsg(2048, 256)
+            except TimeoutError:
+                continue
+            # struct tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
+            data = next(data for level, kind, data in messages if (level, kind) == (SOL_PACKET, PACKET_AUXDATA))
+            has_tag = int.from_bytes(data[:4], "little") & (1 << 4)  # TP_STATUS_VLAN_VALID
+            tag = int.from_bytes(data[16:18], "little") if has_tag else None
+            if frame[12:14] == b"\x81\x00":
+                tag = int.from_bytes(frame[14:16])
+            if frame[6:12] == source:
+                taken.append((frame, tag))
+    return taken
+
+
+def send_from(pod: Sandbox, source: bytes) -> Callable[[], None]:
+    """A sender of broadcast frames by the pod's interface, with any source MAC."""
+    script = (
+        "import socket\n"
+        "with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:\n"
+        "    packets.bind(('net1', 0))\n"
+        f"    frame = b'\\xff' * 6 + bytes.fromhex('{source.hex()}') + b'\\x88\\xb5' + b'x' * 50\n"
+        "    [packets.send(frame) for _ in range(5)]\n"
+    )
+
+    def send() -> None:
+        assert pod.run("/usr/bin/python3", "-c", script).returncode == 0
+
+    return send
+
+
+def wait_for_carrier(pod: Sandbox) -> None:
+    """Until the pod's interface can send."""
+    deadline = time.monotonic() + 20
+    while pod.run("cat", "/sys/class/net/net1/carrier").stdout.strip() != "1":
+        if "state UP" in pod.run("ip", "link", "show", "net1").stdout:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_vlan_and_priority_are_on_the_wire_and_not_in_the_pod(
+    plugin: Plugin, sandbox: Any, network: Any, far_pf: str
+) -> None:
+    """The pod sends untagged; a peer beyond the wire sees the tag with its priority."""
+    pod = sandbox("pod-a")
+    config = network(0, vlan=210, vlanQoS=5)
+    mac = plugin.add(pod, config)["interfaces"][0]["mac"]
+    wait_for_carrier(pod)
+
+    source = bytes.fromhex(mac.replace(":", ""))
+    tags = {tag for _, tag in receive(far_pf, source, send_from(pod, source))}
+
+    assert tags == {5 << 13 | 210}
+    plugin.delete(pod, config)
+
+
+@pytest.mark.parametrize(("spoofchk", "passes"), [("on", False), ("off", True)])
+def test_spoofed_source_mac(
+    plugin: Plugin, sandbox: Any, network: Any, far_pf: str, spoofchk: str, passes: bool
+) -> None:
+    """A MAC that is not the VF's own is dropped with spoofchk on, and passes with it off."""
+    pod = sandbox("pod-a")
+    config = network(0, spoofchk=spoofchk)
+    plugin.add(pod, config)
+    wait_for_carrier(pod)
+
+    assert bool(receive(far_pf, SPOOFED, send_from(pod, SPOOFED))) is passes
+    plugin.delete(pod, config)
+
+
+def test_both_families_and_jumbo_frames_pass(plugin: Plugin, sandbox: Any, network: Any, node: LabNode) -> None:
+    """Two pods reach each other by IPv4 and IPv6, with 8000 bytes in one packet, and rates are read back."""
+    pods = [sandbox("pod-a"), sandbox("pod-b")]
+    configs = [network(index, mtu=9000, max_tx_rate=100, mac=f"02:00:00:00:cc:0{index}") for index in (0, 1)]
+    for pod, config in zip(pods, configs, strict=True):
+        plugin.add(pod, config)
+
+    assert pods[0].ping("192.0.2.2", count=20)
+    assert pods[0].ping("fd00:2::2", count=20)
+    big = pods[0].run("ping", "-c", "10", "-i", "0.3", "-W", "1", "-M", "do", "-s", "8000", "192.0.2.2")
+    assert big.returncode == 0, big.stdout
+    assert node.look_vf(0)["rate"] == {"max_tx": 100, "min_tx": 0}
+    for pod, config in zip(pods, configs, strict=True):
+        plugin.delete(pod, config)
+
+
+def test_dhcp_gives_the_address(plugin: Plugin, sandbox: Any, network: Any, tmp_path: Path) -> None:
+    """The plugin's daemon asks by the interface in the pod, a server in another pod answers."""
+    server, pod = sandbox("pod-server"), sandbox("pod-a")
+    server_config = network(1)
+    plugin.add(server, server_config)
+    wait_for_carrier(server)
+    leases = tmp_path / "leases"
+    leases.touch()
+    settings = tmp_path / "udhcpd.conf"
+    settings.write_text(
+        f"start 192.0.2.100\nend 192.0.2.100\ninterface net1\nlease_file {leases}\npidfile {tmp_path}/pid\n"
+        "option subnet 255.255.255.0\noption router 192.0.2.1\noption lease 600\n"
+    )
+    Path("/run/cni/dhcp.sock").unlink(missing_ok=True)
+    config = network(0, ipam={"type": "dhcp"})
+    serving = ["ip", "netns", "exec", server.name, "busybox", "udhcpd", "-f", str(settings)]
+    with subprocess.Popen(serving) as udhcpd, subprocess.Popen(["/usr/lib/cni/dhcp", "daemon"]) as daemon:
+        try:
+            deadline = time.monotonic() + 30
+            while not Path("/run/cni/dhcp.sock").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            result = plugin.add(pod, config)
+            shown = json.loads(pod.run("ip", "-j", "-4", "address", "show", "net1").stdout)[0]
+            plugin.delete(pod, config)
+        finally:
+            daemon.terminate()
+            udhcpd.terminate()
+    assert result["ips"][0]["address"] == "192.0.2.100/24"
+    assert [address["local"] for address in shown["addr_info"]] == ["192.0.2.100"]
+    plugin.delete(server, server_config)

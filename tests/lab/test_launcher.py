@@ -1,0 +1,183 @@
+"""Launcher, spool and lean rtnetlink on a real SR-IOV NIC: what a node does without its agent."""
+
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sriovdp.kernel.rtnl import Rtnl
+from tests.fakes.runtime import CniFailureError, Runtime, Sandbox
+from tests.lab.node import AgentProcess, LabNode
+
+pytestmark = pytest.mark.lab(hugepages=448)
+
+CONFIG = """
+physicalFunctions:
+  - select: {vendors: ["8086"], devices: ["10c9"]}
+    numVfs: 2
+resourceList:
+  - {resourceName: sriov, selectors: {drivers: [igbvf]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    """A folder with a short name, as a socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def node(root: Path) -> Iterator[LabNode]:
+    """The lab's node with two VFs on igbvf."""
+    (root / "config.yaml").write_text(CONFIG)
+    node = LabNode(root / "config.yaml")
+    node.apply()
+    yield node
+    node.remove_vfs()
+
+
+@pytest.fixture(scope="module")
+def agent(node: LabNode, root: Path) -> Iterator[AgentProcess]:
+    """A running agent; a test that kills it starts it again."""
+    agent = AgentProcess(node.config, root)
+    agent.start()
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture
+def runtime(agent: AgentProcess) -> Runtime:
+    """A runtime whose launcher spools where the agent looks."""
+    spool = str(agent.root / "state/spool")
+    return Runtime(Path("build/sriov").resolve(), agent.socket, environment={"SRIOVDP_SPOOL": spool})
+
+
+@pytest.fixture
+def sandboxes() -> Iterator[Callable[[str], Sandbox]]:
+    """Make sandboxes that are gone after the test."""
+    made: list[Sandbox] = []
+
+    def create(name: str) -> Sandbox:
+        made.append(Sandbox(name).create())
+        return made[-1]
+
+    yield create
+    for one in made:
+        one.remove()
+
+
+@pytest.fixture
+def clean(node: LabNode, agent: AgentProcess) -> Iterator[None]:
+    """After the test all VFs are as they were before it; journal and spool are empty."""
+    before = node.look()
+    yield
+    assert node.look() == before
+    assert agent.attachments() == [], agent.log()
+    assert list((agent.root / "state/spool").glob("*")) == [], agent.log()
+
+
+def network(device: str, **keys: Any) -> dict[str, Any]:
+    """A network configuration."""
+    return {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": device, **keys}
+
+
+@pytest.mark.usefixtures("clean")
+def test_del_without_agent_is_done_by_the_next_one(
+    node: LabNode, agent: AgentProcess, runtime: Runtime, sandboxes: Any
+) -> None:
+    """The runtime's DEL succeeds while the agent is dead; when the next one answers, the VF is back and clean."""
+    pod, other = sandboxes("pod-a"), sandboxes("pod-b")
+    config = network(node.vf(0), vlan=210)
+    runtime.add(pod, config)
+    agent.kill()
+    with pytest.raises(CniFailureError) as refused:
+        runtime.add(other, network(node.vf(1)))
+    assert refused.value.code == 11
+    runtime.delete(pod, config)
+    assert node.vlan(0) == 210
+    assert len(list((agent.root / "state/spool").glob("*"))) == 1
+
+    agent.start()
+
+    assert node.vlan(0) == 0
+    runtime.add(other, network(node.vf(0), vlan=211))
+    runtime.delete(other, network(node.vf(0), vlan=211))
+
+
+@pytest.mark.usefixtures("clean")
+def test_late_spooled_del_leaves_the_next_pod_alone(
+    node: LabNode, agent: AgentProcess, runtime: Runtime, sandboxes: Any
+) -> None:
+    """A DEL that comes out of the spool when the VF is another pod's already touches nothing of it."""
+    old, new = sandboxes("pod-old"), sandboxes("pod-new")
+    config = network(node.vf(0), vlan=210)
+    runtime.add(old, config)
+    runtime.delete(old, config)
+    runtime.add(new, config)
+    agent.kill()
+    runtime.delete(old, config)
+
+    agent.start()
+
+    assert node.vlan(0) == 210
+    assert "net1" in new.run("ip", "-o", "link").stdout
+    runtime.delete(new, config)
+
+
+@pytest.mark.usefixtures("clean")
+def test_killed_launcher_is_rolled_back(
+    node: LabNode, agent: AgentProcess, runtime: Runtime, sandboxes: Any, tmp_path: Path
+) -> None:
+    """A runtime that gives an ADD up in its middle leaves no VF attached, also if it never sends DEL."""
+    pod = sandboxes("pod-a")
+    plugin, go = tmp_path / "slow", tmp_path / "go"
+    plugin.write_text(
+        f'#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] || exit 0\ntouch {tmp_path}/started\n'
+        f"until [ -e {go} ]; do sleep 0.1; done\n"
+        'echo \'{"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.2/24"}]}\'\n'
+    )
+    plugin.chmod(0o755)
+    config = network(node.vf(0), vlan=210, ipam={"type": "slow"})
+
+    with replace(runtime, plugins=str(tmp_path)).start("ADD", pod, config) as process:
+        agent.wait_until((tmp_path / "started").exists)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == -signal.SIGTERM
+    go.touch()
+
+    agent.wait_until(lambda: "nobody waits any more for the ADD" in agent.log() and agent.attachments() == [])
+
+
+def test_lean_rtnetlink_sees_and_sets_vfs_as_ip_does(node: LabNode) -> None:
+    """Settings of each VF, before and after a change of several in one request; a VF's parent is its PCI address."""
+
+    def compare(rtnl: Rtnl, pf: int) -> None:
+        for index, settings in rtnl.all_vf_settings(pf).items():
+            assert settings == rtnl.vf_settings(pf, index)
+            seen = node.look_vf(index)
+            told = (settings.mac, settings.spoofchk, settings.trust, settings.link_state)
+            assert told == (seen["address"], seen["spoofchk"], seen["trust"], seen["link_state"])
+            listed = (seen.get("vlan_list") or [{}])[0]
+            assert (settings.vlan, settings.qos) == (listed.get("vlan", 0), listed.get("qos", 0))
+
+    with Rtnl() as rtnl:
+        pf, vf = rtnl.find(node.pf_netdev), rtnl.find(node.netdev(1))
+        assert pf
+        assert vf
+        assert (vf.parent, pf.parent) == (node.vf(1), node.pf.name)
+        before = rtnl.vf_settings(pf.ifindex, 1)
+        assert before
+        compare(rtnl, pf.ifindex)
+        changes = {"mac": "02:00:00:00:cc:01", "vlan": 100, "qos": 3, "spoofchk": False, "trust": True}
+        rtnl.set_vf(pf.ifindex, 1, changes, "setting VF 1")
+        assert rtnl.vf_settings(pf.ifindex, 1) == replace(before, **changes)  # type: ignore[arg-type]
+        compare(rtnl, pf.ifindex)
+        rtnl.set_vf(pf.ifindex, 1, {name: getattr(before, name) for name in changes}, "restoring VF 1")
+        assert rtnl.vf_settings(pf.ifindex, 1) == before
+        assert rtnl.vf_settings(pf.ifindex, 99) is None

@@ -1,0 +1,1 @@
+"""Recorded nodes as small text files: `nodes` makes sysfs trees of them."""
