@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -26,13 +25,6 @@ def node() -> Iterator[LabNode]:
     node.remove_vfs()
     yield node
     node.remove_vfs()
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder with a short name, as a socket's path has 107 bytes at most."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 @pytest.fixture

@@ -28,44 +28,10 @@ resourceList:
 """
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
-    """The lab's node with 7 VFs: four on igbvf, two on vfio-pci, one on igb_uio."""
-    config = tmp_path_factory.mktemp("config") / "config.yaml"
-    config.write_text(CONFIG)
-    node = LabNode(config)
-    node.apply()
-    yield node
-    node.remove_vfs()
-
-
-@pytest.fixture(scope="module")
-def agent(node: LabNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    """A running agent; a test that kills it starts it again."""
-    agent = AgentProcess(node.config, tmp_path_factory.mktemp("agent"))
-    agent.start()
-    yield agent
-    agent.stop()
-
-
 @pytest.fixture
 def runtime(agent: AgentProcess) -> Runtime:
     """A runtime that execs the built launcher."""
     return Runtime(Path("build/sriov").resolve(), agent.socket)
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Callable[[str], Sandbox]]:
-    """Make sandboxes that are gone after the test."""
-    made: list[Sandbox] = []
-
-    def create(name: str) -> Sandbox:
-        made.append(Sandbox(name).create())
-        return made[-1]
-
-    yield create
-    for one in made:
-        one.remove()
 
 
 @pytest.fixture

@@ -87,17 +87,6 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
-    """The lab's node with a VF on each of three drivers."""
-    config = tmp_path_factory.mktemp("config") / "config.yaml"
-    config.write_text(CONFIG)
-    node = LabNode(config)
-    node.apply()
-    yield node
-    node.remove_vfs()
-
-
 @pytest.fixture
 def pod() -> Iterator[Sandbox]:
     """One sandbox."""

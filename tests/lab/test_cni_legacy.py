@@ -6,14 +6,14 @@ a cniVersion. Only the PFs' names are this machine's.
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.runtime import CniFailureError, Plugin, Sandbox, make_sandboxes
+from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab(hugepages=448)
@@ -61,34 +61,6 @@ DPDK_DELEGATE = """
       }
     }
 """
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
-    """The lab's node with four VFs on igbvf."""
-    config = tmp_path_factory.mktemp("config") / "config.yaml"
-    config.write_text(CONFIG)
-    node = LabNode(config)
-    node.apply()
-    yield node
-    node.remove_vfs()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Callable[[str], Sandbox]]:
-    """Make sandboxes that are gone after the test."""
-    with make_sandboxes() as create:
-        yield create
-
-
-@pytest.fixture
-def plugin(tmp_path: Path, node: LabNode) -> Iterator[Plugin]:
-    """The plugin; after the test all VFs are as they were, and the journal is empty."""
-    plugin = Plugin(tmp_path)
-    before = node.look()
-    yield plugin
-    assert node.look() == before
-    assert plugin.attachments() == []
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.runtime import Plugin, Sandbox, make_sandboxes
+from tests.fakes.runtime import Plugin, Sandbox
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab(pfs=2, wire=True)
@@ -23,34 +23,6 @@ physicalFunctions:
 """
 SPOOFED = bytes.fromhex("02dead000001")
 PACKET_AUXDATA, SOL_PACKET = 8, 263  # linux/if_packet.h
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
-    """The lab's node with three VFs on each of two PFs in one Ethernet segment."""
-    config = tmp_path_factory.mktemp("config") / "config.yaml"
-    config.write_text(CONFIG)
-    node = LabNode(config)
-    node.apply()
-    yield node
-    node.remove_vfs()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Callable[[str], Sandbox]]:
-    """Make sandboxes that are gone after the test."""
-    with make_sandboxes() as create:
-        yield create
-
-
-@pytest.fixture
-def plugin(tmp_path: Path, node: LabNode) -> Iterator[Plugin]:
-    """The plugin; after the test all VFs are as they were, and the journal is empty."""
-    plugin = Plugin(tmp_path)
-    before = node.look()
-    yield plugin
-    assert node.look() == before
-    assert plugin.attachments() == []
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cni.spec import VERSIONS
-from tests.fakes.runtime import CniFailureError, Plugin, Sandbox, make_sandboxes
+from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab(hugepages=448)
@@ -24,34 +24,6 @@ physicalFunctions:
     numVfs: 4
     vfs: [{range: "0-2", driver: kernel}, {range: "3", driver: vfio-pci}]
 """
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
-    """The lab's node with three VFs on igbvf and one on vfio-pci."""
-    config = tmp_path_factory.mktemp("config") / "config.yaml"
-    config.write_text(CONFIG)
-    node = LabNode(config)
-    node.apply()
-    yield node
-    node.remove_vfs()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Callable[[str], Sandbox]]:
-    """Make sandboxes that are gone after the test."""
-    with make_sandboxes() as create:
-        yield create
-
-
-@pytest.fixture
-def plugin(tmp_path: Path, node: LabNode) -> Iterator[Plugin]:
-    """The plugin; after the test all VFs are as they were, and the journal is empty."""
-    plugin = Plugin(tmp_path)
-    before = node.look()
-    yield plugin
-    assert node.look() == before
-    assert plugin.attachments() == []
 
 
 @pytest.fixture

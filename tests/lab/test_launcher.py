@@ -1,8 +1,7 @@
 """Launcher, spool and lean rtnetlink on a real SR-IOV NIC: what a node does without its agent."""
 
 import signal
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from sriovdp.kernel.rtnl import Rtnl
-from tests.fakes.runtime import CniFailureError, Runtime, Sandbox
+from tests.fakes.runtime import CniFailureError, Runtime
 from tests.lab.node import AgentProcess, LabNode
 
 pytestmark = pytest.mark.lab(hugepages=448)
@@ -24,51 +23,11 @@ resourceList:
 """
 
 
-@pytest.fixture(scope="module")
-def root() -> Iterator[Path]:
-    """A folder with a short name, as a socket's path has 107 bytes at most."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-
-
-@pytest.fixture(scope="module")
-def node(root: Path) -> Iterator[LabNode]:
-    """The lab's node with two VFs on igbvf."""
-    (root / "config.yaml").write_text(CONFIG)
-    node = LabNode(root / "config.yaml")
-    node.apply()
-    yield node
-    node.remove_vfs()
-
-
-@pytest.fixture(scope="module")
-def agent(node: LabNode, root: Path) -> Iterator[AgentProcess]:
-    """A running agent; a test that kills it starts it again."""
-    agent = AgentProcess(node.config, root)
-    agent.start()
-    yield agent
-    agent.stop()
-
-
 @pytest.fixture
 def runtime(agent: AgentProcess) -> Runtime:
     """A runtime whose launcher spools where the agent looks."""
     spool = str(agent.root / "state/spool")
     return Runtime(Path("build/sriov").resolve(), agent.socket, environment={"SRIOVDP_SPOOL": spool})
-
-
-@pytest.fixture
-def sandboxes() -> Iterator[Callable[[str], Sandbox]]:
-    """Make sandboxes that are gone after the test."""
-    made: list[Sandbox] = []
-
-    def create(name: str) -> Sandbox:
-        made.append(Sandbox(name).create())
-        return made[-1]
-
-    yield create
-    for one in made:
-        one.remove()
 
 
 @pytest.fixture
@@ -88,10 +47,10 @@ def network(device: str, **keys: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("clean")
 def test_del_without_agent_is_done_by_the_next_one(
-    node: LabNode, agent: AgentProcess, runtime: Runtime, sandboxes: Any
+    node: LabNode, agent: AgentProcess, runtime: Runtime, sandbox: Any
 ) -> None:
     """The runtime's DEL succeeds while the agent is dead; when the next one answers, the VF is back and clean."""
-    pod, other = sandboxes("pod-a"), sandboxes("pod-b")
+    pod, other = sandbox("pod-a"), sandbox("pod-b")
     config = network(node.vf(0), vlan=210)
     runtime.add(pod, config)
     agent.kill()
@@ -111,10 +70,10 @@ def test_del_without_agent_is_done_by_the_next_one(
 
 @pytest.mark.usefixtures("clean")
 def test_late_spooled_del_leaves_the_next_pod_alone(
-    node: LabNode, agent: AgentProcess, runtime: Runtime, sandboxes: Any
+    node: LabNode, agent: AgentProcess, runtime: Runtime, sandbox: Any
 ) -> None:
     """A DEL that comes out of the spool when the VF is another pod's already touches nothing of it."""
-    old, new = sandboxes("pod-old"), sandboxes("pod-new")
+    old, new = sandbox("pod-old"), sandbox("pod-new")
     config = network(node.vf(0), vlan=210)
     runtime.add(old, config)
     runtime.delete(old, config)
@@ -131,10 +90,10 @@ def test_late_spooled_del_leaves_the_next_pod_alone(
 
 @pytest.mark.usefixtures("clean")
 def test_killed_launcher_is_rolled_back(
-    node: LabNode, agent: AgentProcess, runtime: Runtime, sandboxes: Any, tmp_path: Path
+    node: LabNode, agent: AgentProcess, runtime: Runtime, sandbox: Any, tmp_path: Path
 ) -> None:
     """A runtime that gives an ADD up in its middle leaves no VF attached, also if it never sends DEL."""
-    pod = sandboxes("pod-a")
+    pod = sandbox("pod-a")
     plugin, go = tmp_path / "slow", tmp_path / "go"
     plugin.write_text(
         f'#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] || exit 0\ntouch {tmp_path}/started\n'

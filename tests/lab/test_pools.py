@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,13 +60,6 @@ def node(tmp_path: Path) -> Iterator[LabNode]:
     yield LabNode(tmp_path / "config.json")
     for address, _ in _list_pfs():
         (Path("/sys/bus/pci/devices") / address / "sriov_numvfs").write_text("0")
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder with a short name, as a socket's path has 107 bytes at most."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 @pytest.fixture
