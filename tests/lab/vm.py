@@ -143,6 +143,7 @@ class Vm:
             self._shape.kernel_options(),
         ]
         return [
+            *("setpriv", "--pdeathsig", "KILL"),  # who is killed leaves no machine behind
             *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
             *_accelerator_options(),
             *self._shape.qemu_options(),
