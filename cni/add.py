@@ -1,5 +1,6 @@
 """The steps of ADD after its entry in the journal; whoever runs them undoes what they did when one fails."""
 
+import errno
 import threading
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,10 +11,11 @@ from cni.ipam import request_addresses
 from cni.netconf import NetConf
 from cni.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
 from cni.vf import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
-from sriovdp.errors import CniError
+from sriovdp.errors import CniError, KernelError
 from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl import Link
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
 
@@ -55,7 +57,10 @@ class Addition:
 
     def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
-        with request_addresses(attachment) as addresses:
+        if attachment.mode == "dpdk":
+            # nothing is moved there, so the kernel will not tell
+            netns.run_in(self.netns_fd, sandbox.check_name_is_free, attachment.pod_ifname)
+        with request_addresses(attachment, self.cancelled) as addresses:
             self._go_on()
             attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))
             self._go_on()
@@ -115,6 +120,14 @@ class Addition:
         device = find_netdev(self.sysfs, self.netlink, self.vf.address)
         if device is None:
             raise CniError(DEVICE_FAILURE, f"the netdev of VF {self.vf.address} vanished while it was being configured")
-        move_into(self.netlink, device, self.netns_fd, attachment.pod_ifname)
+        self._move(device, attachment.pod_ifname)
         after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, attachment.pod_ifname, self.vf.address)
         return Interface(mac=after.mac, mtu=after.mtu, **common)
+
+    def _move(self, device: Link, ifname: str) -> None:
+        try:
+            move_into(self.netlink, device, self.netns_fd, ifname)
+        except KernelError as error:
+            if error.errno == errno.EEXIST:
+                netns.run_in(self.netns_fd, sandbox.check_name_is_free, ifname)
+            raise

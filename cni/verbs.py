@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cni import announce, sandbox
+from cni import announce
 from cni.add import Addition
 from cni.check import Comparison
 from cni.environment import check_environment, require_sandbox
@@ -24,7 +24,7 @@ from cni.migration import Predecessor
 from cni.netconf import NetConf, Network, parse_netconf, parse_network
 from cni.release import Release, boot_id, is_alive, is_owed, open_sandbox
 from cni.requestlog import log_to
-from cni.reservation import Reservation, draft_attachment, name_in_pod
+from cni.reservation import Reservation, draft_attachment
 from cni.spec import (
     DEVICE_FAILURE,
     INVALID_CONFIG,
@@ -103,7 +103,6 @@ class Verbs:
             held.enter_context(log_to(conf.log_file, conf.log_level, f"ADD {request.container_id} {request.ifname}"))
             held.enter_context(self.hold(_key(request)))
             netlink = held.enter_context(Netlink())
-            netns.run_in(sandbox_fd, sandbox.check_name_is_free, name_in_pod(conf, request))
             reservation = Reservation(self.sysfs, self.journal, self.hold, self.predecessor, netlink)
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)
             with self._undo_on_failure(draft, sandbox_fd):

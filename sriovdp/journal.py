@@ -1,7 +1,8 @@
 """The write-ahead journal: what is about to be changed, and how it was before.
 
 One JSON file for each attachment of a VF to a sandbox, one for each PF that was split. A file is complete or not there:
-written beside its place, flushed, renamed, and the directory flushed too.
+written beside its place, flushed, and renamed. When it is new the directory is flushed too, but not when it replaces an
+older one or is removed: who looks after a power loss sees another boot, in which every phase means the same.
 """
 
 import fcntl
@@ -9,9 +10,10 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +129,7 @@ class Journal:
 
     def write_attachment(self, attachment: Attachment) -> None:
         """Make the attachment durable. Raises JournalError when the disk does not take it."""
-        self._write(_attachment_name(attachment.container_id, attachment.ifname), asdict(attachment))
+        self._write(_attachment_name(attachment.container_id, attachment.ifname), _fields(attachment))
 
     def find_attachment(self, container_id: str, ifname: str) -> Attachment | None:
         """The attachment of that container's interface. Raises JournalError when its file can not be understood."""
@@ -166,17 +168,21 @@ class Journal:
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget an attachment; nothing happens when it is not there."""
         (self._directory / _attachment_name(attachment.container_id, attachment.ifname)).unlink(missing_ok=True)
-        self._sync_directory()
 
     def write_pf(self, address: str, record: Mapping[str, Any]) -> None:
         """Make the intent to change a PF durable. Raises JournalError when the disk does not take it."""
         self._write(f"pf-{address}.json", record)
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        path = self._directory / name
+        text = json.dumps({"version": VERSION, **record}, separators=(",", ":"), default=_fields)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_durably(self._directory / name, json.dumps({"version": VERSION, **record}, indent=1))
-            self._sync_directory()
+            is_new = not path.exists()
+            if is_new:
+                self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_durably(path, text.encode())
+            if is_new:
+                self._sync_directory()
         except OSError as error:
             raise JournalError(
                 f"writing {self._directory / name} failed: {error.strerror}",
@@ -195,16 +201,24 @@ def _attachment_name(container_id: str, ifname: str) -> str:
     return f"attachment-{container_id}-{ifname}.json"
 
 
-def _write_durably(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass; `dataclasses.asdict` would copy all that is in them."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_native_id()}")  # nobody else's while this thread lives
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
             os.fsync(descriptor)
-        Path(temporary).replace(path)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
