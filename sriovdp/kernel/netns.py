@@ -76,7 +76,7 @@ def _process_namespaces(wanted: NetnsId) -> Iterator[str]:
 def run_in(netns_fd: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` with the network namespace of `netns_fd`, and give back what it returns or raises.
 
-    It must start neither a program nor a thread, which would stay there. Raises KernelError when the namespace can not be entered.
+    It must start neither a program nor a thread, which would stay there. Raises KernelError when there is no way in.
     """
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
