@@ -62,7 +62,7 @@ class Verbs:
     sysfs: Sysfs
     journal: Journal
     locks: Locks
-    announce: Callable[[Attachment, Iterable[str]], None] = announce.start
+    announce: Callable[[Attachment, Iterable[str]], object] = announce.start
     predecessor: Predecessor = field(default_factory=Predecessor)
 
     def handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event | None = None) -> Reply:

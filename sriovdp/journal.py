@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sriovdp.errors import InUseError, JournalError
+from sriovdp.kernel.sysfs import list_names
 from sriovdp.model import VfSettings
 
 VERSION = 1  # files of older versions of this program are read, as fields only come to what there was
@@ -137,14 +138,14 @@ class Journal:
 
     def attachments(self) -> list[Attachment]:
         """All attachments, in order of their files. Raises JournalError when a file can not be understood."""
-        parsed = [_parse_attachment(path) for path in sorted(self._directory.glob("attachment-*.json"))]
+        parsed = [_parse_attachment(path) for path in self._paths()]
         return [attachment for attachment in parsed if attachment is not None]
 
     def survey(self) -> tuple[list[Attachment], list[Damage]]:
         """All attachments that can be understood, and the files that can not."""
         found: list[Attachment] = []
         damages: list[Damage] = []
-        for path in sorted(self._directory.glob("attachment-*.json")):
+        for path in self._paths():
             try:
                 attachment = _parse_attachment(path)
             except JournalError as error:
@@ -152,6 +153,10 @@ class Journal:
             else:
                 found += [attachment] if attachment else []
         return found, damages
+
+    def _paths(self) -> list[Path]:
+        names = list_names(self._directory)
+        return [self._directory / name for name in names if name.startswith("attachment-") and name.endswith(".json")]
 
     def check_writable(self) -> None:
         """Raises JournalError when nothing can be written."""
