@@ -27,7 +27,7 @@ from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl import Link
-from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.model import PciAddress
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         return
     with Netlink() as netlink:
         if original.name is not None and drivers.current_driver(sysfs, address) == original.driver:
-            _fetch_home(sysfs, netlink, attachment, netns_fd)
+            _fetch_home(sysfs, attachment, netns_fd)
         bind_driver(sysfs, address, original.driver)
         if original.name is not None:
             drivers.wait_for_netdev(sysfs, address)
@@ -60,16 +60,16 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         _verify(sysfs, netlink, find_vf(sysfs, netlink, address), original)
 
 
-def _fetch_home(sysfs: Sysfs, netlink: Netlink, attachment: Attachment, netns_fd: int | None) -> None:
+def _fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
     """Get the netdev into the host's namespace, out of the sandbox or by waiting for a dying one to give it up."""
     address = PciAddress(attachment.device)
-    if find_netdev(sysfs, netlink, address):
+    if list_names(f"{sysfs.pci(address)}/net"):
         return
     if netns_fd is not None:
         with _host_namespace() as host_fd:
             netns.run_in(netns_fd, _send_home, attachment, host_fd)
     deadline = time.monotonic() + _RETURN_TIMEOUT
-    while find_netdev(sysfs, netlink, address) is None:
+    while not list_names(f"{sysfs.pci(address)}/net"):
         if time.monotonic() > deadline:
             raise VerifyError(
                 f"VF {address} did not come back to the host within {_RETURN_TIMEOUT:.0f} s",
@@ -107,9 +107,10 @@ def _free_name(device: Link) -> str:
 
 
 def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
-    if original.mac:
-        set_netdev_mac(sysfs, netlink, vf, original.mac)
     device = find_netdev(sysfs, netlink, vf.address)
+    if original.mac and not (device and device.mac == original.mac):
+        set_netdev_mac(sysfs, netlink, vf, original.mac)
+        device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
         return
     if original.mtu and device.mtu != original.mtu:

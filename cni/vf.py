@@ -53,23 +53,23 @@ _indices: dict[str, int] = {}  # by address, where they were last; each is check
 
 def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     """Look a VF up. Raises DeviceError when there is no such VF."""
-    pf_path = sysfs.pci(address) / "physfn"
+    pf_path = f"{sysfs.pci(address)}/physfn"
     index = _find_index(pf_path, address)
-    names = list_names(pf_path / "net")
+    names = list_names(f"{pf_path}/net")
     if len(names) > 1:
         # in switchdev mode the folder has the VFs' representors too, whose ports are called pf0vf3
-        names.sort(key=lambda name: "vf" in (read_port(pf_path / "net" / name) or ""))
+        names.sort(key=lambda name: "vf" in (read_port(Path(pf_path, "net", name)) or ""))
     for name in names:
         if found := netlink.find_with_vf(name, index):
             return Vf(address, index, found[0].ifindex, found[1])
     return Vf(address, index, None, None)
 
 
-def _find_index(pf_path: Path, address: PciAddress) -> int:
+def _find_index(pf_path: str, address: PciAddress) -> int:
     index = _indices.get(address, 0)
-    if read_link(pf_path / f"virtfn{index}") == address:
+    if read_link(f"{pf_path}/virtfn{index}") == address:
         return index
-    for link in pf_path.glob("virtfn*"):
+    for link in Path(pf_path).glob("virtfn*"):
         if read_link(link) == address:
             index = _indices[address] = int(link.name.removeprefix("virtfn"))
             return index
@@ -83,7 +83,7 @@ def read_port(netdev: Path) -> str | None:
 
 def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:
     """The VF's netdev in the host's network namespace."""
-    for name in list_names(sysfs.pci(address) / "net"):
+    for name in list_names(f"{sysfs.pci(address)}/net"):
         if device := netlink.look(name):
             return device
     return None

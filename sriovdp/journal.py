@@ -179,10 +179,10 @@ class Journal:
         self._write(f"pf-{address}.json", record)
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
-        path = self._directory / name
+        path = f"{self._directory}/{name}"
         text = json.dumps({"version": VERSION, **record}, separators=(",", ":"), default=_fields)
         try:
-            is_new = not path.exists()
+            is_new = not os.path.exists(path)  # noqa: PTH110 - pathlib costs more than the system call, here and below
             if is_new:
                 self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             _write_durably(path, text.encode())
@@ -211,8 +211,9 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{threading.get_native_id()}")  # nobody else's while this thread lives
+def _write_durably(path: str, content: bytes) -> None:
+    folder = os.path.dirname(path)  # noqa: PTH120
+    temporary = f"{folder}/.{os.getpid()}-{threading.get_native_id()}"  # nobody else's while this thread lives
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -221,9 +222,9 @@ def _write_durably(path: Path, content: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.replace(path)
+        os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 

@@ -1,6 +1,7 @@
 """The journal: complete or not there, and read back as written."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,10 +131,10 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     journal = Journal(tmp_path)
     journal.write_attachment(ATTACHMENT)
 
-    def fail(_self: Path, _target: Path) -> Path:
+    def fail(_source: str, _target: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(JournalError, match="No space left on device"):
         journal.write_attachment(replace(ATTACHMENT, phase="attached"))
 

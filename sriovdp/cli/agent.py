@@ -14,7 +14,7 @@ from sriovdp.cli.options import FOLDER, config_option, state_option
 from sriovdp.config.file import load
 
 _ROOTS = Roots()
-# a verb that comes back from the kernel waits this long (seconds) for a thread that computes, as the node's rescan does;
+# a verb that comes back from the kernel waits so many seconds for a thread that computes, as the node's rescan does;
 # Python's own 5 ms add up, once for each system call
 _SWITCH_INTERVAL = 0.0002
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -29,9 +29,8 @@ _ADDRESS, _IFNAME, _MTU, _VFINFO_LIST, _NET_NS_FD, _EXT_MASK, _CARRIER = 1, 3, 4
 _PROP_LIST, _ALT_IFNAME, _PARENT_DEV_NAME = 52, 53, 56
 _VF_INFO, _VF_MAC, _VF_VLAN, _VF_SPOOFCHK, _VF_LINK_STATE, _VF_RATE, _VF_TRUST, _VF_VLAN_LIST = 1, 1, 2, 4, 5, 6, 9, 12
 _VF_VLAN_INFO = 1
-# RTEXT_FILTER_VF, without which there is no VF list, and RTEXT_FILTER_SKIP_STATS: counters would make the list overflow
-# its 64 KiB at 222 VFs
-_WITH_VFS = 1 | 8
+_SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS; counters would make a VF list overflow its 64 KiB at 222 VFs
+_WITH_VFS = 1 | _SKIP_STATS  # RTEXT_FILTER_VF, without which there is no VF list
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 8, 15, 18
@@ -102,7 +101,7 @@ class Rtnl(AbstractContextManager["Rtnl"]):
 
     def find(self, key: str | int) -> Link | None:
         """The interface of that name, altname or index in this namespace, if there is one."""
-        message = self._get(key, 0)
+        message = self._get(key, _SKIP_STATS)
         return _read_link(message) if message else None
 
     def links(self) -> list[Link]:
@@ -268,13 +267,16 @@ def _check(data: bytes, flags: int, start: int, end: int) -> None:
     raise OSError(number, said)
 
 
-def _attributes(data: bytes, start: int, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+def _attributes(data: bytes, start: int, end: int | None = None) -> list[tuple[int, int, int]]:
     """Type, start and end of each attribute's value."""
-    stop = len(data) if end is None else end
-    while start + _ATTRIBUTE.size <= stop:
-        size, kind = _ATTRIBUTE.unpack_from(data, start)
-        yield kind & _TYPE_MASK, start + _ATTRIBUTE.size, start + size
-        start += max((size + 3) & ~3, _ATTRIBUTE.size)
+    last = (len(data) if end is None else end) - _ATTRIBUTE.size
+    found = []
+    unpack = _ATTRIBUTE.unpack_from  # a plain loop: it runs some 50 times for each link
+    while start <= last:
+        size, kind = unpack(data, start)
+        found.append((kind & _TYPE_MASK, start + 4, start + size))
+        start += (size + 3) & ~3 or 4
+    return found
 
 
 def _read_link(message: bytes) -> Link:

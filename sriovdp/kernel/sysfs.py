@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError
@@ -15,8 +16,8 @@ class Sysfs:
 
     def pci(self, address: str) -> Path:
         """Directory of a PCI function. Raises DeviceError when the node has no such function."""
-        path = self.root / "bus/pci/devices" / address
-        if not path.exists():
+        path = _join(self.root, address)
+        if not os.path.exists(path):  # noqa: PTH110 - as below
             raise DeviceError(f"there is no PCI function {address}", hint="`sriovdp discover` lists what there is")
         return path
 
@@ -26,7 +27,12 @@ class Sysfs:
         return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
-def read_text(path: Path) -> str | None:
+@lru_cache(4096)
+def _join(root: Path, address: str) -> Path:
+    return root / "bus/pci/devices" / address
+
+
+def read_text(path: Path | str) -> str | None:
     """Content of an attribute without its newline; None when it is not there or the driver refuses to tell."""
     try:
         with open(path) as attribute:  # noqa: PTH123 - as below
@@ -44,7 +50,7 @@ def read_int(path: Path) -> int | None:
         return None
 
 
-def read_link(path: Path) -> str | None:
+def read_link(path: Path | str) -> str | None:
     """Last part of where a link leads, like the driver's name; None when there is no link."""
     try:
         return os.readlink(path).rpartition("/")[2]  # noqa: PTH115 - pathlib costs more than the system call
@@ -52,7 +58,7 @@ def read_link(path: Path) -> str | None:
         return None
 
 
-def list_names(path: Path) -> list[str]:
+def list_names(path: Path | str) -> list[str]:
     """Names in a directory, in order; empty when there is none."""
     try:
         return sorted(os.listdir(path))  # noqa: PTH208 - as above
