@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from cni import timing
 from cni.ipam import Deletion
 from cni.restoration import restore_vf
 from sriovdp.journal import Attachment, Journal
@@ -34,14 +35,18 @@ class Release:
         """
         releasing = replace(attachment, phase="releasing")
         self.journal.write_attachment(releasing)
+        timing.mark("journal")
         addresses = Deletion(releasing)
+        timing.mark("start of IPAM")
         try:
             if not releasing.released:
                 with open_sandbox(releasing, netns_fd) as sandbox_fd:
                     restore_vf(self.sysfs, releasing, sandbox_fd)
                 _remove_device_info(releasing)
         finally:
+            timing.mark("VF back and compared")
             owed = addresses.finish()
+            timing.mark("wait for IPAM")
         if owed is not None:
             self.journal.write_attachment(replace(releasing, released=True))
             raise owed

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
+from cni import timing
 from cni.vf import (
     Vf,
     apply_settings,
@@ -51,10 +52,12 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         bind_driver(sysfs, address, original.driver)
         if original.name is not None:
             drivers.wait_for_netdev(sysfs, address)
+        timing.mark("move home")
         vf = find_vf(sysfs, netlink, address)
         if original.settings is not None:
             # before the netdev's MAC: without trust a driver takes only the MAC that the PF allows
             apply_settings(netlink, vf, original.settings)
+            timing.mark("settings on the PF")
         if original.name is not None:
             _restore_netdev(sysfs, netlink, vf, original)
         _verify(sysfs, netlink, find_vf(sysfs, netlink, address), original)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -231,25 +232,31 @@ def _write_durably(path: str, content: bytes) -> None:
 def _parse_attachment(path: Path) -> Attachment | None:
     """What a file says; None when it is not there, as after a DEL that came between listing and reading it."""
     try:
-        record = json.loads(path.read_text())
-        if record.pop("version") != VERSION:
-            raise ValueError("it is of another version")
-        original = record.pop("original")
-        settings = original.pop("settings")
-        return Attachment(
-            unsupported=tuple(record.pop("unsupported", ())),
-            original=Original(
-                **{**original, "altnames": tuple(original["altnames"])},
-                settings=VfSettings(**settings) if settings else None,
-            ),
-            **record,
-        )
+        with open(path, "rb") as stream:  # noqa: PTH123 - as above
+            return _parse(stream.read())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise JournalError(
             f"{path} can not be understood: {error}", hint="move the file away once the VF it names is known to be free"
         ) from error
+
+
+@lru_cache(512)  # an ADD looks at the attachments of all pods
+def _parse(content: bytes) -> Attachment:
+    record = json.loads(content)
+    if record.pop("version") != VERSION:
+        raise ValueError("it is of another version")
+    original = record.pop("original")
+    settings = original.pop("settings")
+    return Attachment(
+        unsupported=tuple(record.pop("unsupported", ())),
+        original=Original(
+            **{**original, "altnames": tuple(original["altnames"])},
+            settings=VfSettings(**settings) if settings else None,
+        ),
+        **record,
+    )
 
 
 def _guess_device(path: Path) -> str | None:
