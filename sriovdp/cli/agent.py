@@ -1,6 +1,7 @@
 """`sriovdp agent`: the agent as a process."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -13,6 +14,9 @@ from sriovdp.cli.options import FOLDER, config_option, state_option
 from sriovdp.config.file import load
 
 _ROOTS = Roots()
+# a verb that comes back from the kernel waits so many seconds for a thread that computes, as the node's rescan does;
+# Python's own 5 ms add up, once for each system call
+_SWITCH_INTERVAL = 0.0002
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -35,6 +39,8 @@ def command(config_path: Path, state: Path, run: Path, kubelet: Path, *, verbose
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter(_FORMAT))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.freeze()  # what was imported lives as long as the agent: no collection has to look at it again
     asyncio.run(_serve(Agent(load(config_path), Roots(kubelet=kubelet, run=run, state=state))))
 
 
