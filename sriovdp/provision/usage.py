@@ -11,7 +11,7 @@ from sriovdp.kernel.routes import is_of_host
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.records import read_boot_id
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
+from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
 
 _LIVE_ROOT = Path("/sys")
 
@@ -88,7 +88,7 @@ def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tupl
     for step in steps:
         if isinstance(step, SetNumVfs):
             all_change = step
-        elif isinstance(step, SetAdminMac | SetVf | BindDriver | SetVfMtu) and step.address:
+        elif isinstance(step, SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu) and step.address:
             one_changes.setdefault(step.address, step)
     for vf in pf.vfs:
         if why := all_change or one_changes.get(vf.address):
