@@ -14,9 +14,8 @@ from typing import Any
 
 from sriovdp.kernel.attributes import Folder, read_attribute
 from sriovdp.kernel.devlink import list_ddp_profiles
-from sriovdp.kernel.guids import GuidLink, Guids
 from sriovdp.kernel.modules import list_drivers, list_loadable
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.pf_netlink import Guids, PfNetlink
 from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
 from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
 from sriovdp.kernel.sysfs import Sysfs
@@ -38,6 +37,7 @@ from sriovdp.recording import Facts, read_facts
 _LIVE_ROOT = Path("/sys")
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
 _ACCELERATOR_CLASS = "0x12"
+_DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver tells
 _IFF_UP = 0x1
 _IPOIB_ADDRESS_LENGTH = 20
 _LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
@@ -66,7 +66,7 @@ def take_snapshot(sysfs: Sysfs) -> Node:
     with it. Raises KernelError when rtnetlink does not answer.
     """
     with ExitStack() as stack:
-        host = _open_live(stack) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
+        host = _open_live(stack, sysfs) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
         return _Reader(sysfs, host).read()
 
 
@@ -74,7 +74,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
     """What sysfs did not tell for a snapshot: to be recorded with it. Raises KernelError."""
     if sysfs.root != _LIVE_ROOT:
         return read_facts(sysfs.root)
-    with Netlink() as netlink:
+    with PfNetlink() as netlink:
         netdevs = [pf.netdev for pf in node.pfs if pf.netdev]
         addressed = frozenset(n.name for n in netdevs if is_of_host(netlink.addresses(n.ifindex)))
     return Facts(
@@ -85,7 +85,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
         },
         default_routes=list_default_routes(),
         addressed=addressed,
-        ddp=list_ddp_profiles(),
+        ddp=_list_ddp_profiles(sysfs),
         loadable=list_loadable(),
     )
 
@@ -102,22 +102,22 @@ def find_netdev_name(sysfs: Sysfs, address: str) -> str | None:
     return folder.name if folder else None
 
 
-def _open_live(stack: ExitStack) -> _Host:
-    netlink = stack.enter_context(Netlink())
+def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
+    netlink = stack.enter_context(PfNetlink())
     devices = {device.name: device for device in netlink.devices()}
     return _Host(
         find=lambda folder: devices.get(folder.name),
         settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
-        guids=lambda netdev: _read_guids(netdev.ifindex),
+        guids=lambda netdev: netlink.guids(netdev.ifindex),
         has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
         routes=list_default_routes(),
-        ddp=list_ddp_profiles(),
+        ddp=_list_ddp_profiles(sysfs),
     )
 
 
-def _read_guids(ifindex: int) -> Mapping[int, Guids]:
-    with GuidLink() as link:
-        return link.read(ifindex)
+def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
+    """Ask devlink, which takes its time, only where a driver is there that would know."""
+    return list_ddp_profiles() if list_drivers(sysfs.root) & _DDP_DRIVERS else {}
 
 
 def _open_recorded(facts: Facts) -> _Host:

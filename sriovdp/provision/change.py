@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from sriovdp.errors import DeviceError, KernelError, SriovdpError
 from sriovdp.inventory import find_netdev_name
 from sriovdp.kernel import drivers
-from sriovdp.kernel.guids import GuidLink
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
 from sriovdp.provision.steps import (
@@ -51,7 +50,7 @@ class Change:
     report: Report
     resolved: dict[str, str] = field(default_factory=dict)
     link_lost: bool = False
-    netlink: Netlink = field(init=False)
+    netlink: PfNetlink = field(init=False)
     _autoprobe: str | None = None
     _ifindex: int | None = None
     _new: Mapping[int, VfSettings] | None = None
@@ -60,7 +59,7 @@ class Change:
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
         companions = [step for step in steps if isinstance(step, BindDriver) and step.wanted in USERSPACE_DRIVERS]
-        with Netlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
+        with PfNetlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
             for step in steps:
                 self.report(str(step))
                 wait.begin(str(step))
@@ -108,9 +107,8 @@ class Change:
 
     def _set_guid(self, step: SetGuid) -> None:
         """Set it, unless the driver looks after GUIDs by itself (mlx4): then the kernel tells of none."""
-        with GuidLink() as link:
-            if step.address or step.index in link.read(self._pf_ifindex()):
-                link.write(self._pf_ifindex(), step.index, step.wanted)
+        if step.address or step.index in self.netlink.guids(self._pf_ifindex()):
+            self.netlink.set_guids(self._pf_ifindex(), step.index, step.wanted)
 
     @contextmanager
     def _autoprobe_kept(self) -> Iterator[None]:

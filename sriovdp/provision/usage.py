@@ -6,7 +6,7 @@ from pathlib import Path
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.journal import Journal
 from sriovdp.kernel.holders import find_holder
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.routes import is_of_host
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
@@ -109,5 +109,5 @@ def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
 
 
 def _has_address(netdev: NetDevice) -> bool:
-    with Netlink() as netlink:
+    with PfNetlink() as netlink:
         return is_of_host(netlink.addresses(netdev.ifindex))
