@@ -59,6 +59,9 @@ def _wrap_path(value: Any) -> Any:
     return {"hostPath": value} if isinstance(value, str) else value
 
 
+_MAX_SELECTORS = 1000  # each device is held against each, and each against all before it
+
+
 class Shape(BaseModel):
     """An object of the file: camel-case keys, no others."""
 
@@ -330,6 +333,9 @@ class FileShape(LenientShape):
     def _demand_entry(self) -> Self:
         if not self.physical_functions and not self.resource_list:
             raise ValueError("asks for nothing: give it physicalFunctions (PFs to split), resourceList (pools) or both")
+        selectors = sum(len(pool.selectors) for pool in self.resource_list)
+        if selectors > _MAX_SELECTORS:
+            raise ValueError(f"has {selectors} selectors in all its pools; it may have {_MAX_SELECTORS}")
         return self
 
     def build(self) -> values.Config:

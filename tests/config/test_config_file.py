@@ -298,6 +298,17 @@ def test_very_many_faults_are_counted_not_printed() -> None:
     assert faults[-1] == f"and {1000 - MAX_FAULTS} more"
 
 
+def test_the_number_of_selectors_is_limited() -> None:
+    """Each is held against all before it, which a small file could make take minutes."""
+    pools = [
+        {"resourceName": f"a{n}", "selectors": [{"pfNames": [f"e{n}x{m}"]} for m in range(10)]} for n in range(101)
+    ]
+    assert list_faults(json.dumps({"resourceList": pools})) == [
+        "line 1: the file: has 1010 selectors in all its pools; it may have 1000"
+    ]
+    assert len(parse(json.dumps({"resourceList": pools[1:]}), "x").pools) == 100
+
+
 def test_a_file_that_can_not_be_read_is_a_config_error(tmp_path: Path) -> None:
     """No file, a directory, no text, too much text: all are told with the path."""
     missing, binary, large = tmp_path / "none.yaml", tmp_path / "binary", tmp_path / "large"
