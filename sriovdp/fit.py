@@ -45,6 +45,15 @@ class Fit:
                         f"this node has no PCI driver {vfs.driver}, nor a module for it; install the module",
                     )
 
+            yield from self._find_macs_for_several(place, entry)
+
+    def _find_macs_for_several(self, place: Path, entry: PfConfig) -> Iterator[Finding]:
+        pfs = self._list_pfs(entry)
+        for number, vfs in enumerate(entry.vfs):
+            if len(pfs) > 1 and not isinstance(vfs.mac, str):
+                names = " and ".join(map(_name, pfs))
+                yield (*place, "vfs", number, "mac"), f"{names} would have the same MACs; write an entry for each PF"
+
     def find_warnings(self) -> Iterator[Finding]:
         """What is allowed but hardly meant."""
         yield from self._warn_of_entries()

@@ -1,6 +1,6 @@
 """The difference between a node and its config, as the steps that remove it. No I/O."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -76,10 +76,11 @@ def plan(
 
     `attached` has the PCI addresses of VFs that a pod has: their settings are the pod's business until it gives them
     back. `leftovers` has the PFs whose last apply was interrupted. Raises DeviceError when a PF can not have as many
-    VFs as the config wants.
+    VFs as the config wants, and when VFs of two PFs would have the same MACs.
     """
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
     taken = [(pf, entry) for pf, entry in entries if entry is not None]
+    _check_given_macs(taken)
     steps: list[Step] = []
     for pf, entry in entries:
         own = list(_plan_pf(pf, entry, attached)) if entry else []
@@ -91,6 +92,17 @@ def plan(
             why = "an earlier entry has every PF that it matches" if taken_before else "no PF of this node matches"
             warnings.append(f"physicalFunctions[{number}] ({_write_select(entry.select)}): {why}")
     return Plan(tuple(steps), tuple(warnings))
+
+
+def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> None:
+    for number, (pf, entry) in enumerate(taken):
+        other = next((earlier for earlier, same in taken[:number] if same is entry), None)
+        if other and any(not isinstance(vfs.mac, str) for vfs in entry.vfs):
+            raise DeviceError(
+                f"VFs of {other.name} and of {pf.name} would have the same MACs: one entry of physicalFunctions gives "
+                "MACs and selects both",
+                hint="write an entry for each PF",
+            )
 
 
 def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str]) -> Iterator[Step]:
@@ -252,7 +264,7 @@ def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator
             f"VFs of {pf.name} stay on their kernel driver: {pf.driver} is bifurcated, DPDK uses a VF through it, and "
             "would find nothing behind vfio-pci; write driver: kernel"
         )
-    given = sum(not isinstance(entry.vf(index).mac, str) for index in range(count))
+    given = any(not isinstance(entry.vf(index).mac, str) for index in range(count))
     if given and _is_infiniband(pf):
         yield f"{pf.name} is InfiniBand: its VFs get GUIDs, the MACs of the config are for nobody"
     for vf in pf.vfs:

@@ -212,6 +212,18 @@ def test_a_bifurcated_driver_keeps_its_vfs() -> None:
     assert list_steps(config, make_node(pf=mellanox)) == ["create 1 VF", "VF 0: bind to its kernel driver"]
 
 
+def test_given_macs_are_for_one_pf() -> None:
+    """The same MAC on two PFs would be two stations of one name."""
+    other = replace(PF, address=PciAddress("0000:02:00.0"))
+    vfs = (VfConfig(VfIndices.parse("0"), mac={0: MAC}),)
+    config = Config((PfConfig(PfSelect(vendors=("8086",)), 1, vfs),))
+    assert str(plan(config, Node((PF,))).steps[1]) == f"enp1s0 VF 0: set admin MAC {MAC}"
+    with pytest.raises(
+        DeviceError, match=r"would have the same MACs: one entry .* selects both; write an entry for each"
+    ):
+        plan(config, Node((PF, other)))
+
+
 IB = replace(
     PF,
     vendor="15b3",
