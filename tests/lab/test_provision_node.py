@@ -147,7 +147,7 @@ def pod(node: Node, index: int, name: str, address: str) -> Iterator[str]:
 @contextmanager
 def pinging(name: str, target: str) -> Iterator[Callable[[], tuple[int, int]]]:
     """A ping that runs; gives a function that ends it and tells how many it sent and received."""
-    command = ["ip", "netns", "exec", name, "ping", "-i", "0.1", "-W", "2", target]
+    command = ["ip", "netns", "exec", name, "ping", "-i", "0.02", "-W", "2", target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 
         def end() -> tuple[int, int]:
@@ -191,8 +191,7 @@ def test_two_pfs_from_nothing_to_everything_and_back(node: Node) -> None:
             assert [drivers(pf) for pf in list_pfs()] == [["igbvf"] * 4 + ["igb_uio"] * 2] * 2
             assert "pod default/red (net1)" in node.expect(3, "reset")
             sent, received = end()
-        assert sent > 50
-        assert received == sent, "no packet was lost"
+        assert received == sent > 0, "no packet was lost"
 
     node.write(CONFIG)
     node.expect(4, "apply", "--detailed-exitcode")
