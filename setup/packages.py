@@ -23,6 +23,7 @@ _PACKAGES = (
     "procps",
     "python3-venv",
     "runc",
+    "systemd",  # systemd-analyze
     "xz-utils",
 )
 _NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd

@@ -24,6 +24,7 @@ from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.provision.apply import apply
+from sriovdp.provision.waiting import run_unless
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,9 @@ class Agent:
         broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=True)
-        await asyncio.to_thread(self._provision)
+        if not await run_unless(stop, self._provision):
+            logger.warning("stopped while the node was still being changed; what hangs in the kernel is left to it")
+            return
         self._events.start()
         await self._rescan(broken)
         await self._cni.listen()

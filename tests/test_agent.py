@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sriovdp.agent import Agent, Roots
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.provision import change
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 
@@ -103,6 +105,27 @@ def _owe(tmp_path: Path, device: str) -> Attachment:
     )
     Journal(tmp_path / "state/journal").write_attachment(attachment)
     return attachment
+
+
+async def test_a_stop_does_not_wait_for_a_change_that_hangs(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel keeps the write of sriov_numvfs for itself; the agent's event loop and its stop go on."""
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def write(path: Path, text: str) -> None:
+        if path.name == "sriov_numvfs":
+            hanging.set()
+            let_go.wait(60)
+        tree.write(path, text)
+
+    monkeypatch.setattr(change, "write_text", write)
+    try:
+        async with _run_agent(tree, tmp_path):
+            assert await asyncio.to_thread(hanging.wait, 30)
+        assert not let_go.is_set()
+    finally:
+        let_go.set()
 
 
 async def test_provisions_and_offers_each_vf_in_its_pool(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:

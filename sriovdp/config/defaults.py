@@ -15,6 +15,7 @@ HEALTH: Final = ("driver", "deviceNodes")
 
 DRIVER: Final = KERNEL_DRIVER
 MAC: Final = "stable"
+NOIOMMU: Final = False
 EXTERNALLY_MANAGED: Final = False
 ALLOW_HOST_UPLINK: Final = False
 

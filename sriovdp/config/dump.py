@@ -70,10 +70,13 @@ def _write_vf(vf: VfConfig) -> Tree:
         {
             "range": str(vf.indices),
             "driver": vf.driver,
-            "mac": vf.mac,
+            "mac": vf.mac if isinstance(vf.mac, str) else {str(index): mac for index, mac in vf.mac.items()},
             "trust": vf.trust,
             "spoofchk": vf.spoofchk,
             "vlan": vf.vlan,
+            "minTxRate": vf.min_tx_rate,
+            "maxTxRate": vf.max_tx_rate,
+            "noiommu": vf.noiommu,
         }
     )
 

@@ -39,6 +39,7 @@ def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
         ranges = list(_read_ranges(pf, path))
         yield from _find_overlaps(ranges)
         yield from _find_beyond(ranges, pf.get("numVfs"))
+        yield from _find_mac_twins(pf, path)
     yield from _find_twins(pfs)
     yield from _find_duplicates(tree)
     for path, pool in _entries(tree, (), "resourceList"):
@@ -80,6 +81,18 @@ def _find_beyond(ranges: list[tuple[Path, VfIndices]], count: Plain) -> Iterator
     for path, indices in ranges:
         if indices.last >= count:
             yield path, f"VF {indices.last} will not be there: numVfs is {count} and VFs count from 0"
+
+
+def _find_mac_twins(pf: Plain, path: Path) -> Iterator[tuple[Path, str]]:
+    """A MAC in two ranges of a PF; one that is twice in a range, the range's own check tells."""
+    seen: dict[Plain, Path] = {}
+    for place, vf in _entries(pf, path, "vfs"):
+        given = vf.get("mac")
+        macs = [*given.values()] if isinstance(given, dict) else given if isinstance(given, list) else []
+        for mac in dict.fromkeys(mac.lower() for mac in macs if isinstance(mac, str)):
+            first = seen.setdefault(mac, place)
+            if first != place:
+                yield (*place, "mac"), f"{mac} is also in {write_path((*first, 'mac'))}; each VF has a MAC of its own"
 
 
 def _find_twins(pfs: list[tuple[Path, dict[str, Plain]]]) -> Iterator[tuple[Path, str]]:

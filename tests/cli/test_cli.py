@@ -112,7 +112,7 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
             "trust",
             "link_state",
         ),
-        *("min_tx_rate", "max_tx_rate"),
+        *("min_tx_rate", "max_tx_rate", "node_guid", "port_guid"),
     ]
     assert list(vf["netdev"]) == ["name", "ifindex", "mac", "mtu", "up", "carrier"]
     assert (vf["device_name"], vf["admin_mac"]) == ("82576 Virtual Function", "00:00:00:00:00:00")
