@@ -29,4 +29,4 @@ def list_allocated(kubelet: Path) -> dict[str, str]:
     devices = asyncio.run(PodResources(kubelet).list_devices())
     if devices.problem:
         click.echo(f"warning: not known from the kubelet who has a VF: {devices.problem}", err=True)
-    return {id_: str(holders[0]) for (_, id_), holders in devices.holders.items() if holders}
+    return devices.owners()

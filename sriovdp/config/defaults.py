@@ -18,5 +18,6 @@ MAC: Final = "stable"
 EXTERNALLY_MANAGED: Final = False
 ALLOW_HOST_UPLINK: Final = False
 
+CDI: Final = False
 NODE_PERMISSIONS: Final = "rw"
 MOUNT_READ_ONLY: Final = True
