@@ -80,7 +80,8 @@ class Agent:
         broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=True)
-        await asyncio.to_thread(self._provision, (await self.offering.ask_pods()).owners())
+        await self.offering.ask_pods()
+        await asyncio.to_thread(self._provision)
         self._events.start()
         await self._rescan(broken)
         await self._cni.listen()
@@ -142,11 +143,11 @@ class Agent:
         self._spool.settle()
         self._spool.replay(self._verbs.handle, at_start=True)
 
-    def _provision(self, allocated: Mapping[str, str]) -> None:
+    def _provision(self) -> None:
         """Make the node as the config says; what is refused or fails is told, and the rest is offered all the same."""
         for need in list_reboot_needs(self._config, take_snapshot(self._sysfs), self._sysfs):
             logger.warning("needs a reboot: %s", need)
         try:
-            apply(self._config, self._sysfs, self._journal, allocated=allocated)
+            apply(self._config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
         except SriovdpError as error:
             logger.error("the node is not as the config says: %s", error)

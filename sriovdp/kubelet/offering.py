@@ -86,7 +86,7 @@ class Offering:
                 await asyncio.to_thread(service.tidy, held)
             await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
 
-    async def ask_pods(self) -> PodDevices:
+    async def ask_pods(self) -> None:
         """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once."""
         pod_devices = await self._resources.list_devices()
         if pod_devices.problem != self.pod_devices.problem:
@@ -95,7 +95,6 @@ class Offering:
             else:
                 logger.info("the kubelet tells which pod has which device")
         self.pod_devices = pod_devices
-        return pod_devices
 
     def _read_attachments(self) -> None:
         found: dict[str, list[Attachment]] = {}

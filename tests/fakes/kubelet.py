@@ -219,7 +219,7 @@ class Kubelet:
         """Free a pod's devices; the protocol has no word to tell the plugin. Raises KeyError without the pod."""
         del self._pods[pod_name]
 
-    def pods(self) -> Mapping[str, Admission]:
+    def pods(self) -> dict[str, Admission]:
         """The pods there are, with what they were given."""
         return self._pods
 
