@@ -20,6 +20,7 @@ _PACKAGES = (
     "libc6-dev",
     "make",
     "musl-tools",  # the launcher is linked with musl
+    "podman",  # a runtime with CDI, which Debian 12's containerd is too old for
     "procps",
     "python3-venv",
     "runc",

@@ -4,9 +4,8 @@ Values only, no I/O. A `Node` is one immutable snapshot; whoever is about to cha
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 from sriovdp.errors import DeviceError
@@ -262,15 +261,6 @@ class Mount:
     host_path: str
     container_path: str
     read_only: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """What a container gets for the devices it was given."""
-
-    envs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    nodes: tuple[DeviceNode, ...] = ()
-    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

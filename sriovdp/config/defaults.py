@@ -19,5 +19,6 @@ NOIOMMU: Final = False
 EXTERNALLY_MANAGED: Final = False
 ALLOW_HOST_UPLINK: Final = False
 
+CDI: Final = False
 NODE_PERMISSIONS: Final = "rw"
 MOUNT_READ_ONLY: Final = True

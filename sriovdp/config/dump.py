@@ -20,6 +20,7 @@ def to_tree(config: Config) -> Tree:
     """The config as it would stand in a file. What is left alone where nothing is given (like `mtu`) is not there."""
     return _drop_nothing(
         {
+            "cdi": config.cdi,
             "physicalFunctions": [_write_pf(pf) for pf in config.physical_functions],
             "resourceList": [_write_pool(pool) for pool in config.pools],
         }

@@ -44,6 +44,8 @@ def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
     yield from _find_duplicates(tree)
     for path, pool in _entries(tree, (), "resourceList"):
         yield from _find_misfits(pool, path)
+        if isinstance(tree, dict) and tree.get("cdi") is True:
+            yield from _find_no_vendor(pool, path)
 
 
 def _entries(node: Plain, path: Path, key: str) -> Iterator[tuple[Path, dict[str, Plain]]]:
@@ -136,6 +138,12 @@ def _find_misfits(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, st
             yield (*place, "vdpaType"), "a device is handed out for RDMA or as vDPA; put it into a selector of its own"
         if kind == "auxNetDevice" and selector.get("auxTypes") in _NOTHING:
             yield place, "a selector of an auxNetDevice pool needs auxTypes: [sf]"
+
+
+def _find_no_vendor(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, str]]:
+    """With CDI the prefix is the vendor of the devices' names, which begins with a letter (SPEC.md of CDI 0.5.0)."""
+    if str(pool.get("resourcePrefix") or DEFAULT_PREFIX)[0].isdigit():
+        yield (*path, "resourcePrefix"), "begins with a digit, which no vendor of a CDI device may; choose another"
 
 
 def _selectors(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, dict[str, Plain]]]:

@@ -328,6 +328,9 @@ class FileShape(LenientShape):
 
     physical_functions: list[PfShape] = Field(default=[], description="PFs to split into VFs.")
     resource_list: list[PoolShape] = Field(default=[], description="Pools: what pods can ask for.")
+    cdi: StrictBool = Field(
+        default=defaults.CDI, description="Containers get their devices through CDI; the runtime has to know it."
+    )
 
     @model_validator(mode="after")
     def _demand_entry(self) -> Self:
@@ -343,4 +346,5 @@ class FileShape(LenientShape):
         return values.Config(
             physical_functions=tuple(pf.build() for pf in self.physical_functions),
             pools=tuple(pool.build() for pool in self.resource_list),
+            cdi=self.cdi,
         )

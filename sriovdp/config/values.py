@@ -206,11 +206,13 @@ class Pool:
 class Config:
     """The whole config file. Entries are in file order: the first that matches a PF or a VF has it.
 
-    `warnings` are sentences about what is allowed but hardly meant; two configs that differ in them only are equal.
+    `cdi`: containers get device nodes and mounts through CDI specs, by the names of the devices. `warnings` are
+    sentences about what is allowed but hardly meant; two configs that differ in them only are equal.
     """
 
     physical_functions: tuple[PfConfig, ...] = ()
     pools: tuple[Pool, ...] = ()
+    cdi: bool = defaults.CDI
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def find_pf(self, pf: PhysicalFunction) -> PfConfig | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -139,6 +140,10 @@ CONFIGS = st.builds(
     Config,
     st.lists(PFS, max_size=1).map(tuple),
     st.lists(POOLS, min_size=1, max_size=3, unique_by=lambda pool: pool.name).map(tuple),
+).flatmap(
+    lambda config: st.builds(
+        replace, st.just(config), cdi=st.just(False) if any(p.prefix == "1.2" for p in config.pools) else st.booleans()
+    )
 )
 
 
@@ -164,6 +169,7 @@ def test_what_is_written_has_every_default() -> None:
     text = "physicalFunctions: [{select: {pfNames: [a]}, numVfs: 1, vfs: [{range: 0}]}]\n" + json.dumps(POOL)[1:-1]
     tree = yaml.safe_load(write_yaml(parse(text, "x")))
     assert tree == {
+        "cdi": False,
         "physicalFunctions": [
             {
                 "select": {"pfNames": ["a"]},
@@ -185,6 +191,15 @@ def test_what_is_written_has_every_default() -> None:
             }
         ],
     }
+
+
+def test_cdi_needs_vendors() -> None:
+    """A prefix that CDI can not have as a vendor is a fault, where it stands, and only with `cdi`."""
+    text = 'resourceList: [{resourceName: a, resourcePrefix: "4com.io", selectors: {}}]'
+    assert not parse(text, "x").cdi
+    assert parse(text.replace("4com", "com") + "\ncdi: true", "x").cdi
+    with pytest.raises(ConfigError, match=r"line 1: resourceList\[0\]\.resourcePrefix: begins with a digit"):
+        parse(text + "\ncdi: true", "x")
 
 
 def test_the_schema_file_is_what_the_models_say() -> None:

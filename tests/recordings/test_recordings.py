@@ -58,7 +58,7 @@ def find_pf(node: Node, name: str) -> PhysicalFunction:
 def test_explain_and_assign_agree(name: str, trees: Path) -> None:
     """On every recorded node: a device is explained to be in the pool that it is given to, and nowhere else."""
     node, pools = look(name, trees), parse(POOLS, "x").pools
-    given = {device.id: pool.resource for pool, devices in assign(pools, node) for device in devices}
+    given = {id_: pool.resource for pool, offers in zip(pools, assign(pools, node), strict=True) for id_ in offers}
     verdicts = list(explain(pools, node))
     assert {v.candidate.id: v.resource for v in verdicts if v.resource} == given
     assert len(verdicts) == len({v.candidate.id for v in verdicts}) == len(list(list_candidates(node)))
@@ -183,8 +183,8 @@ def test_the_hosts_uplink_is_known_through_bond_and_vlan(trees: Path) -> None:
         "eno3": "eno3 has an address of this host",
         "eno4": "",
     }
-    ((_, devices),) = assign(parse("resourceList: [{resourceName: a, selectors: {}}]", "x").pools, node)
-    assert [device.id for device in devices] == ["0000:18:10.0", "0000:18:10.2", "0000:19:00.1"]
+    (offers,) = assign(parse("resourceList: [{resourceName: a, selectors: {}}]", "x").pools, node)
+    assert list(offers) == ["0000:18:10.0", "0000:18:10.2", "0000:19:00.1"]
 
 
 def test_an_interface_on_top_makes_a_port_the_hosts(tmp_path: Path) -> None:
