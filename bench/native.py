@@ -134,7 +134,7 @@ def _serve(tree: Tree, socket: Path, state: Path) -> None:
     rtnl._read_link = read_link  # noqa: SLF001
     for module in (vf, restoration):
         vars(module)["list_names"] = list_live
-    sys.setswitchinterval(0.0002)
+    sys.setswitchinterval(0.001)
     gc.freeze()
 
     async def run() -> None:
