@@ -34,7 +34,7 @@ class _Info(genlmsg):  # type: ignore[misc]
 def list_ddp_profiles() -> Mapping[str, str]:
     """Name of the DDP package that is loaded, by PCI address; functions without one are left out."""
     if not _DDP_DRIVER.is_dir():
-        return {}  # the agent asks every few seconds, and devlink by a general library costs half of its look at the node
+        return {}  # the agent asks every few seconds, and this way to ask costs half of its look at the node
     found = {}
     for info in _dump_info():
         if info.get("DEVLINK_ATTR_BUS_NAME") != "pci":
