@@ -1,4 +1,4 @@
-"""The steps of ADD after its entry in the journal; whoever runs them undoes what they did when one fails."""
+"""The steps of ADD from its entry in the journal on; whoever runs them undoes what they did when one fails."""
 
 import errno
 import threading
@@ -57,6 +57,7 @@ class Addition:
 
     def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
+        self.journal.write_attachment(attachment)
         if attachment.mode == "dpdk":
             # nothing is moved there, so the kernel will not tell
             netns.run_in(self.netns_fd, sandbox.check_name_is_free, attachment.pod_ifname)

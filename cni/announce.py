@@ -57,13 +57,17 @@ def _send(ifname: str, device: str, addresses: tuple[str, ...]) -> bool:
     """Run in the sandbox."""
     with Netlink() as netlink:
         found = netlink.look(ifname)
-    if found is None or found.parent != device or not found.up:
-        return False
+        if found is None or found.parent != device or not found.up:
+            return False
+        # advertised before it is known to be free (RFC 4862, section 5.4), an address that the NIC sends back to its
+        # sender is taken for another host's; the kernel advertises it once detection is over (ndisc_notify)
+        unusable = {address for group in netlink.pending_addresses(found.ifindex) for address in group}
     mac = bytes.fromhex(found.mac.replace(":", ""))
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
         packets.bind((ifname, 0))
         for address in addresses:
-            packets.send(build_announcement(address, mac))
+            if address.partition("/")[0] not in unusable:
+                packets.send(build_announcement(address, mac))
     return True
 
 

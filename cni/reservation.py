@@ -1,4 +1,4 @@
-"""Reserving the VF of an ADD: which one it is, that it is nobody else's, and its entry in the journal."""
+"""Reserving the VF of an ADD: which one it is, that it is nobody else's, and how it is now."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ class Reservation:
     netlink: Netlink
 
     def begin(self, held: ExitStack, conf: NetConf, request: Request, netns_fd: int) -> tuple[Vf, Attachment]:
-        """Lock the VF, make sure that it is free, and write how it is; the lock lasts as long as `held`."""
+        """Lock the VF as long as `held`, make sure that it is free, and draft its entry in the journal."""
 
         def reserve(device: PciAddress) -> tuple[Vf, Attachment]:
             self._settle_previous(device, request)
@@ -51,14 +51,12 @@ class Reservation:
             original = read_original(self.sysfs, self.netlink, vf)
             mode = choose_mode(conf, device, original.driver)
             is_told = not conf.device_info or Path(conf.device_info).exists()
-            draft = replace(
+            return vf, replace(
                 draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
                 mode=mode,
                 device_info="" if is_told else conf.device_info,
                 interface=name_in_pod(conf, request),
             )
-            self.journal.write_attachment(draft)
-            return vf, draft
 
         if conf.legacy is None or conf.device is not None:
             device = conf.require_device()
