@@ -76,6 +76,9 @@ def test_cancel_kills_with_all_its_children(start: Any, tmp_path: Path) -> None:
 
     assert not is_running(tmp_path)
     child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    deadline = time.monotonic() + 30
+    while child.exists() and child.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
