@@ -80,7 +80,8 @@ class Offering:
         offers = assign(self._config.pools, node, self._config.physical_functions)
         for service, own in zip(self._services, offers, strict=True):
             resource = service.pool.resource
-            devices = await asyncio.to_thread(service.update, own, node, broken)
+            unfit = {**self.pod_devices.held_elsewhere(resource), **broken}
+            devices = await asyncio.to_thread(service.update, own, node, unfit)
             held = self.pod_devices.held(resource)
             if self.pod_devices.known:
                 await asyncio.to_thread(service.tidy, held)
