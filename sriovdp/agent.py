@@ -31,6 +31,7 @@ from sriovdp.provision.drift import describe_change, list_drift
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 15.0  # seconds for a slow kubelet to tell what is in use, before anything is changed
 _SETTLE = 0.1  # seconds from the first of the kernel's events to looking at the node: they come in swarms
 
 
@@ -80,7 +81,7 @@ class Agent:
         broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=True)
-        await self.offering.ask_pods()
+        await self.offering.ask_pods(patience=_PATIENCE)
         await asyncio.to_thread(self._provision)
         self._events.start()
         await self._rescan(broken)

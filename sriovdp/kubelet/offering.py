@@ -87,9 +87,12 @@ class Offering:
                 await asyncio.to_thread(service.tidy, held)
             await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
 
-    async def ask_pods(self) -> None:
-        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once."""
-        pod_devices = await self._resources.list_devices()
+    async def ask_pods(self, *, patience: float | None = None) -> None:
+        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once.
+
+        `patience` as in `PodResources.list_devices`.
+        """
+        pod_devices = await self._resources.list_devices(patience=patience)
         if pod_devices.problem != self.pod_devices.problem:
             if pod_devices.problem:
                 logger.warning("which pod has which device is not known: %s", pod_devices.problem)
