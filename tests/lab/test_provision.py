@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from sriovdp.cli.main import cli
 from sriovdp.provision.settings import make_stable_mac
-from tests.lab.node import LabNode
+from tests.lab.node import LabNode, QuickNode
 
 pytestmark = pytest.mark.lab(hugepages=448)
 
@@ -26,21 +24,12 @@ physicalFunctions:
 """
 
 
-class Node(LabNode):
-    """The lab's node, with commands in this process: an interpreter of their own takes seconds to start here."""
-
-    def run_sriovdp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command, which may fail."""
-        done = CliRunner().invoke(cli, arguments)
-        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
-
-
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[LabNode]:
     """The lab's node without VFs, and a config for one VF on each kind of driver."""
     config = tmp_path / "config.yaml"
     config.write_text(ALL_DRIVERS)
-    node = Node(config)
+    node = QuickNode(config)
     node.remove_vfs()
     yield node
     node.remove_vfs()
