@@ -118,4 +118,4 @@ def _import_base(folder: Path, base: Path) -> None:
 def _buildah(folder: Path, command: str, *arguments: str) -> str:
     storage: list[str | Path] = ["--root", folder / "storage", "--runroot", folder / "run", "--storage-driver", "vfs"]
     isolation = ["--isolation=chroot"] if command in {"from", "bud"} else []
-    return run(["nice", "-n", "19", "buildah", *storage, command, *isolation, *arguments], hint=_HINT)
+    return run(["buildah", *storage, command, *isolation, *arguments], hint=_HINT)

@@ -1,0 +1,135 @@
+"""The image as the agent, with the mounts and capabilities of the DaemonSet and no more, in the real containerd."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import BUILD, PLUGINS
+from tests.cluster.manifests import describe_container, find
+from tests.lab.cri import Cri, Pod, api, wait_until
+from tests.lab.images import import_archive
+from tests.lab.node import LabNode
+
+pytestmark = pytest.mark.lab(containerd=True)
+
+IPAM = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.56.217.0/24"}], [{"subnet": "fd00:217::/64"}]],
+}
+LOGS = Path("/var/log/pods")
+CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "DAC_READ_SEARCH")
+
+
+@dataclass
+class Deployment:
+    """The DaemonSet on this node."""
+
+    cri: Cri
+    config: Path
+
+    def start(self, name: str, args: tuple[str, ...] = (), *, without: str = "") -> Pod:
+        """One of the DaemonSet's containers in a pod of its own; `args` in place of its own."""
+        spec = find(BUILD / "debian-cni.yaml", "DaemonSet")["spec"]["template"]["spec"]
+        [container] = [one for one in (*spec["initContainers"], *spec["containers"]) if one["name"] == name]
+        fields = describe_container(spec, container | ({"args": args} if args else {}), self.config, without=without)
+        pod = self.cri.run_pod(f"{name}-{time.monotonic_ns()}", on_node=True, log_directory=str(LOGS))
+        pod.start(log_path=f"{pod.name}.log", **fields)
+        return pod
+
+    def finish(self, name: str, *args: str, without: str = "") -> tuple[int, str]:
+        """Run a container to its end; exit code and output."""
+        pod = self.start(name, args, without=without)
+        wait_until(lambda: self._state(pod).state == api.ContainerState.Value("CONTAINER_EXITED"), f"{name} ends")
+        code, output = self._state(pod).exit_code, self.log(pod)
+        pod.remove()
+        return code, output
+
+    def log(self, pod: Pod) -> str:
+        """What a container wrote, without the CRI's time stamps."""
+        lines = (LOGS / f"{pod.name}.log").read_text().splitlines()
+        return "\n".join(line.split(" ", 3)[-1] for line in lines)
+
+    def _state(self, pod: Pod) -> Any:
+        return self.cri.call("ContainerStatus", api.ContainerStatusRequest(container_id=pod.container)).status
+
+
+@pytest.fixture(scope="module")
+def deployment(cri: Cri, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A node without VFs, with a kubelet's folders, that has the image and has the plugin installed."""
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    import_archive(BUILD / "image.tar")
+    for name in ("device-plugins", "plugins_registry", "pod-resources"):
+        (Path("/var/lib/kubelet") / name).mkdir(parents=True, exist_ok=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    config = tmp_path_factory.mktemp("config")
+    (config / "config.yaml").write_text(find(BUILD / "provisioning.yaml", "ConfigMap")["data"]["config.yaml"])
+    yield Deployment(cri, config)
+    LabNode(config / "config.yaml").remove_vfs()
+
+
+@pytest.fixture(scope="module")
+def agent_pod(deployment: Deployment) -> Iterator[Pod]:
+    """The agent, when it answers the probe for readiness."""
+    pod = deployment.start("agent")
+    try:
+        wait_until(lambda: pod.try_run("sriovdp", "status")[0] == 0, "the agent is ready", seconds=300)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; its log:\n{deployment.log(pod)}") from None
+    yield pod
+    pod.remove()
+
+
+def test_installer_puts_the_plugin_in_place(deployment: Deployment) -> None:
+    """The init container, without any capability, leaves a launcher that answers VERSION on the node itself."""
+    code, output = deployment.finish("install-cni")
+    assert code == 0, output
+    asked = subprocess.run([PLUGINS / "sriov"], env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=True)
+    assert "1.1.0" in json.loads(asked.stdout)["supportedVersions"]
+
+
+def test_agent_makes_the_node_as_its_config_map_says(deployment: Deployment, agent_pod: Pod) -> None:
+    """VFs exist and have their drivers, modules included, and the container's root is read-only all the while."""
+    node = LabNode(deployment.config / "config.yaml")
+    drivers = [(Path("/sys/bus/pci/devices") / node.vf(index) / "driver").resolve().name for index in range(7)]
+    assert drivers == ["igbvf"] * 4 + ["vfio-pci"] * 2 + ["igb_uio"], deployment.log(agent_pod)
+    assert agent_pod.try_run("sh", "-c", "echo > /x")[0] != 0
+    assert "error" not in deployment.log(agent_pod).lower()
+
+
+def test_pods_get_vfs_of_the_agent_in_the_image(deployment: Deployment, agent_pod: Pod, cri: Cri) -> None:
+    """Two pods have a VF each, with addresses of both families, and reach each other; afterwards VFs are back."""
+    node = LabNode(deployment.config / "config.yaml")
+    before = node.look()
+    pods = []
+    for index in (0, 1):
+        plugin = {"type": "sriov", "deviceID": node.vf(index), "vlan": 210, "ipam": IPAM}
+        cri.use_network(f"number{index}", {"cniVersion": "1.0.0", "plugins": [{**plugin, "name": "both"}]})
+        pods.append(cri.run_pod(f"number{index}"))
+    first, second = pods
+    addresses = second.status.status.network
+    assert first.sandbox.ping(addresses.ip), deployment.log(agent_pod)
+    assert first.sandbox.ping(addresses.additional_ips[0].ip), deployment.log(agent_pod)
+    for pod in pods:
+        pod.remove()
+    assert node.look() == before
+    listed = agent_pod.run("sriovdp", "attachments")
+    assert listed == "no VF is attached\n"
+
+
+def lacks_net_admin(deployment: Deployment, node: LabNode) -> bool:
+    """Settings of a VF on its PF can not be made."""
+    config = deployment.config / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("driver: kernel", "driver: kernel\n        spoofchk: off", 1))
+    code, output = deployment.finish("agent", "apply", without="NET_ADMIN")
+    config.write_text(text)
+    return code != 0 and "Operation not permitted" in output
+
+
+PROOFS: dict[str, Callable[[Deployment, LabNode], bool]] = {"NET_ADMIN": lacks_net_admin}
