@@ -27,7 +27,7 @@ def plugins() -> Path:
 
 
 @pytest.fixture(scope="module")
-def cri(plugins: Path) -> Iterator[Cri]:
+def cri() -> Iterator[Cri]:
     """The kubelet's place at containerd."""
     with connect() as cri:
         yield cri

@@ -56,9 +56,12 @@ EXPECTED = {
 def installed(node: LabNode, agent: AgentProcess, plugins: Path) -> Iterator[None]:
     """The plugin where containerd and Multus look for it, and the agent where the plugin looks for that."""
     node.sriovdp("install-cni", "--bin-dir", str(plugins))
-    Path("/run/sriovdp").symlink_to(agent.socket.parent)
+    links = {Path("/run/sriovdp"): agent.socket.parent, Path("/var/lib/sriovdp"): agent.root / "state"}
+    for link, folder in links.items():
+        link.symlink_to(folder)
     yield
-    Path("/run/sriovdp").unlink()
+    for link in links:
+        link.unlink()
 
 
 @pytest.fixture

@@ -29,10 +29,13 @@ IPAM = {"type": "host-local", "subnet": "10.56.217.0/24", "rangeStart": "10.56.2
 def cri(node: LabNode, agent: AgentProcess) -> Iterator[Cri]:
     """The kubelet's place: containerd, with the plugin where it looks for it and the agent where that looks for it."""
     node.sriovdp("install-cni", "--bin-dir", PLUGINS)
-    Path("/run/sriovdp").symlink_to(agent.socket.parent)
+    links = {Path("/run/sriovdp"): agent.socket.parent, Path("/var/lib/sriovdp"): agent.root / "state"}
+    for link, folder in links.items():
+        link.symlink_to(folder)
     with connect() as cri:
         yield cri
-    Path("/run/sriovdp").unlink()
+    for link in links:
+        link.unlink()
 
 
 @pytest.fixture
