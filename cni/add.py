@@ -1,4 +1,4 @@
-"""The steps of ADD after its entry in the journal; whoever runs them undoes what they did when one fails."""
+"""The steps of ADD from its entry in the journal on; whoever runs them undoes what they did when one fails."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -55,6 +55,7 @@ class Addition:
 
     def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
+        self.journal.write_attachment(attachment)
         with request_addresses(attachment) as addresses:
             self._go_on()
             attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))

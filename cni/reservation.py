@@ -1,4 +1,4 @@
-"""Reserving the VF of an ADD: which one it is, that it is nobody else's, and its entry in the journal."""
+"""Reserving the VF of an ADD: which one it is, that it is nobody else's, and how it is now."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ class Reservation:
     netlink: Netlink
 
     def begin(self, held: ExitStack, conf: NetConf, request: Request, netns_fd: int) -> tuple[Vf, Attachment]:
-        """Lock the VF, make sure that it is free, and write how it is; the lock lasts as long as `held`."""
+        """Lock the VF as long as `held`, make sure that it is free, and draft its entry in the journal."""
 
         def reserve(device: PciAddress) -> tuple[Vf, Attachment]:
             self._settle_previous(device, request)
@@ -54,9 +54,7 @@ class Reservation:
             draft = replace(draft_attachment(request, network, device, original, netns_fd), mode=mode)
             if conf.device_info and not Path(conf.device_info).exists():
                 draft = replace(draft, device_info=conf.device_info)
-            draft = replace(draft, interface=name_in_pod(conf, request))
-            self.journal.write_attachment(draft)
-            return vf, draft
+            return vf, replace(draft, interface=name_in_pod(conf, request))
 
         if conf.legacy is None or conf.device is not None:
             device = conf.require_device()

@@ -1,5 +1,6 @@
 """What is done inside the pod's network namespace. Every function here runs there, by `netns.run_in`."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from sriovdp.errors import CniError, DeviceError, KernelError, VerifyError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.model import NetDevice
 
-_PROC_SYS = Path("/proc/sys")
+# a container's own can only be read; what is below follows the thread's network namespace, wherever it is mounted
+_PROC_SYS = Path(os.environ.get("SRIOVDP_PROC_SYS", "/proc/sys"))
 _DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two
 
 

@@ -32,7 +32,7 @@ def describe_container(
     """
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     mounts = [_describe_mount(mount, volumes[mount["name"]], config) for mount in container["volumeMounts"]]
-    envs = [api.KeyValue(key=one["name"], value=_NODE_NAME) for one in container.get("env", ())]
+    envs = [api.KeyValue(key=one["name"], value=one.get("value", _NODE_NAME)) for one in container.get("env", ())]
     context = container["securityContext"]
     added = [name for name in context["capabilities"].get("add", ()) if name != without]
     security = api.LinuxContainerSecurityContext(

@@ -1,14 +1,17 @@
 """Outside the guest: runs the tests marked `lab` in virtual machines and reports their results as if they ran here.
 
-Tests whose mark asks for the same shape share a boot. Their reports come through a file of the guest's result folder
-and are handed to pytest in the order of the tests, so that names, tracebacks, captured output and durations are those
-of the guest.
+The tests of one module whose marks ask for the same shape share a boot. As many machines are on at once as there are
+processors. Their reports come through a file of the guest's result folder and are handed to pytest in the order of the
+tests, so that names, tracebacks, captured output and durations are those of the guest.
 """
 
 import contextlib
 import json
+import os
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -26,67 +29,86 @@ _REPORTS = "reports"
 
 
 class Forwarding:
-    """A pytest plugin. At most one guest is on at a time."""
+    """A pytest plugin. The guests are started when the first lab test comes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._stack = contextlib.ExitStack()
-        self._guest: _Guest | None = None
+        self._guests: list[_Guest] = []
+        self._threads = ThreadPoolExecutor(os.cpu_count())
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Lab tests last, those of one shape together; otherwise in their order."""
-        shapes = list(dict.fromkeys(_shape(item) for item in items))
-        items.sort(key=lambda item: (_shape(item) is not None, shapes.index(_shape(item))))
+        """Lab tests last, those of one guest together; otherwise in their order."""
+        groups = list(dict.fromkeys(_group(item) for item in items))
+        items.sort(key=lambda item: (_shape(item) is not None, groups.index(_group(item))))
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Take over lab tests; leave the others to pytest."""
-        shape = _shape(item)
-        if shape is None:
+        if _shape(item) is None:
             return None
-        if self._guest is None or not self._guest.has(item):
-            self._guest = self._boot(item, shape)
+        if not self._guests:
+            self._start(item)
+        while not self._guests[0].has(item):
+            self._guests.pop(0).close()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._guest.reports_of(item):
+        for report in self._guests[0].reports_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
     def pytest_unconfigure(self) -> None:
         """No guest outlives pytest."""
-        self._stack.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for guest in self._guests:
+            guest.close()
 
-    def _boot(self, first: pytest.Item, shape: Shape) -> "_Guest":
-        """A guest for this test and all after it that share its shape."""
-        self._stack.close()
+    def _start(self, first: pytest.Item) -> None:
+        """A guest for each group of tests, from this test on."""
         rest = first.session.items[first.session.items.index(first) :]
-        group = next(list(items) for _, items in groupby(rest, _shape))
-        guest = _Guest(self._config, shape, group)
-        self._stack.callback(guest.close)
-        return guest
+        for (_, shape), items in groupby(rest, _group):
+            assert shape, "lab tests come last"
+            self._guests.append(_Guest(self._config, shape, list(items)))
+            self._threads.submit(self._guests[-1].run)
 
 
 class _Guest:
-    """One boot, running the tests of one shape."""
+    """One boot, running the tests of one group."""
 
     def __init__(self, config: pytest.Config, shape: Shape, items: list[pytest.Item]) -> None:
         self._config = config
-        self._nodeids = {item.nodeid for item in items}
+        self._shape = shape
+        self._nodeids = [item.nodeid for item in items]
         self._read = 0
         self._pending: list[Any] = []
         self._death = ""
+        self._started = threading.Event()
         self._stack = contextlib.ExitStack()
-        command = [
-            *(".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="),
-            *("--lab-reports", f"/run/lab/result/{_REPORTS}", "--rootdir", str(config.rootpath)),
-            *(item.nodeid for item in items),
-        ]
+        self._starting_or_closing = threading.Lock()
+        self._closed = False
+
+    def run(self) -> None:
+        """Boot and wait until the machine is off. QEMU does not outlive the thread of this call."""
         try:
-            self._vm = self._stack.enter_context(Vm(shape, command))
-            self._output = self._stack.enter_context((self._vm.result.parent / "output").open("w+b"))
-            self._vm.start(stdout=self._output.fileno(), stderr=self._output.fileno())
+            with self._starting_or_closing:
+                self._boot()
         except LabError as error:
             self._death = str(error)
+        finally:
+            self._started.set()
+        while not self._death and self._vm.is_running():
+            time.sleep(_POLL)
+
+    def _boot(self) -> None:
+        if self._closed:
+            raise LabError("the tests were given up before their machine was on")
+        command = [
+            *(".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="),
+            *("--lab-reports", f"/run/lab/result/{_REPORTS}", "--rootdir", str(self._config.rootpath)),
+            *self._nodeids,
+        ]
+        self._vm = self._stack.enter_context(Vm(self._shape, command))
+        self._output = self._stack.enter_context((self._vm.result.parent / "output").open("w+b"))
+        self._vm.start(stdout=self._output.fileno(), stderr=self._output.fileno())
 
     def has(self, item: pytest.Item) -> bool:
         """Whether this guest was told to run the test."""
@@ -94,10 +116,13 @@ class _Guest:
 
     def close(self) -> None:
         """Switch off."""
-        self._stack.close()
+        with self._starting_or_closing:
+            self._closed = True
+            self._stack.close()
 
     def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """The reports of one test as they come; a failure when the guest died or hung before the last of them."""
+        self._started.wait()
         deadline = time.monotonic() + _TIMEOUT_OF_A_TEST
         while not self._death:
             for report in self._take():
@@ -147,6 +172,11 @@ class _Guest:
             printed = self._output.read().decode(errors="replace").splitlines()[-_OUTPUT_LINES:]
             text = "\n".join((text, "last lines of its pytest:", *printed, "and of its console:", self._vm.tail()))
         return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
+
+
+def _group(item: pytest.Item) -> tuple[str, Shape | None]:
+    """What tests of one guest have in common."""
+    return item.nodeid.partition("::")[0], _shape(item)
 
 
 def _shape(item: pytest.Item) -> Shape | None:

@@ -18,14 +18,15 @@ _PCI = Path("/sys/bus/pci/devices")
 
 @dataclass(frozen=True)
 class LabNode:
-    """The first PF of the guest. `config` is the agent's config file."""
+    """One PF of the guest, counted from 0. `config` is the agent's config file."""
 
     config: Path
+    number: int = 0
 
     @property
     def pf(self) -> Path:
-        """Sysfs directory of the first PF."""
-        return next(path for path in sorted(_PCI.iterdir()) if (path / "sriov_totalvfs").exists())
+        """Sysfs directory of the PF."""
+        return [path for path in sorted(_PCI.iterdir()) if (path / "sriov_totalvfs").exists()][self.number]
 
     @property
     def pf_netdev(self) -> str:

@@ -285,16 +285,17 @@ def test_four_pods_at_once(node: LabNode, runtime: Runtime, sandbox: Any, networ
         list(pool.map(runtime.delete, pods, configs))
 
 
+@pytest.mark.parametrize("index", [4, 6], ids=["vfio-pci", "igb_uio"])
 @pytest.mark.usefixtures("clean")
-def test_testpmd_sends_packets_through_a_vfio_vf(node: LabNode, runtime: Runtime, sandbox: Any, network: Any) -> None:
+def test_testpmd_sends_packets(node: LabNode, runtime: Runtime, sandbox: Any, network: Any, index: int) -> None:
     """A DPDK program drives the VF that was attached in DPDK mode, and a kernel pod in its VLAN gets the packets."""
     pod, peer = sandbox("pod-dpdk"), sandbox("pod-b")
-    config, peer_config = network(node.vf(4), vlan=210, ipam=False), network(node.vf(0), vlan=210, ipam=False)
+    config, peer_config = network(node.vf(index), vlan=210, ipam=False), network(node.vf(0), vlan=210, ipam=False)
     runtime.add(pod, config)
     target = runtime.add(peer, peer_config)["interfaces"][0]["mac"]
     before = int(peer.run("cat", "/sys/class/net/net1/statistics/rx_packets").stdout or 0)
 
-    sent = node.send_by_testpmd(node.vf(4), target)
+    sent = node.send_by_testpmd(node.vf(index), target)
 
     after = int(peer.run("cat", "/sys/class/net/net1/statistics/rx_packets").stdout or 0)
     assert sent > 0

@@ -146,11 +146,13 @@ class Vm:
 
     def _qemu_command(self, initramfs: Path, stdout: int, stderr: int) -> list[str]:
         options = [
-            "console=ttyS0 panic=-1 intel_iommu=on net.ifnames=0 mitigations=off random.trust_cpu=on loglevel=6",
+            "console=ttyS0 panic=-1 net.ifnames=0 mitigations=off random.trust_cpu=on loglevel=6",
+            "intel_iommu=on iommu=pt",  # passed through for DPDK on igb_uio; vfio has domains of its own all the same
             "no_timer_check",  # on a busy host the check of the emulated timer fails, and the boot with it
             self._shape.kernel_options(),
         ]
         return [
+            *("setpriv", "--pdeathsig", "KILL"),  # who is killed leaves no machine behind
             *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
             *_accelerator_options(),
             *self._shape.qemu_options(),
