@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 from setup.image import prepare_image
-from setup.programs import KUSTOMIZE, MULTUS, prepare
+from setup.packages import ensure_packages
+from setup.programs import KUBE_APISERVER, KUBELET, KUSTOMIZE, MULTUS, prepare
 from setup.steps import CHECKOUT, SetupError, run, say
 
 BUILD = CHECKOUT / "build/cluster"
+_PACKAGES = ("etcd-server", "openssl")
 _LAYERS = ("base", "overlays/debian-cni", "overlays/provisioning")
 
 
@@ -18,9 +20,11 @@ def main() -> int:
     """Prepare all; gives the exit code."""
     try:
         BUILD.mkdir(parents=True, exist_ok=True)
-        _link("image.tar", prepare_image())
-        _link("multus", prepare(MULTUS))
+        ensure_packages(_PACKAGES)
+        for program in (MULTUS, KUBELET, KUBE_APISERVER):
+            _link(program.name, prepare(program))
         _render(prepare(KUSTOMIZE))
+        _link("image.tar", prepare_image())
     except SetupError as error:
         say(f"FAILED: {error}")
         return 1

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import agent, node
+from tests.lab.conftest import node
 from tests.lab.cri import Cri, connect
+from tests.lab.installation import PLUGINS, install_agent
+from tests.lab.node import AgentProcess, LabNode
 
-__all__ = ["agent", "node"]
+__all__ = ["node"]
 
-PLUGINS = Path("/usr/lib/cni")  # of Debian's containerd
 BUILD = Path("build/cluster")
 _USUAL = Path("/opt/cni/bin")
 
@@ -24,6 +25,13 @@ def plugins() -> Path:
     _USUAL.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "--bind", PLUGINS, _USUAL], check=True)
     return PLUGINS
+
+
+@pytest.fixture(scope="module")
+def agent(node: LabNode) -> Iterator[AgentProcess]:
+    """The agent, where the plugin looks for it."""
+    with install_agent(node) as agent:
+        yield agent
 
 
 @pytest.fixture(scope="module")

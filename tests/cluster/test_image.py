@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import BUILD, PLUGINS
+from tests.cluster.conftest import BUILD
 from tests.cluster.manifests import describe_container, find
 from tests.lab.cri import Cri, Pod, api, wait_until
 from tests.lab.images import import_archive
+from tests.lab.installation import PLUGINS
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab(containerd=True)

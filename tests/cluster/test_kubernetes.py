@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from tests.cluster.api import NODE, Api
-from tests.cluster.conftest import PLUGINS
 from tests.cluster.kubelet import HANDED_OVER, Kubelet
 from tests.lab.cri import wait_until
 from tests.lab.images import import_busybox
+from tests.lab.installation import PLUGINS
 from tests.lab.node import AgentProcess, LabNode
 
 pytestmark = pytest.mark.lab(containerd=True, control_plane=True)
@@ -84,31 +84,9 @@ def api() -> Api:
 
 
 @pytest.fixture(scope="module")
-def agent(node: LabNode) -> Iterator[AgentProcess]:
-    """The agent, with the kubelet's and the plugin's own folders."""
-    folder = Path("/run/agent")
-    folder.mkdir()
-    links = {
-        folder / "kubelet": Path("/var/lib/kubelet"),
-        Path("/run/sriovdp"): folder / "run",
-        Path("/var/lib/sriovdp"): folder / "state",
-    }
-    Path("/var/lib/kubelet").mkdir(exist_ok=True)
-    for link, target in links.items():
-        link.symlink_to(target)
-    agent = AgentProcess(node.config, folder)
-    agent.start()
-    yield agent
-    agent.stop()
-    for link in links:
-        link.unlink()
-
-
-@pytest.fixture(scope="module")
-def kubelet(api: Api, agent: AgentProcess, plugins: Path, node: LabNode) -> Iterator[Kubelet]:
+def kubelet(api: Api, agent: AgentProcess, plugins: Path) -> Iterator[Kubelet]:
     """A node that is ready and has been offered the agent's VFs."""
     import_busybox()
-    node.sriovdp("install-cni", "--bin-dir", str(plugins))
     folder = Path("/etc/cni/net.d")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "00-multus.conf").write_text(json.dumps(DEFAULT))

@@ -52,20 +52,8 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed(node: LabNode, agent: AgentProcess, plugins: Path) -> Iterator[None]:
-    """The plugin where containerd and Multus look for it, and the agent where the plugin looks for that."""
-    node.sriovdp("install-cni", "--bin-dir", str(plugins))
-    links = {Path("/run/sriovdp"): agent.socket.parent, Path("/var/lib/sriovdp"): agent.root / "state"}
-    for link, folder in links.items():
-        link.symlink_to(folder)
-    yield
-    for link in links:
-        link.unlink()
-
-
 @pytest.fixture
-def unchanged(node: LabNode, agent: AgentProcess, cri: Cri) -> Iterator[None]:
+def unchanged(node: LabNode, agent: AgentProcess, plugins: Path, cri: Cri) -> Iterator[None]:
     """After the test's pods are gone there is nothing left of them."""
     before = node.look()
     yield

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from tests.lab.cri import Cri, connect, wait_until
+from tests.lab.installation import install_agent
 from tests.lab.node import AgentProcess, LabNode
 
 pytestmark = pytest.mark.lab(containerd=True)
@@ -20,22 +21,22 @@ resourceList:
 - {resourceName: sriov, selectors: {drivers: [igbvf]}}
 """
 
-PLUGINS = "/usr/lib/cni"
 LEASES = Path("/var/lib/cni/networks")
 IPAM = {"type": "host-local", "subnet": "10.56.217.0/24", "rangeStart": "10.56.217.171", "rangeEnd": "10.56.217.181"}
 
 
 @pytest.fixture(scope="module")
-def cri(node: LabNode, agent: AgentProcess) -> Iterator[Cri]:
-    """The kubelet's place: containerd, with the plugin where it looks for it and the agent where that looks for it."""
-    node.sriovdp("install-cni", "--bin-dir", PLUGINS)
-    links = {Path("/run/sriovdp"): agent.socket.parent, Path("/var/lib/sriovdp"): agent.root / "state"}
-    for link, folder in links.items():
-        link.symlink_to(folder)
+def agent(node: LabNode) -> Iterator[AgentProcess]:
+    """The agent, where the plugin looks for it."""
+    with install_agent(node) as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def cri(agent: AgentProcess) -> Iterator[Cri]:
+    """The kubelet's place at containerd."""
     with connect() as cri:
         yield cri
-    for link in links:
-        link.unlink()
 
 
 @pytest.fixture
