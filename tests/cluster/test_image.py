@@ -107,11 +107,9 @@ def test_pods_get_vfs_of_the_agent_in_the_image(deployment: Deployment, agent_po
     """Two pods have a VF each, with addresses of both families, and reach each other; afterwards VFs are back."""
     node = LabNode(deployment.config / "config.yaml")
     before = node.look()
-    pods = []
-    for index in (0, 1):
-        plugin = {"type": "sriov", "deviceID": node.vf(index), "vlan": 210, "ipam": IPAM}
-        cri.use_network(f"number{index}", {"cniVersion": "1.0.0", "plugins": [{**plugin, "name": "both"}]})
-        pods.append(cri.run_pod(f"number{index}"))
+    plugin = {"type": "sriov", "if0": node.pf_netdev, "vlan": 210, "ipam": IPAM}
+    cri.use_network("both", {"cniVersion": "1.0.0", "plugins": [plugin]})
+    pods = [cri.run_pod(f"number{index}") for index in (0, 1)]
     first, second = pods
     addresses = second.status.status.network
     assert first.sandbox.ping(addresses.ip), deployment.log(agent_pod)

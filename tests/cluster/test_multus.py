@@ -89,3 +89,24 @@ def test_pod_of_the_application_note(cri: Cri, node: LabNode, unchanged: None) -
     assert (vfs, tagged) == (["0", "1", "2", "3"], ["1"]), listed
     routes = pod.run("ip", "route")
     assert "default via 192.168.42.1 dev eth0" in routes
+
+
+@pytest.mark.parametrize("driver", ["igb_uio", "vfio-pci"])
+def test_pod_with_a_vf_for_dpdk(cri: Cri, node: LabNode, agent: AgentProcess, unchanged: None, driver: str) -> None:
+    """Section 5.1.3: the pod has its default network only, and a VF is bound to the driver for as long as it runs."""
+    document = read_example("multus-2018-dpdk.conf", node)
+    document["delegates"][1]["dpdk"]["dpdk_driver"] = driver
+    document["name"] = f"{document['name']}-{driver}"
+    cri.use_network(document["name"], document, suffix="conf")
+    pod = cri.run_pod(driver)
+    assert list_drivers(node) == [driver, "igbvf", "igbvf", "igbvf"]
+    assert pod.status.status.network.ip.startswith("192.168.42.")
+    links = pod.sandbox.run("ip", "-j", "link").stdout
+    assert {link["ifname"] for link in json.loads(links)} == {"lo", "eth0"}
+    pod.remove()
+    assert list_drivers(node) == ["igbvf"] * 4
+
+
+def list_drivers(node: LabNode) -> list[str]:
+    """Drivers of the VFs, by their index."""
+    return [(Path("/sys/bus/pci/devices") / node.vf(index) / "driver").resolve().name for index in range(4)]
