@@ -12,7 +12,7 @@ from setup.programs import KUBE_APISERVER, KUBELET, KUSTOMIZE, MULTUS, prepare
 from setup.steps import CHECKOUT, SetupError, run, say
 
 BUILD = CHECKOUT / "build/cluster"
-_PACKAGES = ("etcd-server", "openssl")
+_PACKAGES = ("etcd-server", "openssl", "socat")
 _LAYERS = ("base", "overlays/debian-cni", "overlays/provisioning")
 
 

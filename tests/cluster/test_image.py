@@ -113,7 +113,12 @@ def test_pods_get_vfs_of_the_agent_in_the_image(deployment: Deployment, agent_po
     first, second = pods
     addresses = second.status.status.network
     assert first.sandbox.ping(addresses.ip), deployment.log(agent_pod)
-    assert first.sandbox.ping(addresses.additional_ips[0].ip), deployment.log(agent_pod)
+    shown = second.sandbox.run("ip", "address", "show", "dev", "eth0").stdout
+    shown += second.sandbox.run(
+        "sh", "-c", "cd /proc/sys/net/ipv6/conf/eth0; head *dad* ndisc_notify ../../../ipv4/conf/eth0/arp_notify"
+    ).stdout
+    shown += first.sandbox.run("ip", "address", "show", "dev", "eth0").stdout
+    assert first.sandbox.ping(addresses.additional_ips[0].ip), f"{shown}\n{deployment.log(agent_pod)}"
     for pod in pods:
         pod.remove()
     assert node.look() == before

@@ -87,8 +87,7 @@ def test_pod_of_the_application_note(cri: Cri, node: LabNode, unchanged: None) -
     vfs = re.findall(r"vf (\d+) .*", listed)
     tagged = re.findall(r"vf (\d+) .*vlan 210,", listed)
     assert (vfs, tagged) == (["0", "1", "2", "3"], ["1"]), listed
-    routes = pod.run("ip", "route")
-    assert "default via 192.168.42.1 dev eth0" in routes
+    assert "default via 10.56.217.1 dev net0" in pod.run("ip", "route")
 
 
 @pytest.mark.parametrize("driver", ["igb_uio", "vfio-pci"])
