@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,34 @@ def test_kubelet_and_agent_restart_with_pods(
     listed = json.loads(node.sriovdp("attachments", "--json", "--state-dir", str(agent.root / "state")).stdout)
     assert len({entry["device"] for entry in listed["attachments"]}) == 5
     assert api.pod("stays")["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_pods_come_and_go(api: Api, kubelet: Kubelet, agent: AgentProcess, node: LabNode, unchanged: None) -> None:
+    """Waves of as many pods as there are VFs; the agent dies in one, the kubelet restarts in another: nothing leaks."""
+    durations: dict[str, list[float]] = {"with a VF": [], "without": []}
+    for wave in range(4):
+        names = [f"wave{wave}-{number}" for number in range(5)]
+        vfs = wave != 3
+        for name in names:
+            api.create(write_pod(name, 1, "sriov-conf@net0") if vfs else write_pod(name))
+        if wave == 1:
+            agent.kill()
+            agent.start()
+        if wave == 2:
+            kubelet.stop()
+            kubelet.start()
+        for name in names:
+            status = wait_for_phase(api, name, "Running")["status"]
+            started = status["containerStatuses"][0]["state"]["running"]["startedAt"]
+            if wave in {0, 3}:
+                durations["with a VF" if vfs else "without"].append(_parse(started) - _parse(status["startTime"]))
+        listed = json.loads(node.sriovdp("attachments", "--json").stdout)["attachments"]
+        assert len({entry["device"] for entry in listed}) == (5 if vfs else 0)
+        remove_pods(api)
+        wait_until(lambda: agent.attachments() == [], "the journal is empty")
+    for what, taken in durations.items():
+        print(f"admitted to running, {what}, five at once: p50 {sorted(taken)[2]:.0f} s")  # noqa: T201
+
+
+def _parse(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
