@@ -1,7 +1,7 @@
 """etcd and the Kubernetes API server beside the virtual machine, on this machine's loopback: the guest is the node.
 
 There is no scheduler and no controller: a pod says on which node it is, and nothing but the API server and the kubelet
-decides about it. QEMU forwards the guest's connections to ADDRESS to the API server, and lets it reach nothing else.
+decides about it. The guest's kubeconfig says how it reaches the API server.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from setup.programs import KUBE_APISERVER
 
-ADDRESS = "10.0.2.100:6443"
 _START_TIMEOUT = 180.0  # seconds, on a machine that does other things too
 
 
@@ -28,7 +27,7 @@ class ControlPlane:
         self._folder = folder
         self._stack = contextlib.ExitStack()
         self._token = secrets.token_hex(16)
-        self._port, self._etcd_port, self._peer_port = _find_ports(3)
+        self._port, self._plain_port, self._etcd_port, self._peer_port = _find_ports(4)
 
     def start(self) -> None:
         """Start and wait until the API server is ready. Raises RuntimeError with the end of its log."""
@@ -55,19 +54,18 @@ class ControlPlane:
             f"--token-auth-file={self._folder}/tokens",
         )
         self._wait()
+        # the guest need not encrypt: its processor is emulated, and Multus waits a quarter of a second for an answer
+        listen = f"TCP-LISTEN:{self._plain_port},bind=127.0.0.1,reuseaddr,fork"
+        self._launch("socat", listen, f"OPENSSL:127.0.0.1:{self._port},verify=0")
 
     def stop(self) -> None:
         """End both programs; their data goes with the folder."""
         self._stack.close()
 
     def qemu_options(self) -> list[str]:
-        """A network device that reaches the API server at ADDRESS, and nothing else.
-
-        Encrypted from here on only: the guest's processor is emulated, and Multus waits a quarter of a second.
-        """
-        forward = f"guestfwd=tcp:{ADDRESS}-cmd:socat - OPENSSL:127.0.0.1:{self._port},,verify=0"
+        """A network device on which this machine's loopback is 10.0.2.2; the guest has no route to anything else."""
         return [
-            *("-netdev", f"user,id=cluster,restrict=on,ipv6=off,{forward}"),
+            *("-netdev", "user,id=cluster,ipv6=off"),
             *("-device", "virtio-net-pci,netdev=cluster,bus=pcie.0,mac=52:54:00:bb:00:01"),
         ]
 
@@ -76,7 +74,7 @@ class ControlPlane:
         document = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "lab", "cluster": {"server": f"http://{ADDRESS}"}}],
+            "clusters": [{"name": "lab", "cluster": {"server": f"http://10.0.2.2:{self._plain_port}"}}],
             "users": [{"name": "lab", "user": {"token": self._token}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
             "current-context": "lab",

@@ -147,4 +147,4 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90.0) 
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.1)
+        time.sleep(0.5)  # each look costs an emulated processor
