@@ -1,19 +1,21 @@
 """The steps of ADD from its entry in the journal on; whoever runs them undoes what they did when one fails."""
 
+import errno
 import threading
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cni import sandbox
+from cni import sandbox, timing
 from cni.deviceinfo import write_device_info
 from cni.ipam import request_addresses
 from cni.netconf import NetConf
 from cni.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
 from cni.vf import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
-from sriovdp.errors import CniError
+from sriovdp.errors import CniError, KernelError
 from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl import Link
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
 
@@ -56,16 +58,19 @@ class Addition:
     def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
         self.journal.write_attachment(attachment)
-        with request_addresses(attachment) as addresses:
-            self._go_on()
+        if attachment.mode == "dpdk":
+            # nothing is moved there, so the kernel will not tell
+            netns.run_in(self.netns_fd, sandbox.check_name_is_free, attachment.pod_ifname)
+        with request_addresses(attachment, self.cancelled) as addresses:
+            self._go_on("start of IPAM")
             attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))
-            self._go_on()
+            self._go_on("settings on the PF")
             self._bind_driver()
-            self._go_on()
+            self._go_on("driver")
             interface = self._enter_sandbox(attachment)
-            self._go_on()
+            self._go_on("interface up")
             ipam = addresses.finish()
-            self._go_on()
+            self._go_on("wait for IPAM")
         result = Result((interface,), dns=self.conf.dns)
         if ipam is not None:
             result = result.with_addresses_of(ipam)
@@ -73,16 +78,19 @@ class Addition:
                 result = replace(result, dns=self.conf.dns)
             if attachment.mode == "kernel":
                 netns.run_in(self.netns_fd, sandbox.configure_addresses, self.conf, attachment.pod_ifname, result)
+        timing.mark("addresses")
         if attachment.device_info:
             write_device_info(attachment.device_info, self.sysfs, self.vf.address)
         if self.conf.previous is not None:
             result = result.after(self.conf.previous)
         attachment = replace(attachment, phase="attached", result=describe_result(result))
         self.journal.write_attachment(attachment)
+        timing.mark("journal")
         return attachment, result
 
-    def _go_on(self) -> None:
-        """Raise CniError when nobody waits for the answer any more."""
+    def _go_on(self, done: str) -> None:
+        """Say what is done. Raise CniError when nobody waits for the answer any more."""
+        timing.mark(done)
         if self.cancelled.is_set():
             raise CniError(TRY_AGAIN, f"the ADD of VF {self.vf.address} was given up by its caller and is undone")
 
@@ -116,6 +124,15 @@ class Addition:
         device = find_netdev(self.sysfs, self.netlink, self.vf.address)
         if device is None:
             raise CniError(DEVICE_FAILURE, f"the netdev of VF {self.vf.address} vanished while it was being configured")
-        move_into(self.netlink, device, self.netns_fd, attachment.pod_ifname)
+        self._move(device, attachment.pod_ifname)
         after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, attachment.pod_ifname, self.vf.address)
         return Interface(mac=after.mac, mtu=after.mtu, **common)
+
+    def _move(self, device: Link, ifname: str) -> None:
+        try:
+            move_into(self.netlink, device, self.netns_fd, ifname)
+            timing.mark("move and rename")
+        except KernelError as error:
+            if error.errno == errno.EEXIST:
+                netns.run_in(self.netns_fd, sandbox.check_name_is_free, ifname)
+            raise

@@ -34,33 +34,41 @@ def start(attachment: Attachment, addresses: Iterable[str]) -> None:
         threading.Thread(target=_repeat, args=(attachment, told), name="announce", daemon=True).start()
 
 
-def announce_once(attachment: Attachment, addresses: Iterable[str]) -> None:
-    """Announce addresses in CIDR form now, as good as that goes."""
+def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool:
+    """Announce addresses in CIDR form now, as good as that goes. Gives whether the interface is there at all."""
     try:
         with open_sandbox(attachment) as sandbox_fd:
-            if sandbox_fd is not None:
-                netns.run_in(sandbox_fd, _send, attachment.pod_ifname, attachment.device, tuple(addresses))
+            return sandbox_fd is not None and netns.run_in(
+                sandbox_fd, _send, attachment.pod_ifname, attachment.device, tuple(addresses)
+            )
     except (OSError, SriovdpError) as error:
         logger.info("announcing the addresses of %s failed: %s", attachment.owner, error)
+        return False
 
 
 def _repeat(attachment: Attachment, addresses: tuple[str, ...]) -> None:
     for pause in _PAUSES:
         time.sleep(pause)
-        announce_once(attachment, addresses)
+        if not announce_once(attachment, addresses):
+            return
 
 
-def _send(ifname: str, device: str, addresses: tuple[str, ...]) -> None:
+def _send(ifname: str, device: str, addresses: tuple[str, ...]) -> bool:
     """Run in the sandbox."""
     with Netlink() as netlink:
-        found = netlink.find_by_pci(device)
-    if found is None or found.name != ifname or not found.up:
-        return
+        found = netlink.look(ifname)
+        if found is None or found.parent != device or not found.up:
+            return False
+        # advertised before it is known to be free (RFC 4862, section 5.4), an address that the NIC sends back to its
+        # sender is taken for another host's; the kernel advertises it once detection is over (ndisc_notify)
+        unusable = {address for group in netlink.pending_addresses(found.ifindex) for address in group}
     mac = bytes.fromhex(found.mac.replace(":", ""))
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
         packets.bind((ifname, 0))
         for address in addresses:
-            packets.send(build_announcement(address, mac))
+            if address.partition("/")[0] not in unusable:
+                packets.send(build_announcement(address, mac))
+    return True
 
 
 def build_announcement(address: str, mac: bytes) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cni.netconf import NetConf
 from cni.spec import Interface, Result
-from cni.vf import find_vf, read_settings
+from cni.vf import find_vf
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment
 from sriovdp.kernel import drivers, netns
@@ -42,7 +42,7 @@ class Comparison:
         if not wanted:
             return []
         with Netlink() as netlink:
-            current = read_settings(netlink, find_vf(self.sysfs, netlink, PciAddress(self.attachment.device)))
+            current = find_vf(self.sysfs, netlink, PciAddress(self.attachment.device)).settings
         if current is None:
             return ["the VF's PF has no netdev on the host, so its settings can not be read"]
         return [
@@ -67,7 +67,7 @@ class Comparison:
         """Run in the sandbox."""
         ifname = self.attachment.pod_ifname
         with Netlink() as netlink:
-            device = netlink.find_by_pci(self.attachment.device)
+            device = netlink.look_by_pci(self.attachment.device, ifname)
             if device is None:
                 return [f"VF {self.attachment.device} is not in the sandbox"]
             if device.name != ifname:
@@ -80,7 +80,7 @@ class Comparison:
                 found.append(f"MTU of {ifname} is {device.mtu}, not {wanted.mtu}")
             for name, is_set, value in zip(
                 ("promisc", "allmulti"),
-                netlink.flags(device.ifindex),
+                (device.promisc, device.allmulti),
                 (self.conf.promisc, self.conf.allmulti),
                 strict=True,
             ):

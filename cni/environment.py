@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import cache
 
 from cni.keys import is_ifname
 from cni.spec import INVALID_ENVIRONMENT, INVALID_NETNS
@@ -47,6 +48,11 @@ def require_sandbox(request: Request, netns_fd: int | None) -> int:
             f"CNI_NETNS {request.netns!r} is no network namespace",
             hint="its bind mount is gone; the runtime has to make the sandbox anew",
         )
-    if netns.identify(netns_fd) == netns.identify("/proc/self/ns/net"):
+    if netns.identify(netns_fd) == _host():
         raise CniError(INVALID_NETNS, f"CNI_NETNS {request.netns!r} is the host's own network namespace")
     return netns_fd
+
+
+@cache
+def _host() -> netns.NetnsId:
+    return netns.identify("/proc/self/ns/net")

@@ -5,14 +5,13 @@ CNI specification 1.1.0, section "Plugin Delegation".
 
 import json
 import logging
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from threading import Event
 from typing import Any
 
+from cni.plugin import PluginKilledError, PluginProcess, date_executable, find_executable
 from cni.spec import (
     INCOMPATIBLE_VERSION,
     INVALID_ENVIRONMENT,
@@ -26,7 +25,6 @@ from sriovdp.journal import Attachment
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT = 60.0  # seconds; kubelet gives a sandbox two to four minutes
 # these never look at the interface, so they may run while it is being made; any other (dhcp) finds it up
 _BLIND_PLUGINS = frozenset({"host-local", "static", "whereabouts"})
 _SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # for plugins that are scripts
@@ -40,63 +38,60 @@ class MissingPluginError(IpamError):
     """There is no such plugin in CNI_PATH."""
 
 
-class IpamCall:
-    """One run of an IPAM plugin, started at once so that other work can go on beside it."""
+_outdated: set[tuple[str, int]] = set()  # executables, with the date of the file, that refused specification 1.1.0
 
-    def __init__(self, plugin: str, command: str, attachment: Attachment) -> None:
+
+class IpamCall:
+    """One run of an IPAM plugin, started at once so that other work can go on beside it.
+
+    Once `cancelled` is set it is killed.
+    """
+
+    def __init__(self, plugin: str, command: str, attachment: Attachment, cancelled: Event | None = None) -> None:
         """Start the plugin for a verb. Raises MissingPluginError, and IpamError when it can not be executed."""
         self._plugin = plugin
         self._executable = _find_plugin(plugin, attachment.path)
         self._environment = _environment(command, attachment)
         self._config = dict(attachment.config)
+        self._cancelled = cancelled
+        self._build = (self._executable, date_executable(self._executable))
+        if self._config.get("cniVersion") == "1.1.0" and self._build in _outdated:
+            self._config["cniVersion"] = "1.0.0"
         self._process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # an unnamed file, not a pipe: nobody has to stay and feed it
-        stdin = os.memfd_create("cni-config", os.MFD_CLOEXEC)
+    def _start(self) -> PluginProcess:
         try:
-            os.write(stdin, json.dumps(self._config).encode())
-            os.lseek(stdin, 0, os.SEEK_SET)
-            return subprocess.Popen(
-                [self._executable],
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self._environment,
-                start_new_session=True,
-            )
+            return PluginProcess(self._executable, self._environment, json.dumps(self._config).encode())
         except OSError as error:
             said = f"executing IPAM plugin {self._executable} failed: {error.strerror}"
             raise IpamError(IPAM_FAILURE, said) from error
-        finally:
-            os.close(stdin)
 
     def finish(self) -> Result:
         """Wait for the plugin and read its result. Raises IpamError with the plugin's own code and message.
 
         A plugin from before specification 1.1.0 (as Debian 12 has them) is asked again in 1.0.0: both versions ask IPAM
-        plugins the same.
+        plugins the same. It is asked so at once the next time.
         """
         try:
             return self._finish()
         except IpamError as error:
             if error.code != INCOMPATIBLE_VERSION or self._config.get("cniVersion") != "1.1.0":
                 raise
+        _outdated.add(self._build)
         self._config["cniVersion"] = "1.0.0"
         self._process = self._start()
         return self._finish()
 
     def _finish(self) -> Result:
         try:
-            stdout, stderr = self._process.communicate(timeout=_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.stop()
-            raise IpamError(
-                IPAM_FAILURE, f"IPAM plugin {self._plugin} did not answer within {_TIMEOUT:.0f} s and was killed"
-            ) from None
+            code, stdout, stderr = self._process.wait(self._cancelled)
+        except PluginKilledError as error:
+            raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} {error}") from None
         document = _decode(stdout)
-        if self._process.returncode != 0:
-            raise self._read_error(document, stderr)
+        if code != 0:
+            raise self._read_error(code, document, stderr)
+        if stderr.strip():
+            logger.info("IPAM plugin %s said: %s", self._plugin, stderr.decode(errors="replace").strip())
         try:
             return parse_result(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -104,26 +99,23 @@ class IpamCall:
 
     def stop(self) -> None:
         """Kill the plugin if it still runs, and reap it."""
-        if self._process.returncode is None:
-            self._process.kill()
-            self._process.communicate()
+        self._process.kill()
 
-    def _read_error(self, document: Any, stderr: bytes) -> IpamError:
+    def _read_error(self, code: int, document: Any, stderr: bytes) -> IpamError:
         if isinstance(document, dict) and isinstance(document.get("code"), int):
             text = " ".join(str(document[key]) for key in ("msg", "details") if document.get(key))
             return IpamError(document["code"], f"IPAM plugin {self._plugin}: {text}")
         said = stderr.decode(errors="replace").strip() or "nothing on stderr"
-        return IpamError(
-            IPAM_FAILURE, f"IPAM plugin {self._plugin} ended with exit code {self._process.returncode}: {said}"
-        )
+        return IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} ended with exit code {code}: {said}")
 
 
 class Addresses:
     """The addresses of one attachment under way: asked for as early as the plugin can do with, and awaited once."""
 
-    def __init__(self, attachment: Attachment) -> None:
+    def __init__(self, attachment: Attachment, cancelled: Event | None) -> None:
         """Start the plugin, if the configuration has one that needs no interface. Raises IpamError."""
         self._attachment = attachment
+        self._cancelled = cancelled
         self._plugin = _plugin_of(attachment)
         self._call: IpamCall | None = None
         if self._plugin in _BLIND_PLUGINS:
@@ -131,7 +123,7 @@ class Addresses:
 
     def _start(self) -> None:
         if self._plugin:
-            self._call = IpamCall(self._plugin, "ADD", self._attachment)
+            self._call = IpamCall(self._plugin, "ADD", self._attachment, self._cancelled)
 
     def finish(self) -> Result | None:
         """What the plugin gives; None without one. Now the interface is up. Raises IpamError, also without address."""
@@ -151,13 +143,40 @@ class Addresses:
 
 
 @contextmanager
-def request_addresses(attachment: Attachment) -> Iterator[Addresses]:
+def request_addresses(attachment: Attachment, cancelled: Event | None = None) -> Iterator[Addresses]:
     """Run the plugin's ADD beside the block, if the configuration has one; it does not outlive the block."""
-    addresses = Addresses(attachment)
+    addresses = Addresses(attachment, cancelled)
     try:
         yield addresses
     finally:
         addresses.stop()
+
+
+class Deletion:
+    """The plugin's DEL for one attachment, if the configuration has one, beside other work where the plugin can."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        """Start it. One that may look at the interface is done now, while that is where it was."""
+        self._call: IpamCall | None = None
+        self._error: IpamError | None = None
+        plugin = _plugin_of(attachment)
+        try:
+            if plugin:
+                self._call = IpamCall(plugin, "DEL", attachment)
+        except IpamError as error:
+            self._error = error
+        if plugin not in _BLIND_PLUGINS:
+            self.finish()
+
+    def finish(self) -> IpamError | None:
+        """Wait for it; gives why it failed, None if it did not."""
+        call, self._call = self._call, None
+        try:
+            if call:
+                call.finish()
+        except IpamError as error:
+            self._error = error
+        return self._error
 
 
 def delete_addresses(attachment: Attachment) -> None:
@@ -215,10 +234,8 @@ def _environment(command: str, attachment: Attachment) -> dict[str, str]:
 
 
 def _find_plugin(plugin: str, path: str) -> str:
-    for directory in path.split(os.pathsep):
-        candidate = Path(directory) / plugin
-        if directory and candidate.is_file() and os.access(candidate, os.X_OK):
-            return str(candidate)
+    if found := find_executable(plugin, path):
+        return found
     raise MissingPluginError(
         IPAM_FAILURE,
         f"there is no IPAM plugin {plugin!r} in CNI_PATH {path!r}",

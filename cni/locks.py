@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni.spec import TRY_AGAIN
@@ -52,7 +52,7 @@ def hold_file(folder: Path, name: str, timeout: float = TIMEOUT) -> Iterator[Non
 
     Raises CniError "try again later" when it can not be had in time, JournalError when the folder can not be written.
     """
-    path = folder / f"{name[:200]}.lock"
+    path = f"{folder}/{name[:200]}.lock"
     deadline = time.monotonic() + timeout
     while (lock := _try_lock(path)) is None:
         if time.monotonic() >= deadline:
@@ -61,26 +61,35 @@ def hold_file(folder: Path, name: str, timeout: float = TIMEOUT) -> Iterator[Non
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - pathlib costs more than the system call, here and below
         os.close(lock)
 
 
-def _try_lock(path: Path) -> int | None:
+def _try_lock(path: str) -> int | None:
     """The locked file's descriptor; None when somebody else has it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open(path)
     except OSError as error:
         raise JournalError(f"locking {path} failed: {error.strerror}", hint="make that folder writable") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # whoever had it before removed the file: the lock that counts is the one of the file at that path
-        if path.stat().st_ino == os.fstat(descriptor).st_ino:
+        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116
             return descriptor
     except OSError:
         pass
     os.close(descriptor)
     return None
+
+
+def _open(path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(path, flags, 0o600)
 
 
 def _busy(name: str, timeout: float) -> CniError:

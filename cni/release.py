@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from cni.ipam import delete_addresses
+from cni import timing
+from cni.ipam import Deletion
 from cni.restoration import restore_vf
-from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel import netns
 from sriovdp.kernel.sysfs import Sysfs
@@ -34,18 +35,20 @@ class Release:
         """
         releasing = replace(attachment, phase="releasing")
         self.journal.write_attachment(releasing)
-        owed: SriovdpError | None = None
+        timing.mark("journal")
+        addresses = Deletion(releasing)
+        timing.mark("start of IPAM")
         try:
-            delete_addresses(releasing)
-        except SriovdpError as error:
-            owed = error
-        if not releasing.released:
-            with open_sandbox(releasing, netns_fd) as sandbox_fd:
-                restore_vf(self.sysfs, releasing, sandbox_fd)
-            releasing = replace(releasing, released=True)
-            _remove_device_info(releasing)
-            self.journal.write_attachment(releasing)
+            if not releasing.released:
+                with open_sandbox(releasing, netns_fd) as sandbox_fd:
+                    restore_vf(self.sysfs, releasing, sandbox_fd)
+                _remove_device_info(releasing)
+        finally:
+            timing.mark("VF back and compared")
+            owed = addresses.finish()
+            timing.mark("wait for IPAM")
         if owed is not None:
+            self.journal.write_attachment(replace(releasing, released=True))
             raise owed
         self.journal.remove_attachment(releasing)
         logger.info("released VF %s from %s", attachment.device, attachment.owner)
@@ -87,6 +90,7 @@ def is_owed(attachment: Attachment) -> bool:
     return attachment.phase != "attached" or attachment.boot_id != boot_id()
 
 
+@cache
 def boot_id() -> str:
     """Identity of this boot; namespaces and VF settings of another boot mean nothing."""
     return _BOOT_ID.read_text().strip()

@@ -50,11 +50,13 @@ class Reservation:
             vf = find_vf(self.sysfs, self.netlink, device)
             original = read_original(self.sysfs, self.netlink, vf)
             mode = choose_mode(conf, device, original.driver)
-            network = Network(conf.name, conf.version, conf.raw)
-            draft = replace(draft_attachment(request, network, device, original, netns_fd), mode=mode)
-            if conf.device_info and not Path(conf.device_info).exists():
-                draft = replace(draft, device_info=conf.device_info)
-            return vf, replace(draft, interface=name_in_pod(conf, request))
+            is_told = not conf.device_info or Path(conf.device_info).exists()
+            return vf, replace(
+                draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
+                mode=mode,
+                device_info="" if is_told else conf.device_info,
+                interface=name_in_pod(conf, request),
+            )
 
         if conf.legacy is None or conf.device is not None:
             device = conf.require_device()

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
+from cni import timing
 from cni.vf import (
     Vf,
     apply_settings,
     bind_driver,
+    clear_name,
     find_netdev,
     find_vf,
-    prepare_rename,
     read_original,
     set_netdev_mac,
 )
@@ -26,8 +27,9 @@ from sriovdp.errors import KernelError, VerifyError
 from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import NetDevice, PciAddress
+from sriovdp.kernel.rtnl import Link
+from sriovdp.kernel.sysfs import Sysfs, list_names
+from sriovdp.model import PciAddress
 
 logger = logging.getLogger(__name__)
 
@@ -45,30 +47,32 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         logger.warning("VF %s is gone from this node; there is nothing to bring back", address)
         return
     with Netlink() as netlink:
-        vf = find_vf(sysfs, netlink, address)
         if original.name is not None and drivers.current_driver(sysfs, address) == original.driver:
-            _fetch_home(sysfs, netlink, attachment, netns_fd)
+            _fetch_home(sysfs, attachment, netns_fd)
         bind_driver(sysfs, address, original.driver)
         if original.name is not None:
             drivers.wait_for_netdev(sysfs, address)
+        timing.mark("move home")
+        vf = find_vf(sysfs, netlink, address)
         if original.settings is not None:
             # before the netdev's MAC: without trust a driver takes only the MAC that the PF allows
             apply_settings(netlink, vf, original.settings)
+            timing.mark("settings on the PF")
         if original.name is not None:
             _restore_netdev(sysfs, netlink, vf, original)
-        _verify(sysfs, netlink, vf, original)
+        _verify(sysfs, netlink, find_vf(sysfs, netlink, address), original)
 
 
-def _fetch_home(sysfs: Sysfs, netlink: Netlink, attachment: Attachment, netns_fd: int | None) -> None:
+def _fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
     """Get the netdev into the host's namespace, out of the sandbox or by waiting for a dying one to give it up."""
     address = PciAddress(attachment.device)
-    if find_netdev(sysfs, netlink, address):
+    if list_names(f"{sysfs.pci(address)}/net"):
         return
     if netns_fd is not None:
         with _host_namespace() as host_fd:
-            netns.run_in(netns_fd, _send_home, address, host_fd, attachment.original.name or "")
+            netns.run_in(netns_fd, _send_home, attachment, host_fd)
     deadline = time.monotonic() + _RETURN_TIMEOUT
-    while find_netdev(sysfs, netlink, address) is None:
+    while not list_names(f"{sysfs.pci(address)}/net"):
         if time.monotonic() > deadline:
             raise VerifyError(
                 f"VF {address} did not come back to the host within {_RETURN_TIMEOUT:.0f} s",
@@ -77,52 +81,54 @@ def _fetch_home(sysfs: Sysfs, netlink: Netlink, attachment: Attachment, netns_fd
         time.sleep(0.02)
 
 
-def _send_home(address: str, host_fd: int, name: str) -> None:
+def _send_home(attachment: Attachment, host_fd: int) -> None:
     """Run in the sandbox: send the VF's netdev to the host, at once under its old name if that is free there."""
     with Netlink() as netlink:
-        device = netlink.find_by_pci(address)
+        device = netlink.look_by_pci(attachment.device, attachment.pod_ifname)
         if device is None:
             return
-        prepare_rename(netlink, device, name)
+        name = attachment.original.name or ""
         try:
             _move(netlink, device, host_fd, name)
         except KernelError as error:
             if error.errno != errno.EEXIST:
                 raise
             # where its name here is free on the host, the kernel moves it first and then fails to rename it
-            if netlink.find_by_pci(address):
+            if netlink.look_by_pci(attachment.device):
                 _move(netlink, device, host_fd, _free_name(device))
 
 
-def _move(netlink: Netlink, device: NetDevice, host_fd: int, name: str) -> None:
+def _move(netlink: Netlink, device: Link, host_fd: int, name: str) -> None:
+    clear_name(netlink, device, name)
     what = f"moving {device.name} to the host as {name}"
     netlink.set_link(device.ifindex, what, net_ns_fd=host_fd, ifname=name)
 
 
-def _free_name(device: NetDevice) -> str:
+def _free_name(device: Link) -> str:
     """What the kernel calls a netdev that comes home to find its name taken (net/core/dev.c)."""
     return f"dev{device.ifindex}"
 
 
 def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
-    if original.mac:
-        set_netdev_mac(sysfs, netlink, vf, original.mac)
     device = find_netdev(sysfs, netlink, vf.address)
+    if original.mac and not (device and device.mac == original.mac):
+        set_netdev_mac(sysfs, netlink, vf, original.mac)
+        device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
         return
     if original.mtu and device.mtu != original.mtu:
         netlink.set_link(device.ifindex, f"setting MTU {original.mtu} of {device.name}", mtu=original.mtu)
-    if netlink.flags(device.ifindex) != (original.promisc, original.allmulti):
+    if (device.promisc, device.allmulti) != (original.promisc, original.allmulti):
         what = f"setting promisc and allmulti of {device.name} back"
         netlink.set_flags(device.ifindex, what, promisc=original.promisc, allmulti=original.allmulti)
     _restore_name(netlink, device, original.name or device.name)
-    for altname in set(original.altnames) - set(netlink.altnames(device.ifindex)):
+    for altname in set(original.altnames) - set(device.altnames):
         netlink.add_altname(device.ifindex, altname)
     if original.up:
         netlink.set_link(device.ifindex, f"setting {original.name} up", state="up")
 
 
-def _restore_name(netlink: Netlink, device: NetDevice, name: str) -> None:
+def _restore_name(netlink: Netlink, device: Link, name: str) -> None:
     """Give a netdev its old name back; where another has it by now, a name that is nobody's, rather than the pod's."""
     if device.name == name:
         return
@@ -130,7 +136,9 @@ def _restore_name(netlink: Netlink, device: NetDevice, name: str) -> None:
         logger.warning("the host has another interface %s by now; %s comes back under another name", name, device.name)
         name = _free_name(device)
     if device.name != name:
-        prepare_rename(netlink, device, name)
+        clear_name(netlink, device, name)
+        if device.up:
+            netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
         netlink.set_link(device.ifindex, f"renaming {device.name} to {name}", ifname=name)
 
 

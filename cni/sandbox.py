@@ -1,18 +1,20 @@
 """What is done inside the pod's network namespace. Every function here runs there, by `netns.run_in`."""
 
+import errno
 import os
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from cni.netconf import NetConf
 from cni.spec import INVALID_ENVIRONMENT, Result
 from sriovdp.errors import CniError, DeviceError, KernelError, VerifyError
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl import Link
 from sriovdp.model import NetDevice
 
 # a container's own can only be read; what is below follows the thread's network namespace, wherever it is mounted
-_PROC_SYS = Path(os.environ.get("SRIOVDP_PROC_SYS", "/proc/sys"))
+_PROC_SYS = os.environ.get("SRIOVDP_PROC_SYS", "/proc/sys")
 _DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two
 
 
@@ -23,14 +25,14 @@ def check_name_is_free(ifname: str) -> None:
             raise CniError(INVALID_ENVIRONMENT, f"the sandbox has an interface {ifname} already")
 
 
-def bring_up(conf: NetConf, ifname: str, address: str) -> NetDevice:
+def bring_up(conf: NetConf, ifname: str, address: str) -> Link:
     """Make the VF's interface as the configuration says, set it up, and give its state.
 
     Raises KernelError, and VerifyError when it is not the VF with the wanted MAC and MTU.
     """
     with Netlink() as netlink:
-        found = netlink.find_by_pci(address)
-        if found is None or found.name != ifname:
+        found = netlink.look(ifname)
+        if found is None or found.parent != address:
             raise VerifyError(f"VF {address} was moved but is not {ifname} in the sandbox")
         _set_sysctls(conf, ifname)
         if conf.mtu is not None and conf.mtu != found.mtu:
@@ -38,7 +40,7 @@ def bring_up(conf: NetConf, ifname: str, address: str) -> NetDevice:
         what = f"setting promisc or allmulti of {ifname}"
         netlink.set_flags(found.ifindex, what, promisc=conf.promisc, allmulti=conf.allmulti)
         netlink.set_link(found.ifindex, f"setting {ifname} up", state="up")
-        after = netlink.find(ifname)
+        after = netlink.look(ifname)
     if after is None or (conf.mac and after.mac != conf.mac) or (conf.mtu and after.mtu != conf.mtu):
         state = f"MAC {after.mac} and MTU {after.mtu}" if after else "nothing"
         raise VerifyError(f"{ifname} came up with {state} in place of {conf.mac or 'any MAC'} and {conf.mtu or 'any'}")
@@ -59,10 +61,8 @@ def configure_addresses(conf: NetConf, ifname: str, result: Result) -> None:
                 _set_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
             _set_sysctl(f"net/ipv6/conf/{ifname}/keep_addr_on_down", "1")
         gateways: dict[bool, str] = {}
-        present = netlink.addresses(device.ifindex)  # the dhcp plugin's daemon may have been quicker
         for ip in result.ips:
-            if ip.address not in present:
-                netlink.add_address(device.ifindex, ip.address, dad=conf.dad != "off")
+            _add_address(netlink, device, ip.address, conf)
             if ip.gateway:
                 gateways.setdefault(":" in ip.address, ip.gateway)
         if conf.dad == "wait":
@@ -70,6 +70,15 @@ def configure_addresses(conf: NetConf, ifname: str, result: Result) -> None:
         for route in result.routes:
             gateway = route.get("gw") or gateways.get(":" in route["dst"])
             netlink.add_route(device.ifindex, route["dst"], gateway, **_route_options(route))
+
+
+def _add_address(netlink: Netlink, device: NetDevice, address: str, conf: NetConf) -> None:
+    try:
+        netlink.add_address(device.ifindex, address, dad=conf.dad != "off")
+    except KernelError as error:
+        # the dhcp plugin's daemon may have been quicker
+        if error.errno != errno.EEXIST or address not in netlink.addresses(device.ifindex):
+            raise
 
 
 def _route_options(route: Any) -> dict[str, Any]:
@@ -106,14 +115,20 @@ def _set_sysctls(conf: NetConf, ifname: str) -> None:
     for name, value in conf.sysctls.items():
         path = name.replace("IFNAME", ifname)
         try:
-            (_PROC_SYS / path).write_text(value)
+            _write(path, value)
         except OSError as error:
             raise KernelError(f"setting sysctl {path} to {value} failed", errno=error.errno or 0) from error
 
 
 def _set_sysctl(name: str, value: str) -> None:
     """Set a sysctl of this namespace; a kernel without IPv6 has none of its files."""
+    with suppress(OSError):
+        _write(name, value)
+
+
+def _write(name: str, value: str) -> None:
+    descriptor = os.open(f"{_PROC_SYS}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        (_PROC_SYS / name).write_text(value)
-    except OSError:
-        return
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)

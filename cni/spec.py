@@ -150,7 +150,7 @@ def render_error(error: Exception, version: str = VERSIONS[-1]) -> bytes:
     document = {"cniVersion": version, "code": _code_of(error), "msg": message}
     if isinstance(error, SriovdpError) and error.hint:
         document["details"] = error.hint
-    return json.dumps(document, indent=4).encode()
+    return json.dumps(document).encode()
 
 
 def _code_of(error: Exception) -> int:

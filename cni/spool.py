@@ -13,8 +13,8 @@ import threading
 import time
 from pathlib import Path
 
+from cni.connection import Handle
 from cni.release import boot_id
-from cni.server import Handle
 from cni.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
 from cni.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
 from sriovdp.kernel import netns

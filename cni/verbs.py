@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cni import announce, sandbox
+from cni import announce, timing
 from cni.add import Addition
 from cni.check import Comparison
 from cni.environment import check_environment, require_sandbox
@@ -24,7 +24,7 @@ from cni.migration import Predecessor
 from cni.netconf import NetConf, Network, parse_netconf, parse_network
 from cni.release import Release, boot_id, is_alive, is_owed, open_sandbox
 from cni.requestlog import log_to
-from cni.reservation import Reservation, draft_attachment, name_in_pod
+from cni.reservation import Reservation, draft_attachment
 from cni.spec import (
     DEVICE_FAILURE,
     INVALID_CONFIG,
@@ -62,7 +62,7 @@ class Verbs:
     sysfs: Sysfs
     journal: Journal
     locks: Locks
-    announce: Callable[[Attachment, Iterable[str]], None] = announce.start
+    announce: Callable[[Attachment, Iterable[str]], object] = announce.start
     predecessor: Predecessor = field(default_factory=Predecessor)
 
     def handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event | None = None) -> Reply:
@@ -70,6 +70,7 @@ class Verbs:
 
         Once `cancelled` is set, nobody waits for the answer any more: an ADD undoes what it did, and fails.
         """
+        timing.begin()
         try:
             check_environment(request)
             verbs = {
@@ -88,6 +89,9 @@ class Verbs:
         except Exception as error:
             logger.exception("%s of %s %s failed", request.command, request.container_id, request.ifname)
             return Reply(1, render_error(error, _version_of(request)))
+        finally:
+            took = timing.end()
+            logger.debug("%s of %s %s took %s", request.command, request.container_id, request.ifname, took)
 
     @contextmanager
     def hold(self, name: str, timeout: float = TIMEOUT) -> Iterator[None]:
@@ -103,9 +107,10 @@ class Verbs:
             held.enter_context(log_to(conf.log_file, conf.log_level, f"ADD {request.container_id} {request.ifname}"))
             held.enter_context(self.hold(_key(request)))
             netlink = held.enter_context(Netlink())
-            netns.run_in(sandbox_fd, sandbox.check_name_is_free, name_in_pod(conf, request))
             reservation = Reservation(self.sysfs, self.journal, self.hold, self.predecessor, netlink)
+            timing.mark("configuration and lock")
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)
+            timing.mark("state and journal")
             with self._undo_on_failure(draft, sandbox_fd):
                 steps = Addition(self.sysfs, self.journal, netlink, vf, conf, sandbox_fd, cancelled)
                 attachment, result = steps.run(draft)
@@ -129,6 +134,7 @@ class Verbs:
                 _delete_unknown(request, network)
                 return b""
             with self.hold(known.device):
+                timing.mark("configuration and locks")
                 attachment = self.journal.find_attachment(request.container_id, request.ifname)
                 if attachment is not None:
                     self._release_or_leave_it_to_the_agent(attachment, netns_fd)

@@ -21,9 +21,11 @@ _PACKAGES = (
     "libc6-dev",
     "make",
     "musl-tools",  # the launcher is linked with musl
+    "podman",  # a runtime with CDI, which Debian 12's containerd is too old for
     "procps",
     "python3-venv",
     "runc",
+    "systemd",  # systemd-analyze
     "xz-utils",
 )
 _NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd

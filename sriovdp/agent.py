@@ -16,6 +16,7 @@ from cni.server import CniServer
 from cni.spool import Spool
 from cni.verbs import Verbs
 from sriovdp.config.values import Config
+from sriovdp.drift_log import DriftLog
 from sriovdp.errors import SriovdpError
 from sriovdp.host import LiveHost
 from sriovdp.inventory import take_snapshot
@@ -23,7 +24,11 @@ from sriovdp.journal import Journal
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
+from sriovdp.model import Node
 from sriovdp.provision.apply import apply
+from sriovdp.provision.boot import list_reboot_needs
+from sriovdp.provision.drift import describe_change, list_drift
+from sriovdp.provision.waiting import run_unless
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +51,10 @@ class Roots:
 class Agent:
     """One agent for one node, with a checked config. To be started once, and stopped once."""
 
-    def __init__(self, config: Config, roots: Roots, *, rescan_interval: float = 5.0, cdi: bool = False) -> None:
+    def __init__(self, config: Config, roots: Roots, *, rescan_interval: float = 5.0) -> None:
         """Build all parts; nothing is touched yet.
 
-        `rescan_interval` is in seconds: how often the node is looked at when the kernel tells of no change. `cdi`:
-        containers get their devices through CDI specs.
+        `rescan_interval` is in seconds: how often the node is looked at when the kernel tells of no change.
         """
         self._config = config
         self._sysfs = Sysfs(roots.sysfs)
@@ -58,10 +62,13 @@ class Agent:
         self._verbs = Verbs(self._sysfs, self._journal, Locks())
         self._spool = Spool(roots.state / "spool")
         self._cni = CniServer(roots.run / "agent.sock", self._verbs.handle)
-        folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi if cdi else None)
+        folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi)
         self.offering = Offering(config, folders, LiveHost(self._sysfs, roots.dev), self._journal)
         self._events = KernelEvents()
         self._rescan_interval = rescan_interval
+        self._node: Node | None = None
+        self._drift = DriftLog()
+        self._judged: object = None  # what the drift was last found from
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises SriovdpError when it can not start at all."""
@@ -69,10 +76,15 @@ class Agent:
             await self._run(stop)
 
     async def _run(self, stop: asyncio.Event) -> None:
+        for warning in self._config.warnings:
+            logger.warning("in the config: %s", warning)
         broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=True)
-        await asyncio.to_thread(self._provision)
+        await self.offering.ask_pods()
+        if not await run_unless(stop, self._provision):
+            logger.warning("stopped while the node was still being changed; what hangs in the kernel is left to it")
+            return
         self._events.start()
         await self._rescan(broken)
         await self._cni.listen()
@@ -111,7 +123,23 @@ class Agent:
         """Tell the kubelet what there is; `broken` are VFs that no pod should get, with the reason."""
         node = await asyncio.to_thread(take_snapshot, self._sysfs)
         self._events.links = {pf.netdev.ifindex for pf in node.pfs if pf.netdev}
+        for change in describe_change(self._node, node) if self._node else ():
+            logger.info("%s", change)
+        self._node = node
         await self.offering.update(node, broken)
+        await self._tell_drift(node)
+
+    async def _tell_drift(self, node: Node) -> None:
+        """Tell what is not as the config says. Looked for only when something changed: it takes a look of its own."""
+        owners = self.offering.pod_devices.owners()
+        if (node, owners) == self._judged and self._drift.settled:
+            return
+        self._judged = node, owners
+        try:
+            differences = await asyncio.to_thread(list_drift, self._config, self._sysfs, self._journal, owners)
+        except SriovdpError as error:
+            differences = [f"it can not be told how: {error}"]
+        self._drift.update(differences)
 
     def _replay_rest(self) -> None:
         """Replay what was spooled until launchers found the socket; nothing is spooled from then on."""
@@ -120,7 +148,9 @@ class Agent:
 
     def _provision(self) -> None:
         """Make the node as the config says; what is refused or fails is told, and the rest is offered all the same."""
+        for need in list_reboot_needs(self._config, take_snapshot(self._sysfs), self._sysfs):
+            logger.warning("needs a reboot: %s", need)
         try:
-            apply(self._config, self._sysfs, self._journal)
+            apply(self._config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
         except SriovdpError as error:
             logger.error("the node is not as the config says: %s", error)

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from sriovdp.candidates import Candidate, list_candidates
-from sriovdp.config.values import PfConfig, Pool, Selector
+from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import DeviceError
-from sriovdp.model import DeviceNode, Mount, Node, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction
-from sriovdp.placement import Place
-from sriovdp.selectors import find_owner
+from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction
+from sriovdp.pools import Offer
 
 Info = Mapping[str, Mapping[str, str]]
 """What a program is told of a device: by provider (`vfio`, `rdma`, ...), then by key."""
@@ -45,24 +43,6 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A device of a pool, and the selector that takes it."""
-
-    candidate: Candidate
-    selector: Selector
-
-    @property
-    def id(self) -> str:
-        """Its ID for the kubelet."""
-        return self.candidate.id
-
-    @property
-    def place(self) -> Place:
-        """Where it is, for choosing among devices."""
-        return Place(self.candidate.pf.address, self.candidate.function.numa_node)
-
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """What one device takes to be used: what a program is told, and what it has to open."""
 
@@ -79,17 +59,6 @@ class Allocation:
     nodes: tuple[DeviceNode, ...] = ()
     mounts: tuple[Mount, ...] = ()
     cdi_devices: tuple[str, ...] = ()
-
-
-def list_offers(pools: Sequence[Pool], node: Node, physical_functions: Sequence[PfConfig]) -> list[dict[str, Offer]]:
-    """The devices of each pool by their IDs, as `sriovdp.pools.assign` has them, in one pass over the node."""
-    offers: list[dict[str, Offer]] = [{} for _ in pools]
-    for candidate in list_candidates(node, physical_functions):
-        owner = None if candidate.obstacle else find_owner(pools, candidate)
-        if owner is not None:
-            number, selector = owner
-            offers[number][candidate.id] = Offer(candidate, pools[number].selectors[selector])
-    return offers
 
 
 def allocate(pool: Pool, accesses: Mapping[str, Access]) -> Allocation:

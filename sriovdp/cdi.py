@@ -64,17 +64,24 @@ def _kind(pool: Pool) -> str:
 
 
 class CdiSpecs:
-    """Our spec files in a CDI folder, usually /var/run/cdi: one for each pool, with all devices it can give."""
+    """Our spec files in a CDI folder, usually /var/run/cdi: one for each pool, with all devices it can give.
 
-    def __init__(self, directory: Path) -> None:
+    `enabled`: containers are given their devices by these. Where they are no longer, a spec that is there stays and is
+    kept true until no pod has a device of it: containers of a pod are started again with the names they were given.
+    """
+
+    def __init__(self, directory: Path, *, enabled: bool = True) -> None:
         self._directory = directory
+        self.enabled = enabled
 
     def write(self, pool: Pool, accesses: Mapping[str, Access]) -> None:
-        """Write a pool's spec, unless it is there already; a spec without devices is invalid, and removed.
+        """Write a pool's spec, unless it is there already or not wanted. One without devices is invalid, and removed.
 
         Goes with it the file that upstream's plugin left for this pool: a device in two files is in none for a runtime.
         Raises SriovdpError when the folder can not be written.
         """
+        if not self.enabled and not self.has(pool):
+            return
         path, text = self._path(pool), json.dumps(write_spec(pool, accesses), indent=1)
         try:
             if not accesses:
@@ -91,6 +98,11 @@ class CdiSpecs:
     def has(self, pool: Pool) -> bool:
         """Whether a spec of this pool is there."""
         return self._path(pool).is_file()
+
+    def remove_unused(self, pool: Pool) -> None:
+        """Remove the spec of a pool of which no pod has a device, unless specs are what containers are given."""
+        if not self.enabled:
+            self._path(pool).unlink(missing_ok=True)
 
     def remove_others(self, pools: Collection[Pool]) -> None:
         """Remove our specs of all other pools: those of an earlier config."""

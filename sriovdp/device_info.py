@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sriovdp.allocation import Offer
 from sriovdp.config.values import Pool
 from sriovdp.files import write_whole
 from sriovdp.model import VirtualFunction
+from sriovdp.pools import Offer
 
 _VERSION = "1.1.0"
 _ENDING = "-device.json"

@@ -8,7 +8,15 @@ from sriovdp.candidates import Candidate, list_candidates
 from sriovdp.config.document import Path, write_path
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, Pool
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, Node, PciAddress, PhysicalFunction, VirtualFunction
+from sriovdp.model import (
+    KERNEL_DRIVER,
+    NO_DRIVER,
+    USERSPACE_DRIVERS,
+    Node,
+    PciAddress,
+    PhysicalFunction,
+    VirtualFunction,
+)
 from sriovdp.selectors import find_owner, find_selector, reject
 
 Finding = tuple[Path, str]
@@ -31,11 +39,20 @@ class Fit:
                 if isinstance(entry.num_vfs, int) and entry.num_vfs > pf.total_vfs:
                     yield (*place, "numVfs"), f"{_name(pf)} can have at most {pf.total_vfs} VFs; {_explain_total(pf)}"
             for number, vfs in enumerate(entry.vfs):
-                if vfs.driver != KERNEL_DRIVER and vfs.driver not in drivers and any(self._list_pfs(entry)):
+                if vfs.driver not in {KERNEL_DRIVER, NO_DRIVER, *drivers} and any(self._list_pfs(entry)):
                     yield (
                         (*place, "vfs", number, "driver"),
                         f"this node has no PCI driver {vfs.driver}, nor a module for it; install the module",
                     )
+
+            yield from self._find_macs_for_several(place, entry)
+
+    def _find_macs_for_several(self, place: Path, entry: PfConfig) -> Iterator[Finding]:
+        pfs = self._list_pfs(entry)
+        for number, vfs in enumerate(entry.vfs):
+            if len(pfs) > 1 and not isinstance(vfs.mac, str):
+                names = " and ".join(map(_name, pfs))
+                yield (*place, "vfs", number, "mac"), f"{names} would have the same MACs; write an entry for each PF"
 
     def find_warnings(self) -> Iterator[Finding]:
         """What is allowed but hardly meant."""
@@ -105,6 +122,7 @@ class Fit:
         for place, entry in zip(self.pf_places, self.config.physical_functions, strict=True):
             for pf in self._list_pfs(entry):
                 vfs = [c for c in self._planned if c.kind == "VF" and c.pf.address == pf.address]
+                vfs = [c for c in vfs if c.driver is not None]  # one that is to have none is not for a pool
                 left = [c.index for c in vfs if c.index is not None and find_owner(self._pools, c) is None]
                 if left:
                     what = "all its VFs" if len(left) == len(vfs) else f"VF {_write_indices(left)}"
@@ -133,7 +151,8 @@ def _predict_pf(pf: PhysicalFunction, entry: PfConfig | None) -> PhysicalFunctio
         wanted = entry.vf(index).driver
         vf = now.get(index) or _make_vf(pf, index)
         kept = vf.driver if vf.driver not in USERSPACE_DRIVERS else None
-        vfs.append(replace(vf, driver=(kept or kernel) if wanted == KERNEL_DRIVER else wanted))
+        named = {KERNEL_DRIVER: kept or kernel, NO_DRIVER: None}.get(wanted, wanted)
+        vfs.append(replace(vf, driver=named))
     return replace(pf, vfs=tuple(vfs))
 
 

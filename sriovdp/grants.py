@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sriovdp.allocation import Access, Offer
+from sriovdp.allocation import Access
 from sriovdp.files import write_whole
+from sriovdp.pools import Offer
 
 _VERSION = 1
 

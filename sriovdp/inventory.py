@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.attributes import Folder, read_attribute
 from sriovdp.kernel.devlink import list_ddp_profiles
 from sriovdp.kernel.modules import list_drivers, list_loadable
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.pf_netlink import Guids, PfNetlink
 from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
 from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
 from sriovdp.kernel.sysfs import Sysfs
@@ -37,7 +37,9 @@ from sriovdp.recording import Facts, read_facts
 _LIVE_ROOT = Path("/sys")
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
 _ACCELERATOR_CLASS = "0x12"
+_DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver tells
 _IFF_UP = 0x1
+_IPOIB_ADDRESS_LENGTH = 20
 _LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
 _VF_LINK = re.compile(r"virtfn(\d+)")
 _SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c
@@ -51,6 +53,7 @@ class _Host:
 
     find: Callable[[Folder], NetDevice | None]
     settings: Callable[[str, NetDevice], Mapping[int, VfSettings]]
+    guids: Callable[[NetDevice], Mapping[int, Guids]]
     has_address: Callable[[NetDevice], bool]
     routes: frozenset[str]
     ddp: Mapping[str, str]
@@ -63,7 +66,7 @@ def take_snapshot(sysfs: Sysfs) -> Node:
     with it. Raises KernelError when rtnetlink does not answer.
     """
     with ExitStack() as stack:
-        host = _open_live(stack) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
+        host = _open_live(stack, sysfs) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
         return _Reader(sysfs, host).read()
 
 
@@ -71,7 +74,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
     """What sysfs did not tell for a snapshot: to be recorded with it. Raises KernelError."""
     if sysfs.root != _LIVE_ROOT:
         return read_facts(sysfs.root)
-    with Netlink() as netlink:
+    with PfNetlink() as netlink:
         netdevs = [pf.netdev for pf in node.pfs if pf.netdev]
         addressed = frozenset(n.name for n in netdevs if is_of_host(netlink.addresses(n.ifindex)))
     return Facts(
@@ -82,7 +85,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
         },
         default_routes=list_default_routes(),
         addressed=addressed,
-        ddp=list_ddp_profiles(),
+        ddp=_list_ddp_profiles(sysfs),
         loadable=list_loadable(),
     )
 
@@ -99,22 +102,29 @@ def find_netdev_name(sysfs: Sysfs, address: str) -> str | None:
     return folder.name if folder else None
 
 
-def _open_live(stack: ExitStack) -> _Host:
-    netlink = stack.enter_context(Netlink())
+def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
+    netlink = stack.enter_context(PfNetlink())
     devices = {device.name: device for device in netlink.devices()}
     return _Host(
         find=lambda folder: devices.get(folder.name),
         settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
+        guids=lambda netdev: netlink.guids(netdev.ifindex),
         has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
         routes=list_default_routes(),
-        ddp=list_ddp_profiles(),
+        ddp=_list_ddp_profiles(sysfs),
     )
+
+
+def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
+    """Ask devlink, which takes its time, only where a driver is there that would know."""
+    return list_ddp_profiles() if list_drivers(sysfs.root) & _DDP_DRIVERS else {}
 
 
 def _open_recorded(facts: Facts) -> _Host:
     return _Host(
         find=_read_netdev,
         settings=lambda address, _: facts.settings.get(address, {}),
+        guids=lambda _: {},  # they are recorded with the settings
         has_address=lambda netdev: netdev.name in facts.addressed,
         routes=facts.default_routes,
         ddp=facts.ddp,
@@ -156,7 +166,9 @@ class _Reader:
         netdevs = _list_netdevs(folder)
         place = _find_netdev(netdevs)
         netdev = self._host.find(place) if place else None
-        traits = self._read_traits(address, folder, place, netdev)
+        traits = self._read_traits(address, folder, place, netdev, common)
+        if place and traits.link_type == "infiniband":
+            traits = replace(traits, guid=_read_guid(place))
         if netdev and not traits.host_use and self._host.has_address(netdev):
             traits = replace(traits, host_use=f"{netdev.name} has an address of this host")
         return PhysicalFunction(
@@ -185,12 +197,16 @@ class _Reader:
     ) -> tuple[VirtualFunction, ...]:
         links = ((match, folder.link(match[0])) for match in map(_VF_LINK.fullmatch, folder.names) if match)
         places = sorted((int(match[1]), address) for match, address in links if address)
-        settings = self._host.settings(pf, netdev) if netdev and places else {}
+        settings = dict(self._host.settings(pf, netdev)) if netdev and places else {}
+        guids = self._host.guids(netdev) if netdev and places and traits.link_type == "infiniband" else {}
+        for index, (node_guid, port_guid) in guids.items():
+            settings[index] = replace(settings[index], node_guid=node_guid, port_guid=port_guid)
         representors = _list_representors(netdevs)
         found = []
+        ids = _find_vf_ids(folder)
         for index, address in places:
             vf_folder = self._devices.folder(address)
-            common = _read_common(vf_folder)
+            common = _read_common(vf_folder, ids)
             if common is None:
                 continue
             place = _find_netdev(_list_netdevs(vf_folder))
@@ -203,7 +219,7 @@ class _Reader:
                     netdev=own,
                     settings=settings.get(index),
                     representor=representors.get(index),
-                    traits=self._read_traits(address, vf_folder, place, own, traits),
+                    traits=self._read_traits(address, vf_folder, place, own, common, traits),
                     **common,
                 )
             )
@@ -218,17 +234,24 @@ class _Reader:
                 continue
             place = _find_netdev(_list_netdevs(part))
             netdev = self._host.find(place) if place else None
-            traits = self._read_traits(match[0], part, place, netdev)
-            found.append(Subfunction(match[0], match[1], index, pf, part.link("driver"), numa_node, netdev, traits))
+            driver = part.link("driver")
+            traits = self._read_traits(match[0], part, place, netdev, {"driver": driver})
+            found.append(Subfunction(match[0], match[1], index, pf, driver, numa_node, netdev, traits))
         return tuple(sorted(found, key=lambda sf: sf.index))
 
     def _read_traits(
-        self, address: str, folder: Folder, place: Folder | None, netdev: NetDevice | None, pf: Traits = NO_TRAITS
+        self,
+        address: str,
+        folder: Folder,
+        place: Folder | None,
+        netdev: NetDevice | None,
+        common: Mapping[str, Any],
+        pf: Traits = NO_TRAITS,
     ) -> Traits:
         """Traits of a function; what its own netdev or devlink does not tell, those of its PF do."""
         number = place.number("type") if place and netdev else None
         link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
-        group = folder.link("iommu_group") if folder.link("driver") == "vfio-pci" else None
+        group = common["iommu_group"] if common["driver"] == "vfio-pci" else None
         return Traits(
             acpi_index=folder.text("acpi_index"),
             link_type=link_type,
@@ -241,8 +264,8 @@ class _Reader:
             host_use=self._find_host_use(netdev.name) if netdev else "",
         )
 
-    def _is_noiommu(self, group: str) -> bool:
-        return self._root.folder(f"kernel/iommu_groups/{group}").text("name") == "vfio-noiommu"
+    def _is_noiommu(self, group: int) -> bool:
+        return read_attribute(f"{self._root.path}/kernel/iommu_groups/{group}/name") == "vfio-noiommu"
 
     def _find_host_use(self, name: str) -> str:
         """What the host needs an interface for: its default route, or another interface on top of it."""
@@ -253,10 +276,17 @@ class _Reader:
         return f"{uppers[0]} of this host is on top of {name}" if uppers else ""
 
 
-def _read_common(folder: Folder) -> dict[str, Any] | None:
-    """What every PCI function has; None when it is gone."""
-    vendor, device, group = folder.text("vendor"), folder.text("device"), folder.link("iommu_group")
-    if not vendor or not device:
+def _find_vf_ids(pf: Folder) -> tuple[str, str] | None:
+    """Vendor and device id of all VFs of a PF: the kernel gives them these (drivers/pci/iov.c, pci_iov_add_virtfn)."""
+    vendor, device = pf.text("vendor"), _pad_id(pf.text("sriov_vf_device"))
+    return (vendor, device) if vendor and device else None
+
+
+def _read_common(folder: Folder, ids: tuple[str, str] | None = None) -> dict[str, Any] | None:
+    """What every PCI function has; None when it is gone. `ids` are its vendor and device id where they are known."""
+    group = folder.link("iommu_group")
+    vendor, device = ids or (folder.text("vendor"), folder.text("device"))
+    if not vendor or not device or not folder.names:
         return None
     numa_node = folder.number("numa_node")
     return {
@@ -295,6 +325,12 @@ def _list_representors(netdevs: Sequence[tuple[Folder, str]]) -> dict[int, str]:
     """Representors by VF index; those of another host's VFs, whose controller is not 0, are not ours."""
     found = ((_REPRESENTOR.fullmatch(port), folder) for folder, port in netdevs)
     return {int(m[3]): folder.name for m, folder in found if m and m[2] == "vf" and m[1] in {None, "c0"}}
+
+
+def _read_guid(netdev: Folder) -> str | None:
+    """GUID of the port: the end of IPoIB's address of 20 bytes (RFC 4391, section 9.1.1)."""
+    parts = (netdev.text("address") or "").split(":")
+    return ":".join(parts[-8:]) if len(parts) == _IPOIB_ADDRESS_LENGTH else None
 
 
 def _is_uplink(netdev: Folder) -> bool:

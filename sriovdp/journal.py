@@ -1,7 +1,8 @@
 """The write-ahead journal: what is about to be changed, and how it was before.
 
 One JSON file for each attachment of a VF to a sandbox, one for each PF that was split. A file is complete or not there:
-written beside its place, flushed, renamed, and the directory flushed too.
+written beside its place, flushed, and renamed. When it is new the directory is flushed too, but not when it replaces an
+older one or is removed: who looks after a power loss sees another boot, in which every phase means the same.
 """
 
 import fcntl
@@ -9,13 +10,16 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from sriovdp.errors import InUseError, JournalError
+from sriovdp.kernel.sysfs import list_names
 from sriovdp.model import VfSettings
 
 VERSION = 1  # files of older versions of this program are read, as fields only come to what there was
@@ -127,7 +131,7 @@ class Journal:
 
     def write_attachment(self, attachment: Attachment) -> None:
         """Make the attachment durable. Raises JournalError when the disk does not take it."""
-        self._write(_attachment_name(attachment.container_id, attachment.ifname), asdict(attachment))
+        self._write(_attachment_name(attachment.container_id, attachment.ifname), _fields(attachment))
 
     def find_attachment(self, container_id: str, ifname: str) -> Attachment | None:
         """The attachment of that container's interface. Raises JournalError when its file can not be understood."""
@@ -135,14 +139,14 @@ class Journal:
 
     def attachments(self) -> list[Attachment]:
         """All attachments, in order of their files. Raises JournalError when a file can not be understood."""
-        parsed = [_parse_attachment(path) for path in sorted(self._directory.glob("attachment-*.json"))]
+        parsed = [_parse_attachment(path) for path in self._paths()]
         return [attachment for attachment in parsed if attachment is not None]
 
     def survey(self) -> tuple[list[Attachment], list[Damage]]:
         """All attachments that can be understood, and the files that can not."""
         found: list[Attachment] = []
         damages: list[Damage] = []
-        for path in sorted(self._directory.glob("attachment-*.json")):
+        for path in self._paths():
             try:
                 attachment = _parse_attachment(path)
             except JournalError as error:
@@ -150,6 +154,10 @@ class Journal:
             else:
                 found += [attachment] if attachment else []
         return found, damages
+
+    def _paths(self) -> list[Path]:
+        names = list_names(self._directory)
+        return [self._directory / name for name in names if name.startswith("attachment-") and name.endswith(".json")]
 
     def check_writable(self) -> None:
         """Raises JournalError when nothing can be written."""
@@ -166,17 +174,21 @@ class Journal:
     def remove_attachment(self, attachment: Attachment) -> None:
         """Forget an attachment; nothing happens when it is not there."""
         (self._directory / _attachment_name(attachment.container_id, attachment.ifname)).unlink(missing_ok=True)
-        self._sync_directory()
 
     def write_pf(self, address: str, record: Mapping[str, Any]) -> None:
         """Make the intent to change a PF durable. Raises JournalError when the disk does not take it."""
         self._write(f"pf-{address}.json", record)
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
+        path = f"{self._directory}/{name}"
+        text = json.dumps({"version": VERSION, **record}, separators=(",", ":"), default=_fields)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_durably(self._directory / name, json.dumps({"version": VERSION, **record}, indent=1))
-            self._sync_directory()
+            is_new = not os.path.exists(path)  # noqa: PTH110 - pathlib costs more than the system call, here and below
+            if is_new:
+                self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_durably(path, text.encode())
+            if is_new:
+                self._sync_directory()
         except OSError as error:
             raise JournalError(
                 f"writing {self._directory / name} failed: {error.strerror}",
@@ -195,14 +207,23 @@ def _attachment_name(container_id: str, ifname: str) -> str:
     return f"attachment-{container_id}-{ifname}.json"
 
 
-def _write_durably(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass; `dataclasses.asdict` would copy all that is in them."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _write_durably(path: str, content: bytes) -> None:
+    folder = os.path.dirname(path)  # noqa: PTH120
+    temporary = f"{folder}/.{os.getpid()}-{threading.get_native_id()}"  # nobody else's while this thread lives
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
             os.fsync(descriptor)
-        Path(temporary).replace(path)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)  # noqa: PTH105
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -211,25 +232,31 @@ def _write_durably(path: Path, text: str) -> None:
 def _parse_attachment(path: Path) -> Attachment | None:
     """What a file says; None when it is not there, as after a DEL that came between listing and reading it."""
     try:
-        record = json.loads(path.read_text())
-        if record.pop("version") != VERSION:
-            raise ValueError("it is of another version")
-        original = record.pop("original")
-        settings = original.pop("settings")
-        return Attachment(
-            unsupported=tuple(record.pop("unsupported", ())),
-            original=Original(
-                **{**original, "altnames": tuple(original["altnames"])},
-                settings=VfSettings(**settings) if settings else None,
-            ),
-            **record,
-        )
+        with open(path, "rb") as stream:  # noqa: PTH123 - as above
+            return _parse(stream.read())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise JournalError(
             f"{path} can not be understood: {error}", hint="move the file away once the VF it names is known to be free"
         ) from error
+
+
+@lru_cache(512)  # an ADD looks at the attachments of all pods
+def _parse(content: bytes) -> Attachment:
+    record = json.loads(content)
+    if record.pop("version") != VERSION:
+        raise ValueError("it is of another version")
+    original = record.pop("original")
+    settings = original.pop("settings")
+    return Attachment(
+        unsupported=tuple(record.pop("unsupported", ())),
+        original=Original(
+            **{**original, "altnames": tuple(original["altnames"])},
+            settings=VfSettings(**settings) if settings else None,
+        ),
+        **record,
+    )
 
 
 def _guess_device(path: Path) -> str | None:

@@ -4,9 +4,8 @@ Values only, no I/O. A `Node` is one immutable snapshot; whoever is about to cha
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 from sriovdp.errors import DeviceError
@@ -15,6 +14,9 @@ ZERO_MAC = "00:00:00:00:00:00"
 
 KERNEL_DRIVER = "kernel"
 """The config's word for a VF's own netdev driver, whatever its name is on this NIC."""
+
+NO_DRIVER = "none"
+"""The config's word for no driver at all."""
 
 USERSPACE_DRIVERS = frozenset({"vfio-pci", "igb_uio", "uio_pci_generic"})
 """Drivers that hand a VF to a program in user space: the VF then has no netdev."""
@@ -61,7 +63,8 @@ class VfSettings:
     """A VF's settings as the PF holds them (`ip link show PF`, IFLA_VFINFO_LIST of linux/if_link.h).
 
     Rates are Mbit/s, 0 is unlimited; `vlan` 0 is no port VLAN; `vlan_proto` is `802.1Q` or `802.1ad`;
-    `link_state` is `auto`, `enable` or `disable`. None: this NIC does not tell.
+    `link_state` is `auto`, `enable` or `disable`. The GUIDs are those of an InfiniBand VF, 8 bytes written as a MAC is;
+    they are never changed back. None: this NIC does not tell.
     """
 
     mac: str
@@ -73,6 +76,8 @@ class VfSettings:
     link_state: str | None = None
     min_tx_rate: int = 0
     max_tx_rate: int = 0
+    node_guid: str | None = None
+    port_guid: str | None = None
 
     def changes_to(self, wanted: "VfSettings") -> dict[str, Any]:
         """What has to be set to get from these settings to the wanted ones; None in `wanted` is left alone.
@@ -124,14 +129,16 @@ class VdpaDevice:
 class Traits:
     """What selectors ask of a function beside its ids, and what a container may need of it.
 
-    `link_type` is `ether` or `infiniband`, None where no netdev is here to ask. `p_key` is the default partition key of
-    InfiniBand. `is_rdma` holds too while the RDMA device is in a pod's namespace. `noiommu`: its VFIO group is one
-    without an IOMMU. `host_use` says what this host itself needs the function for, empty when for nothing.
+    `link_type` is `ether` or `infiniband`, None where no netdev is here to ask. `guid` is that of an InfiniBand PF's
+    port, like `02:00:00:00:00:00:00:01`, `p_key` the default partition key. `is_rdma` holds too while the RDMA device
+    is in a pod's namespace. `noiommu`: its VFIO group is one without an IOMMU. `host_use` says what this host itself
+    needs the function for, empty when for nothing.
     """
 
     acpi_index: str | None = None
     link_type: str | None = None
     ddp_profile: str | None = None
+    guid: str | None = None
     p_key: str | None = None
     is_rdma: bool = False
     rdma: tuple[RdmaDevice, ...] = ()
@@ -254,15 +261,6 @@ class Mount:
     host_path: str
     container_path: str
     read_only: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """What a container gets for the devices it was given."""
-
-    envs: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    nodes: tuple[DeviceNode, ...] = ()
-    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

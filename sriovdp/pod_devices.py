@@ -46,6 +46,10 @@ class PodDevices:
         """IDs of the resource's devices that pods have."""
         return frozenset(id_ for name, id_ in self.holders if name == resource)
 
+    def owners(self) -> dict[str, str]:
+        """Who has each device that a pod has, by the device's ID."""
+        return {id_: str(holders[0]) for (_, id_), holders in self.holders.items() if holders}
+
     def find(self, device_id: str) -> Holder | None:
         """Who has a device, whatever resource it was given as."""
         return next((holders[0] for (_, id_), holders in self.holders.items() if id_ == device_id and holders), None)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from sriovdp.allocation import Access, Allocation, Offer, allocate, find_access
+from sriovdp.allocation import Access, Allocation, allocate, find_access
 from sriovdp.candidates import list_candidates
 from sriovdp.cdi import CdiSpecs, name_device
 from sriovdp.config.values import Pool
@@ -21,6 +21,7 @@ from sriovdp.health import judge
 from sriovdp.host import LiveHost
 from sriovdp.model import Node, PoolDevice
 from sriovdp.placement import prefer
+from sriovdp.pools import Offer
 from sriovdp.selectors import reject
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,7 @@ _GRACE = 60.0  # seconds from an allocation to when the kubelet tells of its pod
 class PoolService:
     """The service of one pool. Safe to be called from several threads.
 
-    `find_owner` says who has a device that must not be given once more, empty for nobody. `cdi` None: containers get
-    their devices from the kubelet, not from CDI specs.
+    `find_owner` says who has a device that must not be given once more, empty for nobody.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PoolService:
         host: LiveHost,
         grants: Grants,
         device_info: DeviceInfoFiles,
-        cdi: CdiSpecs | None,
+        cdi: CdiSpecs,
         find_owner: Callable[[str], str],
     ) -> None:
         self.pool = pool
@@ -75,7 +75,7 @@ class PoolService:
             self._offers = kept | dict(offers)
             self._accesses = accesses
             try:
-                self._write_spec()
+                self._cdi.write(self.pool, accesses)
             except SriovdpError as error:  # a pod that needs it will be told
                 logger.error("%s: %s", self.pool.resource, error)
         return devices
@@ -88,6 +88,8 @@ class PoolService:
                 self._device_info.write(self.pool, self._offers[id_])
             self._device_info.remove_others(self.pool, in_use)
             self._grants.remove_others(self.pool.resource, in_use)
+            if not in_use:
+                self._cdi.remove_unused(self.pool)
         except OSError as error:
             logger.error("%s: files of devices can not be put in order: %s", self.pool.resource, error)
 
@@ -104,9 +106,12 @@ class PoolService:
                 raise InUseError(f"{id_} is in use by {owner}", hint="it is free when that pod is gone")
         offers = [self._look(id_) for id_ in ids]
         accesses = {offer.id: find_access(self.pool, offer, self._host) for offer in offers}
-        allocation = self._name_devices(allocate(self.pool, accesses), accesses)
+        allocation = allocate(self.pool, accesses)
+        if self._cdi.enabled:
+            allocation = self._name_devices(allocation, ids)
+        self._refresh_spec(accesses)
         try:
-            self._grants.write(self.pool.resource, [Grant.of(offer, accesses[offer.id]) for offer in offers])
+            self._grants.write(self.pool.resource, [self._grant(offer, accesses[offer.id]) for offer in offers])
             for offer in offers:
                 self._device_info.write(self.pool, offer)
         except OSError as error:
@@ -123,15 +128,13 @@ class PoolService:
         accesses = {offer.id: find_access(self.pool, offer, self._host) for offer in offers}
         for offer in offers:
             before, now = self._grants.find(self.pool.resource, offer.id), Grant.of(offer, accesses[offer.id])
-            if before and self._cdi:  # the runtime looks its nodes up in the spec, which is new
-                before = replace(before, nodes=(), mounts=())
             differences = before.differences(now) if before else []
             if differences:
                 raise DeviceError(
                     f"{offer.id} is not what this container was given: {'; '.join(differences)}",
                     hint="delete the pod, so that it is given devices anew",
                 )
-        self._name_devices(Allocation(), accesses)
+        self._refresh_spec(accesses)
 
     def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> list[str]:
         """Choose `size` devices, `must` among them, by the pool's policy."""
@@ -152,22 +155,23 @@ class PoolService:
             raise DeviceError(f"{id_} is no device of this pool any more: {rejection}")
         return replace(offer, candidate=candidate)
 
-    def _name_devices(self, allocation: Allocation, accesses: Mapping[str, Access]) -> Allocation:
-        """With CDI, names of devices in place of what the spec says of them, which is made true first."""
-        if self._cdi is None:
-            return allocation
-        names = tuple(name_device(self.pool, id_) for id_ in accesses)
+    def _name_devices(self, allocation: Allocation, ids: Sequence[str]) -> Allocation:
+        """Names of devices in place of what the spec says of them."""
+        return replace(allocation, nodes=(), mounts=(), cdi_devices=tuple(name_device(self.pool, id_) for id_ in ids))
+
+    def _grant(self, offer: Offer, access: Access) -> Grant:
+        """What is given now. Through CDI it is a name: the runtime looks up what belongs to it at each start."""
+        grant = Grant.of(offer, access)
+        return replace(grant, nodes=(), mounts=()) if self._cdi.enabled else grant
+
+    def _refresh_spec(self, accesses: Mapping[str, Access]) -> None:
+        """Make the spec say how devices are now: the runtime reads it next."""
         with self._lock:
             if any(self._accesses.get(id_) != access for id_, access in accesses.items()) or not self._cdi.has(
                 self.pool
             ):
                 self._accesses |= accesses
-                self._write_spec()
-        return replace(allocation, nodes=(), mounts=(), cdi_devices=names)
-
-    def _write_spec(self) -> None:
-        if self._cdi:
-            self._cdi.write(self.pool, self._accesses)
+                self._cdi.write(self.pool, self._accesses)
 
     def _build_device(self, offer: Offer, fault: str) -> PoolDevice:
         numa_node = None if self.pool.exclude_topology else offer.candidate.function.numa_node

@@ -30,6 +30,7 @@ _PARTS = re.compile(r"virtio\d+|[\w-]+\.(?:sf|rdma|roce|iwarp)(?:\.\d+)?|vdpa\w*
 _LINKS = re.compile(r"driver|iommu_group|physfn|virtfn\d+|upper_.+")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:)+[0-9a-f]{2}")
 _NAME_WITH_MAC = re.compile(r"enx[0-9a-f]{12}")
+_LONG = 8  # bytes of a GUID
 _MISC = ("rdma_cm", "vhost-net", "tun")
 
 
@@ -178,8 +179,7 @@ class _Recorder:
     def _disguise(self, facts: Facts, netdevs: set[str]) -> Facts:
         """Leave out interfaces that are none of the node's PCI functions, and replace MACs."""
         settings = {
-            pf: {index: replace(vf, mac=self._names.replace(vf.mac)) for index, vf in vfs.items()}
-            for pf, vfs in facts.settings.items()
+            pf: {index: self._disguise_vf(vf) for index, vf in vfs.items()} for pf, vfs in facts.settings.items()
         }
         return replace(
             facts,
@@ -187,6 +187,10 @@ class _Recorder:
             default_routes=frozenset(map(self._names.replace, facts.default_routes & netdevs)),
             addressed=frozenset(map(self._names.replace, facts.addressed & netdevs)),
         )
+
+    def _disguise_vf(self, vf: VfSettings) -> VfSettings:
+        mac, *guids = (self._names.replace(text) if text else None for text in (vf.mac, vf.node_guid, vf.port_guid))
+        return replace(vf, mac=mac or vf.mac, node_guid=guids[0], port_guid=guids[1])
 
 
 class _Pseudonyms:
@@ -196,7 +200,7 @@ class _Pseudonyms:
         self._numbers: dict[str, int] = {}
 
     def replace(self, text: str) -> str:
-        """A MAC, or a name with a MAC in it, with another one; anything else as it is."""
+        """A MAC, a GUID, an address of IPoIB, or a name with a MAC in it, with another one; anything else as it is."""
         if _NAME_WITH_MAC.fullmatch(text):
             return f"enx{self._make_mac(':'.join(re.findall('..', text[3:]))).replace(':', '')}"
         return self._make_mac(text) if _MAC.fullmatch(text) and len(text) >= len(ZERO_MAC) else text
@@ -208,8 +212,10 @@ class _Pseudonyms:
     def _make_mac(self, mac: str) -> str:
         if not mac.replace(":", "").strip("0"):
             return mac
-        number = self._number(mac)
-        return f"02:00:00:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+        octets = mac.count(":") + 1
+        number = self._number(mac if octets <= _LONG else mac[-3 * _LONG + 1 :])  # an address of IPoIB ends in a GUID
+        own = bytes([2, *bytes(min(octets, _LONG) - 4), *number.to_bytes(3, "big")])
+        return (bytes(octets - len(own)) + own).hex(":")
 
     def _number(self, original: str) -> int:
         return self._numbers.setdefault(original, len(self._numbers) + 1)

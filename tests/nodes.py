@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sriovdp.allocation import Offer, list_offers
 from sriovdp.config.values import Pool, Selector
 from sriovdp.model import (
     NetDevice,
@@ -16,6 +15,7 @@ from sriovdp.model import (
     VdpaDevice,
     VirtualFunction,
 )
+from sriovdp.pools import Offer, assign
 
 PF = PciAddress("0000:3b:00.0")
 RDMA = RdmaDevice(
@@ -82,7 +82,7 @@ class FakeHost:
 
 def offer(pool: Pool, node: Node = NODE) -> dict[str, Offer]:
     """What a pool has when it is the only one."""
-    return list_offers([pool], node, ())[0]
+    return assign([pool], node)[0]
 
 
 def make_pool(*ids: str, name: str = "sriov", **more: object) -> Pool:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +19,7 @@ from sriovdp.agent import Agent, Roots
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.provision import change
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 
@@ -71,10 +74,10 @@ def _roots(tree: Tree, folder: Path) -> Roots:
 
 @asynccontextmanager
 async def _run_agent(
-    tree: Tree, tmp_path: Path, config: str = CONFIG, *, cdi: bool = False, rescan_interval: float = 0.1
+    tree: Tree, tmp_path: Path, config: str = CONFIG, *, rescan_interval: float = 0.1
 ) -> AsyncIterator[Agent]:
     stop = asyncio.Event()
-    agent = Agent(parse(config, "test"), _roots(tree, tmp_path), rescan_interval=rescan_interval, cdi=cdi)
+    agent = Agent(parse(config, "test"), _roots(tree, tmp_path), rescan_interval=rescan_interval)
     task = asyncio.create_task(agent.run(stop))
     try:
         yield agent
@@ -103,6 +106,27 @@ def _owe(tmp_path: Path, device: str) -> Attachment:
     )
     Journal(tmp_path / "state/journal").write_attachment(attachment)
     return attachment
+
+
+async def test_a_stop_does_not_wait_for_a_change_that_hangs(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel keeps the write of sriov_numvfs for itself; the agent's event loop and its stop go on."""
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def write(path: Path, text: str) -> None:
+        if path.name == "sriov_numvfs":
+            hanging.set()
+            let_go.wait(60)
+        tree.write(path, text)
+
+    monkeypatch.setattr(change, "write_text", write)
+    try:
+        async with _run_agent(tree, tmp_path):
+            assert await asyncio.to_thread(hanging.wait, 30)
+        assert not let_go.is_set()
+    finally:
+        let_go.set()
 
 
 async def test_provisions_and_offers_each_vf_in_its_pool(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
@@ -151,6 +175,50 @@ async def test_a_node_that_can_not_be_provisioned_is_offered_as_it_is(
     async with _run_agent(tree, tmp_path):
         assert len(await kubelet.wait_for(KERNEL, count=3)) == 3
     assert "the node is not as the config says: refused" in caplog.text
+
+
+async def test_what_the_kubelet_says_is_in_use_is_not_changed(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pod that has a VF and did not attach it yet is as good as any: the next agent leaves the PF as it is."""
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        await kubelet.admit("red", {DPDK: 1})
+    async with _run_agent(tree, tmp_path, CONFIG.replace("numVfs: 4", "numVfs: 5")):
+        await kubelet.wait_for(DPDK, count=2)
+        assert len(await kubelet.wait_for(KERNEL, count=2)) == 2
+    assert f"VF 2 ({vf_address(PF, 2)}) is used by pod default/red (container main)" in caplog.text
+
+
+async def test_drift_is_told_once(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A driver that somebody changed is in the log when it happens, then as drift, and when it is settled."""
+    caplog.set_level(logging.INFO)
+    drift = f"the node is not as its config says: enp1s0 VF 2 ({vf_address(PF, 2)}): bind to vfio-pci: "
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        tree.unbind(vf_address(PF, 2))
+        await _wait_until(lambda: drift in caplog.text)
+        assert f"VF 2 ({vf_address(PF, 2)}) of enp1s0 went from vfio-pci to no driver" in caplog.text
+        looks = len(caplog.messages)
+        tree.unbind(vf_address(PF, 3))
+        await _wait_until(lambda: f"VF 3 ({vf_address(PF, 3)}): bind" in caplog.text)
+        assert len(caplog.messages) > looks
+        assert caplog.text.count(drift) == 1
+        tree.bind(vf_address(PF, 2), "vfio-pci")
+        await _wait_until(lambda: f"this is settled: enp1s0 VF 2 ({vf_address(PF, 2)})" in caplog.text)
+    assert caplog.text.count(drift) == 1
+
+
+async def test_what_the_config_is_warned_of_is_told(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who reads the agent's log sees what `validate` would have said of the file."""
+    config = CONFIG + "  - {resourceName: late, selectors: {drivers: [vfio-pci]}}\n"
+    async with _run_agent(tree, tmp_path, config):
+        await kubelet.wait_for(DPDK, count=2)
+    assert "in the config: line 9: resourceList[2]: gets no device" in caplog.text
 
 
 async def test_a_second_agent_is_refused(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
@@ -252,7 +320,7 @@ async def _wait_until_refused(kubelet: Kubelet, device: str) -> None:
 async def test_devices_through_cdi(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
     """The kubelet gets names, and the specs in the folder have what belongs to them, right after a reboot too."""
     spec = tmp_path / "cdi/sriovdp-intel.com-net-pci-sriov_dpdk.json"
-    async with _run_agent(tree, tmp_path, cdi=True):
+    async with _run_agent(tree, tmp_path, CONFIG + "cdi: true"):
         await kubelet.wait_for(DPDK, count=2)
         pod = await kubelet.admit("red", {DPDK: 1, KERNEL: 1})
         [device], [netdev] = pod.devices[DPDK], pod.devices[KERNEL]
@@ -261,7 +329,7 @@ async def test_devices_through_cdi(tree: Tree, kubelet: Kubelet, tmp_path: Path)
         assert _cdi_nodes(spec)[device] == ["/dev/vfio/vfio", "/dev/vfio/12"]
     await asyncio.to_thread(shutil.rmtree, tmp_path / "cdi")
     _move_to_group(tree, device, 16)
-    async with _run_agent(tree, tmp_path, cdi=True):
+    async with _run_agent(tree, tmp_path, CONFIG + "cdi: true"):
         await kubelet.wait_for(DPDK, count=2)
         await kubelet.start_container(DPDK, [device])
         assert _cdi_nodes(spec)[device] == ["/dev/vfio/vfio", "/dev/vfio/16"]

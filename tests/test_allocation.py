@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from sriovdp.allocation import find_access
-from sriovdp.config.values import Pool
+from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import DeviceError
-from sriovdp.model import DeviceNode, Traits
+from sriovdp.model import DeviceNode, PciAddress, Traits
 from tests.nodes import FakeHost, make_pool, offer
 
 KERNEL, VFIO, UIO, RDMA, VDPA = (f"0000:3b:02.{n}" for n in (0, 1, 3, 5, 6))
@@ -52,6 +52,13 @@ def test_what_is_missing_is_told(pool: Pool, changes: dict[str, object], missing
     find_access(pool, found, FakeHost())
     with pytest.raises(DeviceError, match=f"{found.id}.*{reason}"):
         find_access(pool, changed, FakeHost(missing))
+
+
+def test_the_selector_that_takes_a_device_decides_what_comes_with_it() -> None:
+    """Of two alternatives, only the one that matched counts."""
+    other = Selector(drivers=("vfio-pci",), is_rdma=True, need_vhost_net=True)
+    pool = Pool("sriov", (other, Selector(pci_addresses=(PciAddress(RDMA),))))
+    assert find_access(pool, offer(pool)[RDMA], FakeHost()).nodes == ()
 
 
 def test_rdma_nodes_are_for_pools_that_ask_for_them() -> None:

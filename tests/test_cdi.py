@@ -108,6 +108,20 @@ def test_files_come_change_and_go(tmp_path: Path) -> None:
     specs.write(POOLS[1], {})
 
 
+def test_without_cdi_a_spec_only_ends(tmp_path: Path) -> None:
+    """None is made, and one that is there is kept true until it is not used any more."""
+    specs, before = CdiSpecs(tmp_path, enabled=False), CdiSpecs(tmp_path)
+    specs.write(POOLS[1], find_accesses(POOLS[1]))
+    assert list(tmp_path.iterdir()) == []
+    before.write(POOLS[1], find_accesses(POOLS[1]))
+    before.remove_unused(POOLS[1])
+    specs.write(POOLS[1], {"0000:3b:02.0": Access({}, (DeviceNode("/dev/x", "/dev/x"),))})
+    [file] = tmp_path.iterdir()
+    assert read(file)["devices"][0]["containerEdits"]["deviceNodes"][0]["path"] == "/dev/x"
+    specs.remove_unused(POOLS[1])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stale_files_are_removed_and_others_stay(tmp_path: Path) -> None:
     """Ours of an earlier config go, and what upstream's plugin left for the same pool; nothing else does."""
     specs = CdiSpecs(tmp_path)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from sriovdp.allocation import Offer
 from sriovdp.config.values import HealthCondition
 from sriovdp.health import judge
 from sriovdp.model import NetDevice, Traits
@@ -56,5 +55,5 @@ def test_an_rdma_device_in_a_pod_is_no_fault() -> None:
     pool = make_pool("0000:3b:02.5", selector={"is_rdma": True})
     [found] = offer(pool).values()
     function = replace(found.candidate.function, traits=Traits(is_rdma=True))
-    away: Offer = replace(found, candidate=replace(found.candidate, function=function))
+    away = replace(found, candidate=replace(found.candidate, function=function))
     assert judge(pool, away, FakeHost()) == (None, "")

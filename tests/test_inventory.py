@@ -96,6 +96,14 @@ def test_virtio_and_switchdev_netdevs_are_found(tree: Tree) -> None:
     assert find_netdev_name(tree.sysfs, PF) == "eth3"
 
 
+def test_a_port_of_open_vswitch_is_the_hosts(tree: Tree) -> None:
+    """The kernel's datapath is the master of its ports, as a bond is (net/openvswitch/vport-netdev.c)."""
+    netdev = tree.add_pf() / "net/enp1s0"
+    (tree.root / "class/net/ovs-system").mkdir()
+    (netdev / "upper_ovs-system").symlink_to("../../../../../class/net/ovs-system")
+    assert take_snapshot(tree.sysfs).pfs[0].traits.host_use == "ovs-system of this host is on top of enp1s0"
+
+
 def test_the_live_tree_is_completed_by_rtnetlink(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """VF settings come from the PF, and a netdev that rtnetlink does not show is in another namespace."""
     connect(tree, monkeypatch).add_pf(vfs=2)

@@ -1,6 +1,7 @@
 """The journal: complete or not there, and read back as written."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_file_that_vanishes_while_it_is_read_is_no_fault(tmp_path: Path, monkeyp
     journal = Journal(tmp_path)
     journal.write_attachment(ATTACHMENT)
     listed = [tmp_path / "attachment-gone-net1.json", *tmp_path.glob("attachment-*")]
-    monkeypatch.setattr(Path, "glob", lambda _self, _pattern: iter(listed))
+    monkeypatch.setattr(journal, "_paths", lambda: listed)
 
     assert journal.attachments() == [ATTACHMENT]
 
@@ -130,10 +131,10 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     journal = Journal(tmp_path)
     journal.write_attachment(ATTACHMENT)
 
-    def fail(_self: Path, _target: Path) -> Path:
+    def fail(_source: str, _target: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(JournalError, match="No space left on device"):
         journal.write_attachment(replace(ATTACHMENT, phase="attached"))
 

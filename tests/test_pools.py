@@ -1,11 +1,9 @@
-"""Pools: who gets which VF, and what a container gets with it."""
+"""Pools: who gets which device, and why not."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,20 +11,8 @@ from sriovdp.candidates import Candidate, list_candidates
 from sriovdp.config.file import load
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import PfConfig, PfName, PfSelect, Pool, Selector
-from sriovdp.errors import DeviceError
-from sriovdp.model import (
-    DeviceNode,
-    Mount,
-    NetDevice,
-    Node,
-    PciAddress,
-    PhysicalFunction,
-    RdmaDevice,
-    Traits,
-    VdpaDevice,
-    VirtualFunction,
-)
-from sriovdp.pools import allocate, assign
+from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
+from sriovdp.pools import assign
 from sriovdp.selectors import Rejection, find_owner, find_selector, judge, reject
 
 DRIVERS = ("igbvf", "igbvf", "vfio-pci", "igb_uio", "uio_pci_generic", None)
@@ -55,9 +41,9 @@ def make_pf(
     return PhysicalFunction(pf, "8086", "10c9", "igb", numa, netdev, total_vfs=8, vfs=vfs)
 
 
-def make_pool(name: str, *selectors: Selector, exclude_topology: bool = False) -> Pool:
+def make_pool(name: str, *selectors: Selector) -> Pool:
     """A pool of intel.com."""
-    return Pool(name, selectors or (Selector(),), exclude_topology=exclude_topology)
+    return Pool(name, selectors or (Selector(),))
 
 
 def select_pf(*entries: str) -> Selector:
@@ -71,7 +57,8 @@ NODE = Node((make_pf(1, "enp1s0"), make_pf(2, "enp2s0", numa=None)))
 
 def list_ids(node: Node, *pools: Pool) -> dict[str, list[str]]:
     """What each pool offers, without domain and function of the PF's bus: `01.0` is bus 1, VF 0."""
-    return {pool.name: [f"{d.id[5:7]}.{d.id[-1]}" for d in devices] for pool, devices in assign(pools, node)}
+    assigned = zip(pools, assign(pools, node), strict=True)
+    return {pool.name: [f"{id_[5:7]}.{id_[-1]}" for id_ in offers] for pool, offers in assigned}
 
 
 def test_the_first_pool_in_file_order_owns_a_device() -> None:
@@ -111,8 +98,7 @@ def test_a_pf_is_offered_only_while_nobody_else_needs_it() -> None:
     everything = make_pool("all")
 
     def offers(pf: PhysicalFunction, *entries: PfConfig) -> bool:
-        ((_, devices),) = assign([everything], Node((pf,)), entries)
-        return pf.address in {device.id for device in devices}
+        return pf.address in assign([everything], Node((pf,)), entries)[0]
 
     split = PfConfig(PfSelect(vendors=("8086",)), 7)
     uplink = replace(idle, traits=Traits(host_use="enp1s0 carries the default route of this host"))
@@ -129,11 +115,12 @@ def test_a_pf_is_offered_only_while_nobody_else_needs_it() -> None:
 
 def test_a_vf_that_the_host_needs_is_kept_back() -> None:
     """The default route may go through a VF too."""
-    node = change_vf("0000:01:10.0", traits=Traits(host_use="it carries the default route of this host"))
+    pf = NODE.pfs[0]
+    uplink = replace(pf.vfs[0], traits=Traits(host_use="it carries the default route of this host"))
+    node = Node((replace(pf, vfs=(uplink, *pf.vfs[1:])),))
     assert "01.0" not in list_ids(node, make_pool("all"))["all"]
     allowed = PfConfig(PfSelect(pf_names=("enp1s0",)), 6, allow_host_uplink=True)
-    ((_, devices),) = assign([make_pool("all")], node, [allowed])
-    assert "0000:01:10.0" in {device.id for device in devices}
+    assert "0000:01:10.0" in assign([make_pool("all")], node, [allowed])[0]
 
 
 def test_every_entry_for_one_pf_counts() -> None:
@@ -154,16 +141,6 @@ def test_fields_all_hold_values_and_selectors_are_alternatives() -> None:
     one = Selector(vendors=("8086",), devices=("10ca", "ffff"), pci_addresses=(PciAddress("0000:01:10.0"),))
     none = Selector(vendors=("15b3",), pci_addresses=(PciAddress("0000:01:10.1"),))
     assert list_ids(NODE, make_pool("a", uio, one, none))["a"] == ["01.0", "02.3", "02.4"]
-
-
-def test_topology_is_told_unless_excluded() -> None:
-    """The NUMA node of the device, or nothing: where the pool says so or the node has none."""
-    ((_, devices),) = assign([make_pool("a")], NODE)
-    assert {device.id: device.numa_node for device in devices}["0000:01:10.0"] == 0
-    assert {device.id: device.numa_node for device in devices}["0000:02:10.0"] is None
-    ((_, devices),) = assign([make_pool("a", exclude_topology=True)], NODE)
-    assert {device.numa_node for device in devices} == {None}
-    assert all(device.healthy for device in devices)
 
 
 def test_a_rejection_names_field_and_values() -> None:
@@ -205,9 +182,8 @@ POOLS = st.lists(st.lists(SELECTORS, min_size=1, max_size=2), max_size=5).map(
 @given(POOLS)
 def test_a_device_is_in_at_most_one_pool_the_first_that_takes_it(pools: list[Pool]) -> None:
     """For any pools: no device twice, none before its turn, none left that somebody wants."""
-    assigned = assign(pools, NODE)
-    assert [pool for pool, _ in assigned] == pools
-    owners = [(device.id, pool) for pool, devices in assigned for device in devices]
+    assigned = zip(pools, assign(pools, NODE), strict=True)
+    owners = [(id_, pool) for pool, offers in assigned for id_ in offers]
     assert len(dict(owners)) == len(owners)
     for candidate in list_candidates(NODE):
         takers = [n for n, pool in enumerate(pools) if find_selector(pool, candidate) is not None]
@@ -219,171 +195,3 @@ def test_a_device_is_in_at_most_one_pool_the_first_that_takes_it(pools: list[Poo
             assert reject(pools[found[0]].selectors[found[1]], candidate) is None
             earlier = pools[found[0]].selectors[: found[1]]
             assert all(reject(selector, candidate) for selector in earlier)
-
-
-def test_kernel_vfs_need_no_device_nodes() -> None:
-    """A container with netdev VFs gets their addresses in request order and nothing to open."""
-    allocation = allocate(make_pool("sriov"), ["0000:02:10.1", "0000:01:10.0"], NODE)
-    assert allocation.nodes == ()
-    assert dict(allocation.envs) == {
-        "PCIDEVICE_INTEL_COM_SRIOV": "0000:02:10.1,0000:01:10.0",
-        "PCIDEVICE_INTEL_COM_SRIOV_INFO": (
-            '{"0000:01:10.0":{"generic":{"deviceID":"0000:01:10.0"}},"0000:02:10.1":{"generic":{"deviceID":"0000:02:10.1"}}}'
-        ),
-    }
-
-
-def test_vfio_vfs_come_with_the_container_and_each_group_once() -> None:
-    """/dev/vfio/vfio is shared, one group file for each VF; the INFO text is upstream's to the letter."""
-    allocation = allocate(make_pool("sriov_dpdk"), ["0000:01:10.2", "0000:02:10.2"], NODE)
-    assert allocation.nodes == (
-        DeviceNode("/dev/vfio/vfio", "/dev/vfio/vfio", "rw"),
-        DeviceNode("/dev/vfio/12", "/dev/vfio/12", "rw"),
-    )
-    assert allocation.envs["PCIDEVICE_INTEL_COM_SRIOV_DPDK_INFO"].startswith(
-        '{"0000:01:10.2":{"generic":{"deviceID":"0000:01:10.2"},'
-        '"vfio":{"dev-mount":"/dev/vfio/12","mount":"/dev/vfio/vfio"}},'
-    )
-
-
-@pytest.mark.parametrize(("vf", "path"), [("0000:01:10.3", "/dev/uio3"), ("0000:01:10.4", "/dev/uio4")])
-def test_uio_vfs_come_with_their_uio_device(vf: str, path: str) -> None:
-    """igb_uio and, unlike upstream, uio_pci_generic give /dev/uioN, in the first INFO too."""
-    allocation = allocate(make_pool("uio"), [vf], NODE)
-    assert allocation.nodes == (DeviceNode(path, path, "rw"),)
-    info = json.loads(allocation.envs["PCIDEVICE_INTEL_COM_UIO_INFO"])
-    assert info == {vf: {"generic": {"deviceID": vf}, "uio": {"mount": path}}}
-
-
-def test_a_hyphen_gives_a_second_spelling_for_shells() -> None:
-    """Upstream's name stays as it is; the alias has the same values."""
-    pool = Pool("mlnx-sriov.fast", (Selector(),), prefix="my-corp.com")
-    envs = allocate(pool, ["0000:01:10.0"], NODE).envs
-    assert list(envs) == [
-        "PCIDEVICE_MY-CORP_COM_MLNX-SRIOV_FAST",
-        "PCIDEVICE_MY-CORP_COM_MLNX-SRIOV_FAST_INFO",
-        "PCIDEVICE_MY_CORP_COM_MLNX_SRIOV_FAST",
-        "PCIDEVICE_MY_CORP_COM_MLNX_SRIOV_FAST_INFO",
-    ]
-    assert envs["PCIDEVICE_MY_CORP_COM_MLNX_SRIOV_FAST"] == "0000:01:10.0"
-
-
-def change_vf(address: str, **changes: object) -> Node:
-    """The node after something happened to one VF."""
-    pf, vf = NODE.find_vf(address)
-    index = pf.vfs.index(vf)
-    vfs = (*pf.vfs[:index], replace(vf, **changes), *pf.vfs[index + 1 :])  # type: ignore[arg-type]
-    return Node(tuple(replace(pf, vfs=vfs) if other is pf else other for other in NODE.pfs))
-
-
-@pytest.mark.parametrize(
-    ("node", "device", "reason"),
-    [
-        (NODE, "0000:09:10.0", "0000:09:10.0 is no device of this node"),
-        (NODE, "0000:01:00.0", "0000:01:00.0 of intel.com/a can not be given to a pod: it is split into 6 VFs"),
-        (NODE, "0000:01:10.0", "0000:01:10.0 is no device of intel.com/a: drivers wants vfio-pci or igb_uio"),
-        (change_vf("0000:01:10.2", driver=None), "0000:01:10.2", "0000:01:10.2 of intel.com/a has lost its driver"),
-        (change_vf("0000:01:10.2", driver="igbvf"), "0000:01:10.2", "the device has igbvf"),
-        (change_vf("0000:01:10.2", iommu_group=None), "0000:01:10.2", "is on vfio-pci but in no IOMMU group"),
-        (change_vf("0000:01:10.3", uio=None), "0000:01:10.3", "0000:01:10.3 is on igb_uio but has no UIO device"),
-    ],
-)
-def test_a_device_that_can_not_be_given_is_an_error(node: Node, device: str, reason: str) -> None:
-    """The whole request fails with the id and the cause; upstream leaves such devices out in silence."""
-    pool = make_pool("a", Selector(drivers=("vfio-pci", "igb_uio")))
-    with pytest.raises(DeviceError, match=reason):
-        allocate(pool, ["0000:02:10.2", device], node)
-
-
-def find_nodes(pool: Pool, node: Node, *there: str) -> list[tuple[str, str, str]]:
-    """Device nodes for VF 0 of bus 1; `there` are the paths that exist on the host."""
-    given = allocate(pool, ["0000:01:10.0"], node, lambda path: [p for p in there if p.startswith(path.rstrip("*"))])
-    return [(found.host_path, found.container_path, found.permissions) for found in given.nodes]
-
-
-def read_info(pool: Pool, node: Node) -> dict[str, dict[str, str]]:
-    """What the container is told of VF 0 of bus 1."""
-    envs = allocate(pool, ["0000:01:10.0"], node).envs
-    info: dict[str, dict[str, dict[str, str]]] = json.loads(envs["PCIDEVICE_INTEL_COM_A_INFO"])
-    return info["0000:01:10.0"]
-
-
-def test_rdma_nodes_come_with_a_selector_that_asks_for_them() -> None:
-    """All nodes of the device once, upstream's keys; without `isRdma` nothing."""
-    device = RdmaDevice(
-        "mlx5_3",
-        "/dev/infiniband/uverbs3",
-        "/dev/infiniband/umad3",
-        "/dev/infiniband/issm3",
-        None,
-        "/dev/infiniband/rdma_cm",
-    )
-    node = change_vf("0000:01:10.0", traits=Traits(is_rdma=True, rdma=(device,)))
-    pool = make_pool("a", Selector(is_rdma=True))
-    names = ("issm3", "umad3", "uverbs3", "rdma_cm")
-    assert [path for path, _, _ in find_nodes(pool, node)] == [f"/dev/infiniband/{name}" for name in names]
-    assert read_info(pool, node)["rdma"] == {
-        "rdma_dev": "mlx5_3",
-        "uverbs": "/dev/infiniband/uverbs3",
-        "umad": "/dev/infiniband/umad3",
-        "issm": "/dev/infiniband/issm3",
-        "rdma_cm": "/dev/infiniband/rdma_cm",
-    }
-    assert find_nodes(make_pool("a"), node) == []
-
-
-def test_the_selector_that_takes_a_device_decides_what_comes_with_it() -> None:
-    """Of two alternatives, only the one that matched counts."""
-    node = change_vf(
-        "0000:01:10.0", traits=Traits(is_rdma=True, rdma=(RdmaDevice("mlx5_0", "/dev/infiniband/uverbs0"),))
-    )
-    pool = make_pool("a", Selector(drivers=("vfio-pci",), is_rdma=True), Selector())
-    assert find_nodes(pool, node) == []
-
-
-def test_vdpa_and_vhost_net_nodes() -> None:
-    """A vhost device has a node, a virtio one has none; vhost-net is refused where it is not there."""
-    node = change_vf(
-        "0000:01:10.0",
-        traits=Traits(vdpa=(VdpaDevice("vdpa0", "virtio"), VdpaDevice("vdpa1", "vhost", "/dev/vhost-vdpa-1"))),
-    )
-    vhost, virtio = (make_pool("a", Selector(vdpa_type=kind)) for kind in ("vhost", "virtio"))
-    assert find_nodes(vhost, node) == [("/dev/vhost-vdpa-1", "/dev/vhost-vdpa-1", "rw")]
-    assert read_info(vhost, node)["vdpa"] == {"mount": "/dev/vhost-vdpa-1"}
-    assert find_nodes(virtio, node) == []
-    net = make_pool("a", Selector(need_vhost_net=True))
-    both = ("/dev/vhost-net", "/dev/net/tun")
-    assert find_nodes(net, NODE, *both) == [(path, path, "rw") for path in both]
-    assert read_info(net, NODE)["vhost"] == {"net-mount": "/dev/vhost-net", "tun-mount": "/dev/net/tun"}
-    with pytest.raises(DeviceError, match="/dev/vhost-net is not there"):
-        find_nodes(net, NODE, "/dev/net/tun")
-
-
-def test_a_group_without_iommu_has_another_path_on_the_host() -> None:
-    """The container sees the path that DPDK expects."""
-    node = change_vf("0000:01:10.0", driver="vfio-pci", traits=Traits(noiommu=True))
-    assert find_nodes(make_pool("a"), node)[1] == ("/dev/vfio/noiommu-10", "/dev/vfio/10", "rw")
-    assert read_info(make_pool("a"), node)["vfio"]["dev-mount"] == "/dev/vfio/10"
-
-
-def test_what_a_pool_adds_comes_once() -> None:
-    """Device nodes by path and by pattern, mounts, environment and additional information."""
-    pool = replace(
-        make_pool("a"),
-        device_nodes=(DeviceNode("/dev/cxi*", "/dev/cxi*", "rwm"), DeviceNode("/dev/a", "/dev/b", "r")),
-        mounts=(Mount("/etc/x", "/x"),),
-        env={"A": "1"},
-        additional_info={"*": {"token": "all", "k": "v"}, "0000:01:10.0": {"token": "own"}},
-    )
-    assert find_nodes(pool, NODE, "/dev/cxi0", "/dev/cxi1", "/dev/a") == [
-        ("/dev/cxi0", "/dev/cxi0", "rwm"),
-        ("/dev/cxi1", "/dev/cxi1", "rwm"),
-        ("/dev/a", "/dev/b", "r"),
-    ]
-    given = allocate(pool, ["0000:01:10.0", "0000:02:10.0"], NODE)
-    assert (given.envs["A"], given.mounts) == ("1", (Mount("/etc/x", "/x"),))
-    info = json.loads(given.envs["PCIDEVICE_INTEL_COM_A_INFO"])
-    assert info["0000:01:10.0"]["extra"] == {"token": "own", "k": "v"}
-    assert info["0000:02:10.0"]["extra"] == {"token": "all", "k": "v"}
-    with pytest.raises(DeviceError, match=r"/dev/cxi\* is not there, but the pool's deviceNodes name it"):
-        find_nodes(pool, NODE, "/dev/a")

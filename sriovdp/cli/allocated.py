@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from sriovdp.cli.options import FOLDER
+from sriovdp.pod_devices import PodDevices
 
 kubelet_option = click.option(
     "--kubelet-dir",
@@ -17,16 +18,22 @@ kubelet_option = click.option(
 )
 
 
+def ask_kubelet(kubelet: Path) -> PodDevices:
+    """Which pod has which device. It never fails: the answer's `problem` says why there is none."""
+    socket = kubelet / "pod-resources/kubelet.sock"
+    if not socket.exists():
+        return PodDevices(problem=f"{socket} is not there")
+    from sriovdp.kubelet.podresources import PodResources  # noqa: PLC0415 (gRPC takes long to import)
+
+    return asyncio.run(PodResources(kubelet).list_devices())
+
+
 def list_allocated(kubelet: Path) -> dict[str, str]:
     """Owner of each device that a pod was given, by its ID, which is a PCI address for VFs. Empty without a kubelet.
 
     A kubelet that does not answer is told on stderr: the journal, the namespaces and open devices are still looked at.
     """
-    if not (kubelet / "pod-resources/kubelet.sock").exists():
-        return {}
-    from sriovdp.kubelet.podresources import PodResources  # noqa: PLC0415 (gRPC takes long to import)
-
-    devices = asyncio.run(PodResources(kubelet).list_devices())
-    if devices.problem:
+    devices = ask_kubelet(kubelet)
+    if devices.problem and (kubelet / "pod-resources/kubelet.sock").exists():
         click.echo(f"warning: not known from the kubelet who has a VF: {devices.problem}", err=True)
-    return {id_: str(holders[0]) for (_, id_), holders in devices.holders.items() if holders}
+    return devices.owners()

@@ -9,16 +9,19 @@ import click
 from cni.locks import Locks
 from cni.release import is_alive
 from cni.verbs import Verbs
+from sriovdp.cli.allocated import ask_kubelet, kubelet_option
 from sriovdp.cli.options import state_option, sysfs_option
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment, Damage, Journal
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.pod_devices import PodDevices
 
 _FAILED = 1
 
 
 @click.command()
 @state_option
+@kubelet_option
 @sysfs_option
 @click.option("--verify", is_flag=True, help="Compare each attachment with the node.")
 @click.option(
@@ -28,8 +31,10 @@ _FAILED = 1
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(context: click.Context, state: Path, root: Path, *, verify: bool, repair: bool, as_json: bool) -> None:
-    """List the VFs that pods have.
+def command(
+    context: click.Context, state: Path, kubelet: Path, root: Path, *, verify: bool, repair: bool, as_json: bool
+) -> None:
+    """List the VFs that are attached to pods, and the devices that the kubelet gave to pods.
 
     Ends with 1 when --verify or --repair finds what is not as it should be, and when a file of the journal is damaged.
     """
@@ -39,7 +44,8 @@ def command(context: click.Context, state: Path, root: Path, *, verify: bool, re
             _repair(verbs, attachment)
     attachments, damages = verbs.journal.survey()
     entries = [_describe(verbs, attachment, verify=verify or repair) for attachment in attachments]
-    click.echo(_write_json(entries, damages) if as_json else _write_text(entries, damages))
+    write = _write_json if as_json else _write_text
+    click.echo(write(entries, damages, ask_kubelet(kubelet)))
     if damages or any(entry.get("faults") for entry in entries):
         context.exit(_FAILED)
 
@@ -69,16 +75,26 @@ def _describe(verbs: Verbs, attachment: Attachment, *, verify: bool) -> dict[str
     return entry
 
 
-def _write_json(entries: list[dict[str, Any]], damages: list[Damage]) -> str:
+def _write_json(entries: list[dict[str, Any]], damages: list[Damage], given: PodDevices) -> str:
     damaged = [{"file": str(damage.path), "device": damage.device, "reason": damage.reason} for damage in damages]
-    return json.dumps({"attachments": entries, "damaged": damaged}, indent=2)
+    devices = [
+        {"resource": resource, "device": id_, "owners": [str(holder) for holder in holders]}
+        for (resource, id_), holders in given.holders.items()
+    ]
+    kubelet = {"devices": devices, "problem": given.problem or None}
+    return json.dumps({"attachments": entries, "damaged": damaged, "kubelet": kubelet}, indent=2)
 
 
-def _write_text(entries: list[dict[str, Any]], damages: list[Damage]) -> str:
+def _write_text(entries: list[dict[str, Any]], damages: list[Damage], given: PodDevices) -> str:
     lines = []
     for entry in entries:
         shown = ("device", "owner", "network", "mode", "phase")
         lines.append("  ".join([*(str(entry[key]) for key in shown), f"sandbox {entry['sandbox']}"]))
         lines += [f"    {fault}" for fault in entry.get("faults", ())]
     lines += [damage.reason for damage in damages]
-    return "\n".join(lines) or "no VF is attached"
+    lines = lines or ["no VF is attached"]
+    for (resource, id_), holders in given.holders.items():
+        lines.append(f"{id_}  {holders[0]}  has it from the kubelet as {resource}")
+    if given.problem:
+        lines.append(f"which pod was given which device is not known from the kubelet: {given.problem}")
+    return "\n".join(lines)

@@ -9,7 +9,6 @@ from sriovdp.config.ranges import MAX_VFS, VfIndices
 from sriovdp.config.values import (
     DeviceType,
     HealthCondition,
-    MacPolicy,
     Order,
     PfName,
     Placement,
@@ -17,7 +16,7 @@ from sriovdp.config.values import (
     VdpaType,
 )
 from sriovdp.errors import DeviceError
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, PciAddress
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress
 
 _PREFIX_LENGTH = 253 - len("requests.")
 """The kubelet checks the name with `requests.` before it (IsExtendedResourceName, k8s.io/kubernetes pkg/apis/core)."""
@@ -78,7 +77,7 @@ def check_driver(text: str) -> str:
     """Check the name of a driver; its spelling with the wrong dash is the classic that never binds."""
     if not _DRIVER.fullmatch(text):
         raise ValueError("a driver name is letters, digits, _ and -, like vfio-pci")
-    for known in (USERSPACE_DRIVERS | {KERNEL_DRIVER}) - {text}:
+    for known in (USERSPACE_DRIVERS | {KERNEL_DRIVER, NO_DRIVER}) - {text}:
         if text.lower().replace("_", "-") == known.replace("_", "-"):
             raise ValueError(f"there is no driver of this name; did you mean '{known}'?")
     return text
@@ -88,6 +87,8 @@ def check_driver_selected(text: str) -> str:
     """Check a driver name in a selector, where `kernel` would never match."""
     if text == KERNEL_DRIVER:
         raise ValueError("here a driver goes by its own name; write that of the VF's kernel driver, like iavf")
+    if text == NO_DRIVER:
+        raise ValueError("a device without a driver is in no pool")
     return check_driver(text)
 
 
@@ -245,14 +246,6 @@ def check_label_value(text: str) -> str:
     if text and (not _NAME.fullmatch(text) or len(text) > _LABEL_LENGTH):
         raise ValueError("a label's value is at most 63 of A-Z a-z 0-9 . _ - in quotes, if it is true or a number")
     return text
-
-
-def check_mac(text: str) -> MacPolicy:
-    """Check where a VF's admin MAC comes from."""
-    match text:
-        case "stable" | "keep":
-            return text
-    raise ValueError("allowed here: stable (made from the PF's MAC and the VF's index), keep (left as it is)")
 
 
 def check_count(value: object) -> int | Literal["max"]:

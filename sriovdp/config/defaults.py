@@ -15,8 +15,10 @@ HEALTH: Final = ("driver", "deviceNodes")
 
 DRIVER: Final = KERNEL_DRIVER
 MAC: Final = "stable"
+NOIOMMU: Final = False
 EXTERNALLY_MANAGED: Final = False
 ALLOW_HOST_UPLINK: Final = False
 
+CDI: Final = False
 NODE_PERMISSIONS: Final = "rw"
 MOUNT_READ_ONLY: Final = True

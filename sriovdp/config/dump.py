@@ -20,6 +20,7 @@ def to_tree(config: Config) -> Tree:
     """The config as it would stand in a file. What is left alone where nothing is given (like `mtu`) is not there."""
     return _drop_nothing(
         {
+            "cdi": config.cdi,
             "physicalFunctions": [_write_pf(pf) for pf in config.physical_functions],
             "resourceList": [_write_pool(pool) for pool in config.pools],
         }
@@ -70,10 +71,13 @@ def _write_vf(vf: VfConfig) -> Tree:
         {
             "range": str(vf.indices),
             "driver": vf.driver,
-            "mac": vf.mac,
+            "mac": vf.mac if isinstance(vf.mac, str) else {str(index): mac for index, mac in vf.mac.items()},
             "trust": vf.trust,
             "spoofchk": vf.spoofchk,
             "vlan": vf.vlan,
+            "minTxRate": vf.min_tx_rate,
+            "maxTxRate": vf.max_tx_rate,
+            "noiommu": vf.noiommu,
         }
     )
 

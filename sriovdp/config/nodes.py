@@ -4,7 +4,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sriovdp.config.values import Config, NodeSelect
 from sriovdp.errors import ConfigError
@@ -61,4 +61,4 @@ def select_entries(config: Config, identity: NodeIdentity, source: str) -> Confi
     twice = [f"node {identity.name} has {n} pools named {name}" for name, n in counted.items() if n > 1]
     if twice:
         raise ConfigError(source, twice)
-    return Config(pfs, pools, config.warnings)
+    return replace(config, physical_functions=pfs, pools=pools)

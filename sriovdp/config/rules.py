@@ -39,10 +39,13 @@ def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
         ranges = list(_read_ranges(pf, path))
         yield from _find_overlaps(ranges)
         yield from _find_beyond(ranges, pf.get("numVfs"))
+        yield from _find_mac_twins(pf, path)
     yield from _find_twins(pfs)
     yield from _find_duplicates(tree)
     for path, pool in _entries(tree, (), "resourceList"):
         yield from _find_misfits(pool, path)
+        if isinstance(tree, dict) and tree.get("cdi") is True:
+            yield from _find_no_vendor(pool, path)
 
 
 def _entries(node: Plain, path: Path, key: str) -> Iterator[tuple[Path, dict[str, Plain]]]:
@@ -80,6 +83,18 @@ def _find_beyond(ranges: list[tuple[Path, VfIndices]], count: Plain) -> Iterator
     for path, indices in ranges:
         if indices.last >= count:
             yield path, f"VF {indices.last} will not be there: numVfs is {count} and VFs count from 0"
+
+
+def _find_mac_twins(pf: Plain, path: Path) -> Iterator[tuple[Path, str]]:
+    """A MAC in two ranges of a PF; one that is twice in a range, the range's own check tells."""
+    seen: dict[Plain, Path] = {}
+    for place, vf in _entries(pf, path, "vfs"):
+        given = vf.get("mac")
+        macs = [*given.values()] if isinstance(given, dict) else given if isinstance(given, list) else []
+        for mac in dict.fromkeys(mac.lower() for mac in macs if isinstance(mac, str)):
+            first = seen.setdefault(mac, place)
+            if first != place:
+                yield (*place, "mac"), f"{mac} is also in {write_path((*first, 'mac'))}; each VF has a MAC of its own"
 
 
 def _find_twins(pfs: list[tuple[Path, dict[str, Plain]]]) -> Iterator[tuple[Path, str]]:
@@ -123,6 +138,12 @@ def _find_misfits(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, st
             yield (*place, "vdpaType"), "a device is handed out for RDMA or as vDPA; put it into a selector of its own"
         if kind == "auxNetDevice" and selector.get("auxTypes") in _NOTHING:
             yield place, "a selector of an auxNetDevice pool needs auxTypes: [sf]"
+
+
+def _find_no_vendor(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, str]]:
+    """With CDI the prefix is the vendor of the devices' names, which begins with a letter (SPEC.md of CDI 0.5.0)."""
+    if str(pool.get("resourcePrefix") or DEFAULT_PREFIX)[0].isdigit():
+        yield (*path, "resourcePrefix"), "begins with a digit, which no vendor of a CDI device may; choose another"
 
 
 def _selectors(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, dict[str, Plain]]]:

@@ -1,60 +1,52 @@
 """The shape of the config file as pydantic models: which keys there are, what each may hold, and what is the default.
 
-A check raises ValueError with a sentence; `faults` adds where it is. Numbers count as text where text is wanted:
-`vendors: [8086]` is what people write in YAML. The descriptions are for editors, by way of the JSON schema.
+The descriptions are for editors, by way of the JSON schema. `words` has what stands for one value.
 """
 
-from collections.abc import Callable
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StrictBool,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 from pydantic.alias_generators import to_camel
 
-from sriovdp.config import checks, defaults, values
-from sriovdp.config.ranges import MAX_VFS, VfIndices
-from sriovdp.model import DeviceNode, Mount, PciAddress
-
-T = TypeVar("T")
-
-_MIN_MTU, _MAX_MTU = 68, 65535  # ETH_MIN_MTU, ETH_MAX_MTU of linux/if_ether.h
-_MAX_VLAN = 4094
-_MAX_NUMA_NODE = 1023  # NODES_SHIFT of the kernel is 10 at most
-_WORD = WithJsonSchema({"type": ["string", "integer"]})
-
-
-def _word(check: Callable[[str], T]) -> PlainValidator:
-    """A value that is one word in the file; the check gives its meaning."""
-
-    def read(value: Any) -> T:
-        if type(value) is int:
-            value = str(value)
-        if not isinstance(value, str):
-            raise ValueError("one word is wanted here")  # noqa: TRY004 (pydantic collects ValueError)
-        return check(value)
-
-    return PlainValidator(read)
-
-
-def _pattern(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern})
-
-
-def _one_of(*words: str) -> WithJsonSchema:
-    return WithJsonSchema({"enum": list(words)})
-
-
-def _number(low: int, high: int, what: str) -> PlainValidator:
-    return PlainValidator(checks.check_between(low, high, what))
+from sriovdp.config import defaults, macs, values
+from sriovdp.config.words import (
+    AcpiIndex,
+    Address,
+    AuxType,
+    Count,
+    DdpProfile,
+    DevicePath,
+    DeviceType,
+    Driver,
+    EnvName,
+    Health,
+    Indices,
+    InfoKey,
+    LabelKey,
+    LabelValue,
+    LinkType,
+    Macs,
+    Mtu,
+    Name,
+    NetdevName,
+    NodeName,
+    NumaNode,
+    Path,
+    PciId,
+    Permissions,
+    PfName,
+    PKey,
+    Placement,
+    Prefix,
+    Rate,
+    RootDevice,
+    SelectedDriver,
+    Text,
+    VdpaType,
+    Vlan,
+)
+from sriovdp.model import DeviceNode, Mount
 
 
 def _wrap_object(value: Any) -> Any:
@@ -67,74 +59,7 @@ def _wrap_path(value: Any) -> Any:
     return {"hostPath": value} if isinstance(value, str) else value
 
 
-_ID = WithJsonSchema({"type": ["string", "integer"], "pattern": "^[0-9a-f]{4}$"})
-_ADDRESS_PATTERN = r"([0-9A-Fa-f]{4,}:)?[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7]"
-_RANGE_PATTERN = r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"
-_PATH = _pattern("^/")
-
-Name = Annotated[str, _word(checks.check_name), _pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
-Prefix = Annotated[str, _word(checks.check_prefix), _pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-DeviceType = Annotated[
-    values.DeviceType, _word(checks.check_device_type), _one_of("netDevice", "accelerator", "auxNetDevice")
-]
-PciId = Annotated[str, _word(checks.check_pci_id), _ID]
-Address = Annotated[PciAddress, _word(checks.check_address), _pattern(f"^{_ADDRESS_PATTERN}$")]
-RootDevice = Annotated[
-    values.RootDevice, _word(checks.check_root_device), _pattern(f"^{_ADDRESS_PATTERN}(#{_RANGE_PATTERN})?$")
-]
-NetdevName = Annotated[str, _word(checks.check_netdev), _pattern("^[^ /:#]{1,15}$")]
-PfName = Annotated[values.PfName, _word(checks.check_pf_name), _pattern(f"^[^ /:#]{{1,15}}(#{_RANGE_PATTERN})?$")]
-Driver = Annotated[
-    str, _word(checks.check_driver), WithJsonSchema({"type": "string", "examples": ["kernel", "vfio-pci"]})
-]
-SelectedDriver = Annotated[
-    str, _word(checks.check_driver_selected), WithJsonSchema({"type": "string", "examples": ["iavf", "vfio-pci"]})
-]
-Indices = Annotated[
-    VfIndices,
-    _word(VfIndices.parse),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_RANGE_PATTERN}$", "minimum": 0}),
-]
-Mac = Annotated[values.MacPolicy, _word(checks.check_mac), _one_of("stable", "keep")]
-Count = Annotated[
-    int | Literal["max"],
-    PlainValidator(checks.check_count),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_VFS}, {"const": "max"}]}),
-]
-Mtu = Annotated[
-    int,
-    _number(_MIN_MTU, _MAX_MTU, "an MTU"),
-    WithJsonSchema({"type": "integer", "minimum": _MIN_MTU, "maximum": _MAX_MTU}),
-]
-Vlan = Annotated[
-    int, _number(0, _MAX_VLAN, "a VLAN"), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_VLAN})
-]
-NumaNode = Annotated[
-    int,
-    _number(0, _MAX_NUMA_NODE, "a NUMA node"),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_NUMA_NODE}),
-]
-LinkType = Annotated[str, _word(checks.check_link_type), _one_of("ether", "infiniband")]
-PKey = Annotated[str, _word(checks.check_p_key), _pattern("^0x[0-9a-f]{4}$")]
-AcpiIndex = Annotated[str, _word(checks.check_acpi_index), _WORD]
-DdpProfile = Annotated[str, _word(checks.check_ddp_profile), WithJsonSchema({"type": "string"})]
-AuxType = Annotated[str, _word(checks.check_aux_type), _one_of("sf")]
-VdpaType = Annotated[values.VdpaType, _word(checks.check_vdpa_type), _one_of("vhost", "virtio")]
-Placement = Annotated[
-    values.Placement, _word(checks.check_placement), _pattern(r"^(numa|(numa\+)?(packed|spread|samePF|distinctPF))$")
-]
-Health = Annotated[
-    values.HealthCondition, _word(checks.check_health), _one_of("driver", "deviceNodes", "pfUp", "pfCarrier")
-]
-Path = Annotated[str, _word(checks.check_path), _PATH]
-DevicePath = Annotated[str, _word(checks.check_device_path), _pattern("^/dev/.")]
-Permissions = Annotated[str, _word(checks.check_permissions), _pattern("^[rwm]{1,3}$")]
-EnvName = Annotated[str, _word(checks.check_env_name)]
-Text = Annotated[str, _word(checks.check_text), _WORD]
-InfoKey = Annotated[str, _word(checks.check_info_key)]
-NodeName = Annotated[str, _word(checks.check_node_name), WithJsonSchema({"type": "string"})]
-LabelKey = Annotated[str, _word(checks.check_label_key)]
-LabelValue = Annotated[str, _word(checks.check_label_value), _WORD]
+_MAX_SELECTORS = 1000  # each device is held against each, and each against all before it
 
 
 class Shape(BaseModel):
@@ -211,14 +136,45 @@ class VfShape(Shape):
 
     range: Indices = Field(description="VF indices from 0, like 0-3,6.")
     driver: Driver = Field(default=defaults.DRIVER, description="kernel is the VF's own netdev driver.")
-    mac: Mac = Field(default=defaults.MAC, description="stable: the same after each boot. keep: left as it is.")
+    mac: Macs = Field(
+        default=defaults.MAC,
+        description="stable: the same after each boot. keep: left as it is. Or MACs, as a list or by VF index.",
+    )
     trust: StrictBool | None = Field(default=None, description="Trust the VF; left as it is if not given.")
     spoofchk: StrictBool | None = Field(default=None, description="Check source MACs; left as it is if not given.")
     vlan: Vlan | None = Field(default=None, description="Port VLAN, 0 for none; left as it is if not given.")
+    min_tx_rate: Rate | None = Field(
+        default=None, description="Mbit/s that the VF is sure of; left as it is if not given."
+    )
+    max_tx_rate: Rate | None = Field(
+        default=None, description="Mbit/s that the VF can send at most, 0 for unlimited; left as it is if not given."
+    )
+    noiommu: StrictBool = Field(
+        default=defaults.NOIOMMU, description="vfio-pci may have the VF without an IOMMU: it can write to all memory."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        macs.place_macs(self.mac, self.range)
+        if self.max_tx_rate and (self.min_tx_rate or 0) > self.max_tx_rate:
+            raise ValueError(f"minTxRate {self.min_tx_rate} is more than maxTxRate {self.max_tx_rate}")
+        if self.noiommu and self.driver != "vfio-pci":
+            raise ValueError("noiommu is about vfio-pci; remove it, or write driver: vfio-pci")
+        return self
 
     def build(self) -> values.VfConfig:
         """The same as plain values."""
-        return values.VfConfig(self.range, self.driver, self.mac, self.trust, self.spoofchk, self.vlan)
+        return values.VfConfig(
+            indices=self.range,
+            driver=self.driver,
+            mac=macs.place_macs(self.mac, self.range),
+            trust=self.trust,
+            spoofchk=self.spoofchk,
+            vlan=self.vlan,
+            min_tx_rate=self.min_tx_rate,
+            max_tx_rate=self.max_tx_rate,
+            noiommu=self.noiommu,
+        )
 
 
 class PfShape(Shape):
@@ -372,11 +328,17 @@ class FileShape(LenientShape):
 
     physical_functions: list[PfShape] = Field(default=[], description="PFs to split into VFs.")
     resource_list: list[PoolShape] = Field(default=[], description="Pools: what pods can ask for.")
+    cdi: StrictBool = Field(
+        default=defaults.CDI, description="Containers get their devices through CDI; the runtime has to know it."
+    )
 
     @model_validator(mode="after")
     def _demand_entry(self) -> Self:
         if not self.physical_functions and not self.resource_list:
             raise ValueError("asks for nothing: give it physicalFunctions (PFs to split), resourceList (pools) or both")
+        selectors = sum(len(pool.selectors) for pool in self.resource_list)
+        if selectors > _MAX_SELECTORS:
+            raise ValueError(f"has {selectors} selectors in all its pools; it may have {_MAX_SELECTORS}")
         return self
 
     def build(self) -> values.Config:
@@ -384,4 +346,5 @@ class FileShape(LenientShape):
         return values.Config(
             physical_functions=tuple(pf.build() for pf in self.physical_functions),
             pools=tuple(pool.build() for pool in self.resource_list),
+            cdi=self.cdi,
         )

@@ -7,7 +7,7 @@ and a field that is not given does not filter.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sriovdp.config import defaults
 from sriovdp.config.ranges import VfIndices
@@ -15,8 +15,11 @@ from sriovdp.model import DeviceNode, Mount, PciAddress, PhysicalFunction
 
 DEFAULT_PREFIX = defaults.PREFIX
 
-MacPolicy = Literal["stable", "keep"]
-"""Where a VF's admin MAC comes from: derived from the PF's MAC and the VF's index, or left as it is."""
+MacPolicy: TypeAlias = Literal["stable", "keep"] | Mapping[int, str]
+"""Where a VF's admin MAC comes from: derived from the PF's MAC and the VF's index, left as it is, or given by VF index.
+
+A VF for which none is given has a derived one.
+"""
 
 DeviceType = Literal["netDevice", "accelerator", "auxNetDevice"]
 """What a pool offers: network functions, accelerators (PCI class 0x12), or subfunctions of network functions."""
@@ -75,7 +78,8 @@ class PfSelect:
 class VfConfig:
     """What the VFs of one range shall be. `driver` is `kernel` or the name of a driver, like `vfio-pci`.
 
-    `trust`, `spoofchk` and `vlan` (0: none) are what a VF has while no pod has set it otherwise; None leaves it alone.
+    `trust`, `spoofchk`, `vlan` (0: none) and the rates (Mbit/s, 0: unlimited) are what a VF has while no pod has set it
+    otherwise; None leaves it alone. `noiommu`: vfio-pci may have it without an IOMMU.
     """
 
     indices: VfIndices
@@ -84,6 +88,9 @@ class VfConfig:
     trust: bool | None = None
     spoofchk: bool | None = None
     vlan: int | None = None
+    min_tx_rate: int | None = None
+    max_tx_rate: int | None = None
+    noiommu: bool = defaults.NOIOMMU
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +206,13 @@ class Pool:
 class Config:
     """The whole config file. Entries are in file order: the first that matches a PF or a VF has it.
 
-    `warnings` are sentences about what is allowed but hardly meant; two configs that differ in them only are equal.
+    `cdi`: containers get device nodes and mounts through CDI specs, by the names of the devices. `warnings` are
+    sentences about what is allowed but hardly meant; two configs that differ in them only are equal.
     """
 
     physical_functions: tuple[PfConfig, ...] = ()
     pools: tuple[Pool, ...] = ()
+    cdi: bool = defaults.CDI
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def find_pf(self, pf: PhysicalFunction) -> PfConfig | None:

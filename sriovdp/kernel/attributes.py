@@ -4,6 +4,20 @@ import os
 from functools import cached_property
 
 
+def read_attribute(path: str) -> str | None:
+    """Content of an attribute without its newline; None when it is not there, or the kernel refuses to tell."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, 4096).decode(errors="replace").strip()  # an attribute is a page at most
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
 class Folder:
     """A folder of sysfs. What is not there, or what the kernel refuses to tell, is None or empty."""
 
@@ -25,18 +39,7 @@ class Folder:
 
     def text(self, name: str) -> str | None:
         """Content of an attribute without its newline."""
-        if name not in self.names:
-            return None
-        try:
-            descriptor = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            return os.read(descriptor, 4096).decode(errors="replace").strip()  # an attribute is a page at most
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
+        return read_attribute(f"{self.path}/{name}") if name in self.names else None
 
     def number(self, name: str) -> int | None:
         """Number in an attribute, decimal or hex with 0x."""

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, VerifyError
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS
-
-UNBOUND = "none"
-"""The config's word for no driver at all."""
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS
 
 _VFIO = "vfio-pci"
 _VIABLE_DRIVERS = frozenset({None, _VFIO, "pci-stub", "pcieport"})  # drivers/vfio, vfio_dev_viable; DMA ownership
@@ -43,25 +40,27 @@ def resolve_driver(sysfs: Sysfs, address: str, wanted: str) -> str:
 
 def is_bound_as_wanted(driver: str | None, wanted: str) -> bool:
     """Whether a driver fulfils what the config asks for: `kernel` is any driver not for user space, `none` none."""
-    if wanted == UNBOUND:
+    if wanted == NO_DRIVER:
         return driver is None
     if wanted == KERNEL_DRIVER:
         return driver is not None and driver not in USERSPACE_DRIVERS
     return driver == wanted
 
 
-def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = ()) -> None:
+def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = (), *, noiommu: bool = False) -> None:
     """Bind a function to the named driver, unbinding it first, and read back that it is bound.
 
-    `companions` are functions that are about to get a driver for user space too. On failure the previous driver is put
-    back. Raises DeviceError (its IOMMU group does not allow vfio-pci), KernelError (the kernel refused) or VerifyError
-    (it did not bind after all).
+    `companions` are functions that are about to get a driver for user space too. `noiommu`: vfio-pci may have it
+    without an IOMMU. On failure the previous driver is put back. Raises DeviceError (its IOMMU group does not allow
+    vfio-pci), KernelError (the kernel refused) or VerifyError (it did not bind after all).
     """
     previous = current_driver(sysfs, address)
     if previous == driver:
         return
     if driver == _VFIO:
-        check_iommu_group(sysfs, address, companions)
+        check_iommu_group(sysfs, address, companions, noiommu=noiommu)
+        if not (sysfs.pci(address) / "iommu_group").exists():
+            _allow_noiommu(sysfs, address)
     try:
         _probe(sysfs, address, driver)
     except (KernelError, VerifyError) as error:
@@ -77,31 +76,28 @@ def _put_back(sysfs: Sysfs, address: str, previous: str, cause: KernelError | Ve
         cause.message = f"{cause.message}; and it did not go back to {previous}: {error.message}"
 
 
-def check_iommu(sysfs: Sysfs, address: str) -> None:
-    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and nobody asked for going without.
-
-    To ask is to set vfio's parameter enable_unsafe_noiommu_mode, which this program never does.
-    """
-    if (sysfs.pci(address) / "iommu_group").exists() or _is_noiommu_allowed(sysfs):
+def check_iommu(sysfs: Sysfs, address: str, *, noiommu: bool) -> None:
+    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and the config does not say so be it."""
+    if (sysfs.pci(address) / "iommu_group").exists() or noiommu:
         return
     raise DeviceError(
         f"binding {address} to vfio-pci failed: it is in no IOMMU group",
         hint=(
             "switch the IOMMU on in the firmware and boot with intel_iommu=on (Intel) or amd_iommu=on (AMD); to go "
-            "without any protection, write Y to /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+            "without any protection, write noiommu: true into its range of the config"
         ),
     )
 
 
 def has_no_iommu(sysfs: Sysfs) -> bool:
-    """Whether this machine has no IOMMU at work, and nobody asked vfio to go without."""
+    """Whether this machine has no IOMMU at work."""
     folder = sysfs.root / "class/iommu"
-    return folder.is_dir() and not list_names(folder) and not _is_noiommu_allowed(sysfs)
+    return folder.is_dir() and not list_names(folder)
 
 
-def check_iommu_group(sysfs: Sysfs, address: str, companions: Collection[str] = ()) -> None:
+def check_iommu_group(sysfs: Sysfs, address: str, companions: Collection[str] = (), *, noiommu: bool = False) -> None:
     """Raises DeviceError when vfio could not open the function's IOMMU group, as others in it have kernel drivers."""
-    check_iommu(sysfs, address)
+    check_iommu(sysfs, address, noiommu=noiommu)
     group = read_link(sysfs.pci(address) / "iommu_group")
     others = set(list_names(sysfs.root / f"kernel/iommu_groups/{group}/devices")) - {address, *companions}
     in_the_way = [
@@ -120,8 +116,16 @@ def _is_viable(sysfs: Sysfs, address: str) -> bool:
     return is_bridge or current_driver(sysfs, address) in _VIABLE_DRIVERS
 
 
-def _is_noiommu_allowed(sysfs: Sysfs) -> bool:
-    return read_text(sysfs.root / "module/vfio/parameters/enable_unsafe_noiommu_mode") == "Y"
+def _allow_noiommu(sysfs: Sysfs, address: str) -> None:
+    """Let vfio take functions without an IOMMU; it stays so until the next boot."""
+    switch = sysfs.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
+    if not switch.exists():
+        raise DeviceError(
+            f"binding {address} to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio can not go without",
+            hint="a kernel with CONFIG_VFIO_NOIOMMU can; or use igb_uio or uio_pci_generic",
+        )
+    if read_text(switch) != "Y":
+        write_text(switch, "Y")
 
 
 def unbind(sysfs: Sysfs, address: str) -> None:

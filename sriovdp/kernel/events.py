@@ -20,7 +20,8 @@ _SUBSYSTEMS = frozenset(
     for name in ("pci", "auxiliary", "vfio", "uio", "vdpa", "infiniband", "infiniband_verbs")
 )
 _HEADER = struct.Struct("=IHHII")
-_LINK = struct.Struct("=BxHi")
+_LINK = struct.Struct("=BxHiI")
+_RTM_NEWLINK = 16
 _BUFFER = 65536  # bytes
 
 
@@ -34,6 +35,7 @@ class KernelEvents:
         self.event = asyncio.Event()
         self.links: Collection[int] = ()
         self._sockets: list[socket.socket] = []
+        self._flags: dict[int, int] = {}
 
     def start(self) -> None:
         """Listen on the running loop, until `stop`."""
@@ -72,11 +74,17 @@ class KernelEvents:
         return not _SUBSYSTEMS.isdisjoint(message.split(b"\0"))
 
     def _is_of_link(self, message: bytes) -> bool:
-        """Whether one of the messages in a datagram is about one of our links."""
+        """Whether one of the messages in a datagram says that one of our links is not what it was.
+
+        The kernel tells of a PF too whenever one of its VFs is set, which each ADD and DEL does.
+        """
+        matters = False
         at = 0
         while at + _HEADER.size + _LINK.size <= len(message):
-            length = _HEADER.unpack_from(message, at)[0]
-            if _LINK.unpack_from(message, at + _HEADER.size)[2] in self.links:
-                return True
+            length, kind, *_ = _HEADER.unpack_from(message, at)
+            _, _, index, flags = _LINK.unpack_from(message, at + _HEADER.size)
+            if index in self.links:
+                matters |= kind != _RTM_NEWLINK or self._flags.get(index) != flags
+                self._flags[index] = flags
             at += max((length + 3) & ~3, _HEADER.size)
-        return False
+        return matters

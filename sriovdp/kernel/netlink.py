@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,14 +15,11 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from sriovdp.errors import KernelError
-from sriovdp.kernel.vfinfo import decode_settings, encode_settings
+from sriovdp.kernel.rtnl import Link, Rtnl
 from sriovdp.model import NetDevice, VfSettings
 
-_IFF_UP, _IFF_PROMISC, _IFF_ALLMULTI = 0x1, 0x100, 0x200  # linux/if.h
-_IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40  # linux/if_addr.h
-_RT_SCOPE_LINK = 253
-_RTEXT_FILTER_VF = 1  # linux/rtnetlink.h; without it the kernel leaves the VF list out
-_RTEXT_FILTER_SKIP_STATS = 8  # VF counters would make the list overflow its 64 KiB at 222 VFs
+_IFF_PROMISC, _IFF_ALLMULTI = 0x100, 0x200  # linux/if.h
+_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
 _DUMP_ATTEMPTS = 5  # as containernetworking/plugins pkg/netlinksafe: a changing table interrupts a dump
 _BUSY_TIMEOUT = 2.0  # seconds; a VF that is being reset is busy for a while
 _BUSY_PAUSE = 0.05
@@ -47,13 +44,12 @@ def _explain(what: str) -> Iterator[None]:
         ) from error
 
 
-def _change(what: str, request: Callable[[], Any]) -> None:
-    """Make a change, again and again while the device is busy. Raises KernelError beginning with `what`."""
+def _change(request: Callable[[], None]) -> None:
+    """Make a change, again and again while the device is busy. Raises KernelError."""
     deadline = time.monotonic() + _BUSY_TIMEOUT
     while True:
         try:
-            with _explain(what):
-                request()
+            request()
             return
         except KernelError as error:
             if error.errno not in {errno.EBUSY, errno.EAGAIN} or time.monotonic() > deadline:
@@ -62,40 +58,57 @@ def _change(what: str, request: Callable[[], Any]) -> None:
 
 
 class Netlink(AbstractContextManager["Netlink"]):
-    """One rtnetlink socket, bound to the network namespace it was opened in. To be used by one thread."""
+    """One rtnetlink socket, bound to the network namespace it was opened in. To be used by one thread.
+
+    What an ADD or DEL asks goes by Rtnl, the rest by pyroute2, whose socket is opened when it is needed.
+    """
 
     def __init__(self) -> None:
-        self._route = IPRoute()
+        self._lean = Rtnl()
+
+    @cached_property
+    def _route(self) -> Any:
+        return IPRoute()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._route.close()
+        self._lean.close()
+        if "_route" in vars(self):
+            self._route.close()
 
     def __enter__(self) -> Self:
         return self
 
     def devices(self) -> tuple[NetDevice, ...]:
         """All network interfaces of this namespace."""
-        return tuple(_read_device(link) for link in self._dump(self._route.get_links))
+        return tuple(_describe(link) for link in self._lean.links())
 
     def find(self, name: str) -> NetDevice | None:
         """The interface of that name in this namespace, if there is one."""
-        link = self._get(ifname=name)
-        return _read_device(link) if link else None
+        link = self._lean.find(name)
+        return _describe(link) if link else None
+
+    def look(self, name: str) -> Link | None:
+        """The interface of that name with its flags and altnames, if there is one."""
+        return self._lean.find(name)
 
     def find_by_pci(self, address: str) -> NetDevice | None:
         """The interface in this namespace that belongs to a PCI function (IFLA_PARENT_DEV_NAME, Linux 5.14)."""
-        for link in self._dump(self._route.get_links):
-            if link.get("IFLA_PARENT_DEV_NAME") == address:
-                return _read_device(link)
-        return None
+        link = self.look_by_pci(address)
+        return _describe(link) if link else None
+
+    def look_by_pci(self, address: str, name: str = "") -> Link | None:
+        """As `find_by_pci`, with flags and altnames. `name` is where to look first."""
+        link = self._lean.find(name) if name else None
+        if link and link.parent == address:
+            return link
+        return next((link for link in self._lean.links() if link.parent == address), None)
 
     def altnames(self, ifindex: int) -> tuple[str, ...]:
         """The alternative names of an interface (IFLA_ALT_IFNAME)."""
-        link = self._get(index=ifindex)
-        properties = link.get("IFLA_PROP_LIST") if link else None
-        return tuple(properties.altnames()) if properties else ()
+        link = self._lean.find(ifindex)
+        return link.altnames if link else ()
 
     def remove_altname(self, ifindex: int, altname: str) -> None:
         """Take an alternative name away from an interface."""
@@ -109,10 +122,11 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
         """Settings of all VFs of a PF, by VF index."""
-        link = self._get(index=pf_ifindex, ext_mask=_RTEXT_FILTER_VF | _RTEXT_FILTER_SKIP_STATS)
-        listing = link.get("IFLA_VFINFO_LIST") if link else None
-        infos = listing.get_attrs("IFLA_VF_INFO") if listing else []
-        return {info.get("IFLA_VF_MAC")["vf"]: decode_settings(info) for info in infos}
+        return self._lean.all_vf_settings(pf_ifindex)
+
+    def find_with_vf(self, name: str | int, index: int) -> tuple[Link, VfSettings | None] | None:
+        """A PF of that name or ifindex in this namespace, and the settings of one of its VFs, by one request."""
+        return self._lean.find_with_vf(name, index)
 
     def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
         """Change settings of one VF, in one request. `changes` has the names and values of VfSettings.
@@ -120,22 +134,20 @@ class Netlink(AbstractContextManager["Netlink"]):
         VLAN and QoS go together, as do the two rates: pass both. Raises KernelError when the PF's driver refuses.
         """
         said = ", ".join(f"{name} {value}" for name, value in changes.items())
-        _change(
-            f"setting {said} of VF {index}",
-            lambda: self._route.link("set", index=pf_ifindex, vf={"vf": index} | encode_settings(changes)),
-        )
+        what = f"setting {said} of VF {index}"
+        _change(lambda: self._lean.set_vf(pf_ifindex, index, changes, what))
 
     def set_link(self, ifindex: int, what: str, **attributes: Any) -> None:
         """Change attributes of an interface in one request: `state`, `mtu`, `address`, `ifname`, `net_ns_fd`.
 
         Raises KernelError beginning with `what`.
         """
-        _change(what, lambda: self._route.link("set", index=ifindex, **attributes))
+        _change(lambda: self._lean.set_link(ifindex, what, **attributes))
 
     def flags(self, ifindex: int) -> tuple[bool, bool]:
         """Whether somebody set the interface promiscuous, and to take all multicast."""
-        link = self._get(index=ifindex)
-        flags = link["flags"] if link else 0
+        link = self._lean.find(ifindex)
+        flags = link.flags if link else 0
         return bool(flags & _IFF_PROMISC), bool(flags & _IFF_ALLMULTI)
 
     def set_flags(self, ifindex: int, what: str, *, promisc: bool | None = None, allmulti: bool | None = None) -> None:
@@ -147,10 +159,7 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     def add_address(self, ifindex: int, address: str, *, dad: bool = True) -> None:
         """Give an interface an address in CIDR form, like `10.0.0.2/24` or `fd00::2/64`; the latter without DAD."""
-        local, _, prefix = address.partition("/")
-        flags = {} if dad or ":" not in address else {"flags": _IFA_F_NODAD}
-        with _explain(f"adding address {address}"):
-            self._route.addr("add", index=ifindex, address=local, prefixlen=int(prefix), **flags)
+        self._lean.add_address(ifindex, address, dad=dad)
 
     def pending_addresses(self, ifindex: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """IPv6 addresses whose duplicate address detection still runs, and those that it found taken."""
@@ -167,10 +176,7 @@ class Netlink(AbstractContextManager["Netlink"]):
 
         `more` may be `priority`, `table`, `scope`, and `metrics` with `mtu` and `advmss`.
         """
-        with _explain(f"adding route {destination}"):
-            hop = {"gateway": gateway} if gateway else {"scope": _RT_SCOPE_LINK}
-            family = socket.AF_INET6 if ":" in destination else socket.AF_INET
-            self._route.route("append", dst=destination, oif=ifindex, family=family, **(hop | more))
+        self._lean.add_route(ifindex, destination, gateway, **more)
 
     def routes(self, ifindex: int) -> tuple[Route, ...]:
         """The routes by an interface, of all tables."""
@@ -192,25 +198,9 @@ class Netlink(AbstractContextManager["Netlink"]):
                 continue
         raise KernelError("listing was interrupted by changes too often", errno=errno.EINTR)
 
-    def _get(self, **key: Any) -> Any | None:
-        try:
-            return self._route.link("get", **key)[0]
-        except NetlinkError as error:
-            if error.code == errno.ENODEV:
-                return None
-            raise KernelError(f"reading interface {next(iter(key.values()))} failed", errno=error.code) from error
 
-
-def _read_device(link: Any) -> NetDevice:
-    up = bool(link["flags"] & _IFF_UP)
-    return NetDevice(
-        name=link.get("IFLA_IFNAME"),
-        ifindex=link["index"],
-        mac=link.get("IFLA_ADDRESS") or "",
-        mtu=link.get("IFLA_MTU") or 0,
-        up=up,
-        carrier=bool(link.get("IFLA_CARRIER")) if up else None,
-    )
+def _describe(link: Link) -> NetDevice:
+    return NetDevice(link.name, link.ifindex, link.mac, link.mtu, link.up, link.carrier)
 
 
 def _read_route(route: Any, family: int) -> Route:

@@ -1,15 +1,13 @@
-"""Network namespaces, entered by throw-away threads.
+"""Network namespaces, and running code in one.
 
-`setns(2)` changes one thread for good, so code for another namespace runs in a thread of its own that ends with it; the
-pool threads of the agent never leave the host's namespace. A netlink socket opened in such a thread stays with the
-namespace it was opened in.
+`setns(2)` changes the calling thread only. A thread of its own for each visit would cost more than many a system call
+there (docs/performance.md), so the caller's thread goes and comes back; a process in which the way back fails ends,
+rather than to go on with a thread that is in a pod. A netlink socket stays with the namespace it was opened in.
 """
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -78,19 +76,16 @@ def _process_namespaces(wanted: NetnsId) -> Iterator[str]:
 def run_in(netns_fd: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` with the network namespace of `netns_fd`, and give back what it returns or raises.
 
-    Raises KernelError when the namespace can not be entered.
+    It must start neither a program nor a thread, which would stay there. Raises KernelError when there is no way in.
     """
-    outcome: Future[T] = Future()
-
-    def enter_and_run() -> None:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(netns_fd, _CLONE_NEWNET) != 0:
+            raise KernelError("entering the sandbox's network namespace failed", errno=ctypes.get_errno())
         try:
-            if _libc.setns(netns_fd, _CLONE_NEWNET) != 0:
-                raise KernelError("entering the sandbox's network namespace failed", errno=ctypes.get_errno())
-            outcome.set_result(function(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - it is raised again by the caller's result()
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=enter_and_run, name="netns")
-    thread.start()
-    thread.join()
-    return outcome.result()
+            return function(*args, **kwargs)
+        finally:
+            if _libc.setns(home, _CLONE_NEWNET) != 0:
+                os.abort()
+    finally:
+        os.close(home)

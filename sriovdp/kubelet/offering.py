@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sriovdp.allocation import list_offers
 from sriovdp.cdi import CdiSpecs
 from sriovdp.config.values import Config
 from sriovdp.device_info import DeviceInfoFiles
@@ -19,6 +18,7 @@ from sriovdp.kubelet.registration import Endpoints
 from sriovdp.model import Node
 from sriovdp.pod_devices import PodDevices
 from sriovdp.pool_service import PoolService
+from sriovdp.pools import assign
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ _ASK_TIMEOUT = 5.0  # seconds; more than the kubelet is given to answer
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where the kubelet's side finds and keeps things. `cdi` None: containers are given no devices through CDI."""
+    """Where the kubelet's side finds and keeps things."""
 
     kubelet: Path
     grants: Path
     device_info: Path
-    cdi: Path | None = None
+    cdi: Path
 
 
 class Offering:
@@ -42,7 +42,7 @@ class Offering:
         self._config = config
         self._journal = journal
         self._resources = PodResources(folders.kubelet)
-        self._cdi = CdiSpecs(folders.cdi) if folders.cdi else None
+        self._cdi = CdiSpecs(folders.cdi, enabled=config.cdi)
         grants, device_info = Grants(folders.grants), DeviceInfoFiles(folders.device_info)
         self._services = [
             PoolService(pool, host, grants, device_info, self._cdi, self._find_owner) for pool in config.pools
@@ -58,8 +58,10 @@ class Offering:
 
     async def start(self) -> None:
         """Serve all pools. It does not wait for a kubelet."""
-        if self._cdi:
+        try:
             self._cdi.remove_others(self._config.pools)
+        except OSError as error:
+            logger.error("the CDI spec %s of an earlier config can not be removed: %s", error.filename, error.strerror)
         await self._endpoints.start()
 
     async def stop(self) -> None:
@@ -73,9 +75,9 @@ class Offering:
     async def update(self, node: Node, broken: Mapping[str, str]) -> None:
         """Take over a look at the node, and ask the kubelet what pods have. `broken` as in `PoolService.update`."""
         self._loop = asyncio.get_running_loop()
-        self._take_over(await self._resources.list_devices())
+        await self.ask_pods()
         await asyncio.to_thread(self._read_attachments)
-        offers = list_offers(self._config.pools, node, self._config.physical_functions)
+        offers = assign(self._config.pools, node, self._config.physical_functions)
         for service, own in zip(self._services, offers, strict=True):
             resource = service.pool.resource
             devices = await asyncio.to_thread(service.update, own, node, broken)
@@ -84,7 +86,9 @@ class Offering:
                 await asyncio.to_thread(service.tidy, held)
             await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
 
-    def _take_over(self, pod_devices: PodDevices) -> None:
+    async def ask_pods(self) -> None:
+        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once."""
+        pod_devices = await self._resources.list_devices()
         if pod_devices.problem != self.pod_devices.problem:
             if pod_devices.problem:
                 logger.warning("which pod has which device is not known: %s", pod_devices.problem)

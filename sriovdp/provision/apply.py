@@ -6,7 +6,6 @@ change fails is brought back to what it was. PFs are changed at the same time, e
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from types import MappingProxyType
@@ -17,8 +16,8 @@ from sriovdp.inventory import take_snapshot
 from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs, read_text
-from sriovdp.model import KERNEL_DRIVER, Node, PciAddress, PhysicalFunction
-from sriovdp.provision.change import Change, Report
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction
+from sriovdp.provision.change import Change
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, plan
 from sriovdp.provision.records import (
@@ -32,6 +31,7 @@ from sriovdp.provision.records import (
 )
 from sriovdp.provision.steps import BindDriver, Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached
+from sriovdp.provision.waiting import Report, run_together
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +144,7 @@ class _Run:
     def _change(self, work: Mapping[PciAddress, list[Step]], node: Node) -> None:
         """Change PFs at the same time. Raises what failed, after undoing that."""
         pfs = {pf.address: pf for pf in node.pfs}
-        with ThreadPoolExecutor(max_workers=len(work)) as threads:
-            errors = dict(zip(work, threads.map(lambda pf: self._change_pf(pfs[pf], work[pf]), work), strict=True))
+        errors = run_together(lambda pf: self._change_pf(pfs[pf], work[pf]), work)
         left = self.look()[1].pfs
         failed = {pf: errors[pf] or _describe_rest(left[pf]) for pf in work if errors[pf] or pf in left}
         for pf in work:
@@ -163,7 +162,9 @@ class _Run:
         try:
             resolved = _find_drivers(self.sysfs, steps)
             write_record(self.journal, replace(self._record(pf), steps=tuple(map(str, steps))))
-            Change(pf.address, self.sysfs, self.report, resolved).run(steps)
+            old = self.records.get(pf.address)
+            interrupted = old is not None and old.is_interrupted
+            Change(pf.address, self.sysfs, self.report, resolved, link_lost=interrupted).run(steps)
         except SriovdpError as error:
             return error
         return None
@@ -243,15 +244,15 @@ def _find_drivers(sysfs: Sysfs, steps: list[Step]) -> dict[str, str]:
     The kernel driver of VFs that do not exist yet is found once they do.
     """
     found: dict[str, str] = {}
-    binds = [step for step in steps if isinstance(step, BindDriver) and step.wanted != drivers.UNBOUND]
+    binds = [step for step in steps if isinstance(step, BindDriver) and step.wanted != NO_DRIVER]
     companions = {step.address for step in binds if step.address}
     for step in binds:
         if step.wanted not in found and (step.address or step.wanted != KERNEL_DRIVER):
             found[step.wanted] = drivers.resolve_driver(sysfs, step.address or step.pf, step.wanted)
         if step.wanted == "vfio-pci" and step.address:
-            drivers.check_iommu_group(sysfs, step.address, companions)
+            drivers.check_iommu_group(sysfs, step.address, companions, noiommu=step.noiommu)
         elif step.wanted == "vfio-pci" and drivers.has_no_iommu(sysfs):
-            drivers.check_iommu(sysfs, step.pf)
+            drivers.check_iommu(sysfs, step.pf, noiommu=step.noiommu)
     return found
 
 

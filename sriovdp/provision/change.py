@@ -6,21 +6,22 @@ then kernel drivers are bound, and their netdevs awaited together.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sriovdp.errors import DeviceError, KernelError, SriovdpError
 from sriovdp.inventory import find_netdev_name
 from sriovdp.kernel import drivers
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
     SetAdminMac,
     SetAutoprobe,
+    SetGuid,
     SetLink,
     SetMtu,
     SetNumVfs,
@@ -29,9 +30,9 @@ from sriovdp.provision.steps import (
     Step,
     VfStep,
 )
+from sriovdp.provision.waiting import Report, telling
 
-Report = Callable[[str], None]
-
+_PATIENCE = 10.0  # seconds at one step after which it is told that it is still being waited for
 _CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
 _CARRIER_INTERVAL = 0.1
 _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look for it
@@ -39,14 +40,17 @@ _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look
 
 @dataclass
 class Change:
-    """The change of one PF, to be run once. `resolved` has the real name of each wanted driver: VFs are all alike."""
+    """The change of one PF, to be run once. `resolved` has the real name of each wanted driver: VFs are all alike.
+
+    `link_lost`: the PF's link may still be down from something that was done before.
+    """
 
     pf: PciAddress
     sysfs: Sysfs
     report: Report
     resolved: dict[str, str] = field(default_factory=dict)
-    netlink: Netlink = field(init=False)
-    _link_lost: bool = False
+    link_lost: bool = False
+    netlink: PfNetlink = field(init=False)
     _autoprobe: str | None = None
     _ifindex: int | None = None
     _new: Mapping[int, VfSettings] | None = None
@@ -55,14 +59,16 @@ class Change:
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
         companions = [step for step in steps if isinstance(step, BindDriver) and step.wanted in USERSPACE_DRIVERS]
-        with Netlink() as self.netlink, self._autoprobe_kept():
+        with PfNetlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
             for step in steps:
                 self.report(str(step))
+                wait.begin(str(step))
                 try:
                     self._do(step, companions)
                 except SriovdpError as error:
                     error.message = f"{step} failed: {error.message}"
                     raise
+            wait.begin(f"{self.pf}: waiting for netdevs of its VFs")
             self._wait_for_carrier()
             for address in self._awaited:
                 drivers.wait_for_netdev(self.sysfs, address)
@@ -73,7 +79,7 @@ class Change:
                 self._set_link(step)
             case SetMtu():
                 self.netlink.set_link(self._pf_ifindex(), f"setting MTU {step.wanted}", mtu=step.wanted)
-                self._link_lost = True
+                self.link_lost = True
             case SetNumVfs():
                 self._set_num_vfs(step)
             case SetAutoprobe():
@@ -83,17 +89,26 @@ class Change:
             case _:
                 self._set_vf(step)
 
-    def _set_vf(self, step: SetAdminMac | SetVf | SetVfMtu | ClearOverride) -> None:
+    def _set_vf(self, step: SetAdminMac | SetGuid | SetVf | SetVfMtu | ClearOverride) -> None:
         match step:
             case SetAdminMac():
                 self.netlink.set_vf(self._pf_ifindex(), step.index, {"mac": step.wanted})
+            case SetGuid():
+                self._set_guid(step)
             case SetVf():
+                if "max_tx_rate" in step.changes:
+                    self._wait_for_carrier()
                 if step.address or not self._is_set(step):
                     self.netlink.set_vf(self._pf_ifindex(), step.index, step.changes)
             case SetVfMtu():
                 self._set_vf_mtu(step)
             case ClearOverride():
                 write_text(self.sysfs.pci(self._vf_address(step)) / "driver_override", "\n")
+
+    def _set_guid(self, step: SetGuid) -> None:
+        """Set it, unless the driver looks after GUIDs by itself (mlx4): then the kernel tells of none."""
+        if step.address or step.index in self.netlink.guids(self._pf_ifindex()):
+            self.netlink.set_guids(self._pf_ifindex(), step.index, step.wanted)
 
     @contextmanager
     def _autoprobe_kept(self) -> Iterator[None]:
@@ -107,7 +122,7 @@ class Change:
     def _set_link(self, step: SetLink) -> None:
         state = "up" if step.up else "down"
         self.netlink.set_link(self._pf_ifindex(), f"setting {step.pf_name} {state}", state=state)
-        self._link_lost = step.up
+        self.link_lost = step.up
 
     def _set_num_vfs(self, step: SetNumVfs) -> None:
         """A number that is not 0 can only be changed to 0 (drivers/pci/iov.c, sriov_numvfs_store).
@@ -130,7 +145,7 @@ class Change:
             )
             raise
         self._new = None
-        self._link_lost = True
+        self.link_lost = step.wanted > 0  # without VFs nobody waits for it
 
     def _is_set(self, step: SetVf) -> bool:
         """Whether a new VF has by itself what is wanted: what a NIC does not have need not be switched off."""
@@ -144,7 +159,7 @@ class Change:
 
     def _bind(self, step: BindDriver, companions: set[str]) -> None:
         address = self._vf_address(step)
-        if step.wanted == drivers.UNBOUND:
+        if step.wanted == NO_DRIVER:
             drivers.unbind(self.sysfs, address)
             return
         if step.wanted not in USERSPACE_DRIVERS:
@@ -153,7 +168,7 @@ class Change:
             drivers.unbind(self.sysfs, address)
         if step.wanted not in self.resolved:
             self.resolved[step.wanted] = drivers.resolve_driver(self.sysfs, address, step.wanted)
-        drivers.bind(self.sysfs, address, self.resolved[step.wanted], companions)
+        drivers.bind(self.sysfs, address, self.resolved[step.wanted], companions, noiommu=step.noiommu)
         if step.again or step.wanted == KERNEL_DRIVER:
             self._awaited.append(address)
 
@@ -195,9 +210,9 @@ class Change:
 
     def _wait_for_carrier(self) -> None:
         """Wait for the PF's link if a step took it; without a cable that is told, and VFs are set up all the same."""
-        if not self._link_lost or find_netdev_name(self.sysfs, self.pf) is None:
+        if not self.link_lost or find_netdev_name(self.sysfs, self.pf) is None:
             return
-        self._link_lost = False
+        self.link_lost = False
         deadline = time.monotonic() + _CARRIER_TIMEOUT
         while (netdev := self._pf_netdev()).up and not netdev.carrier:
             if time.monotonic() > deadline:

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sriovdp.kernel.drivers import UNBOUND
-from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.model import NO_DRIVER, USERSPACE_DRIVERS, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction
 from sriovdp.provision.records import PfState, VfState
 from sriovdp.provision.steps import (
     BindDriver,
@@ -76,7 +75,8 @@ def _return_driver(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | Non
     current = vf.driver if vf else None
     address = vf.address if vf else None
     if current != was.driver:
-        return BindDriver(pf.address, pf.name, _REASON, was.index, address, current, was.driver or UNBOUND)
+        wanted = was.driver or NO_DRIVER  # without an IOMMU it was allowed then
+        return BindDriver(pf.address, pf.name, _REASON, was.index, address, current, wanted, noiommu=True)
     if vf is None or vf.netdev is None or current is None or vf.settings is None or was.settings is None:
         return None
     if was.settings.mac in {vf.settings.mac, ZERO_MAC}:

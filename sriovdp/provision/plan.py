@@ -1,19 +1,28 @@
 """The difference between a node and its config, as the steps that remove it. No I/O."""
 
-import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
-from sriovdp.kernel.drivers import UNBOUND, is_bound_as_wanted
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, Node, PciAddress, PhysicalFunction, VirtualFunction
+from sriovdp.kernel.drivers import is_bound_as_wanted
+from sriovdp.model import (
+    KERNEL_DRIVER,
+    NO_DRIVER,
+    USERSPACE_DRIVERS,
+    Node,
+    PciAddress,
+    PhysicalFunction,
+    VirtualFunction,
+)
+from sriovdp.provision.settings import plan_settings
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
     SetAdminMac,
     SetAutoprobe,
+    SetGuid,
     SetLink,
     SetMtu,
     SetNumVfs,
@@ -67,10 +76,11 @@ def plan(
 
     `attached` has the PCI addresses of VFs that a pod has: their settings are the pod's business until it gives them
     back. `leftovers` has the PFs whose last apply was interrupted. Raises DeviceError when a PF can not have as many
-    VFs as the config wants.
+    VFs as the config wants, and when VFs of two PFs would have the same MACs.
     """
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
     taken = [(pf, entry) for pf, entry in entries if entry is not None]
+    _check_given_macs(taken)
     steps: list[Step] = []
     for pf, entry in entries:
         own = list(_plan_pf(pf, entry, attached)) if entry else []
@@ -84,20 +94,22 @@ def plan(
     return Plan(tuple(steps), tuple(warnings))
 
 
-def make_stable_mac(pf_mac: str, index: int) -> str:
-    """Admin MAC of a VF that is the same after each boot and on no other node.
-
-    The first 6 bytes of SHA-256 of `PFMAC/INDEX` (PF MAC in lower case, index decimal), made a locally administered
-    unicast address: bit 1 of the first byte set, bit 0 cleared (IEEE 802, clause 8.4).
-    """
-    digest = hashlib.sha256(f"{pf_mac.lower()}/{index}".encode()).digest()
-    return bytes([digest[0] & 0xFC | 0x02, *digest[1:6]]).hex(":")
+def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> None:
+    for number, (pf, entry) in enumerate(taken):
+        other = next((earlier for earlier, same in taken[:number] if same is entry), None)
+        if other and any(not isinstance(vfs.mac, str) for vfs in entry.vfs):
+            raise DeviceError(
+                f"VFs of {other.name} and of {pf.name} would have the same MACs: one entry of physicalFunctions gives "
+                "MACs and selects both",
+                hint="write an entry for each PF",
+            )
 
 
 def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str]) -> Iterator[Step]:
     """Settings come before drivers (igb hands a MAC over at the bind only), MTUs of VFs after them.
 
     Drivers for user space come first: they do not need the PF's link, which is down for a while after VFs were created.
+    Rates do with some NICs (drivers/net/ethernet/intel/igb/igb_main.c, igb_ndo_set_vf_bw), as do kernel drivers.
     """
     wanted = _count_vfs(pf, entry)
     vfs: list[VirtualFunction | None] = [*pf.vfs]
@@ -108,20 +120,30 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str]) -
             yield SetNumVfs(pf.address, pf.name, reason, len(pf.vfs), wanted)
             vfs = [None] * wanted
     binds: list[BindDriver] = []
+    rates: list[Step] = []
     mtus: list[Step] = []
     for number, vf in enumerate(vfs):
         index = vf.index if vf else number
         wish = _wish(pf, entry, index)
         free = vf is None or not (vf.address in attached or _is_elsewhere(vf))
-        settings = list(_plan_settings(pf, index, vf, wish)) if free else []
-        yield from settings
-        bind = _plan_driver(pf, index, vf, wish, new_mac=any(isinstance(step, SetAdminMac) for step in settings))
+        settings = list(plan_settings(pf, index, vf, wish)) if free else []
+        rates += filter(_is_rate, settings)
+        yield from (step for step in settings if not _is_rate(step))
+        renamed = any(isinstance(step, SetAdminMac | SetGuid) for step in settings)
+        bind = _plan_driver(pf, index, vf, wish, renamed=renamed)
         if bind and (free or not bind.again):
             binds.append(bind)
         if free and entry.mtu and wish.driver == KERNEL_DRIVER:
             mtus += _plan_vf_mtu(pf, index, vf, entry.mtu, rebound=bind is not None)
-    yield from sorted(binds, key=lambda bind: bind.wanted not in {*USERSPACE_DRIVERS, UNBOUND})
+    early = {*USERSPACE_DRIVERS, NO_DRIVER}
+    yield from (bind for bind in binds if bind.wanted in early)
+    yield from rates
+    yield from (bind for bind in binds if bind.wanted not in early)
     yield from mtus
+
+
+def _is_rate(step: Step) -> bool:
+    return isinstance(step, SetVf) and "max_tx_rate" in step.changes
 
 
 def _prepare_pf(pf: PhysicalFunction, entry: PfConfig, wanted: int) -> Iterator[Step]:
@@ -136,7 +158,7 @@ def _plan_leftovers(pf: PhysicalFunction, left: Leftovers | None, own: Collectio
     if left is None:
         return
     recreated = any(isinstance(step, SetNumVfs) for step in own)
-    bound = {step.index for step in own if isinstance(step, BindDriver) and step.wanted != UNBOUND}
+    bound = {step.index for step in own if isinstance(step, BindDriver) and step.wanted != NO_DRIVER}
     for vf in pf.vfs:
         if vf.address in left.overrides and not recreated and vf.index not in bound:
             yield ClearOverride(pf.address, pf.name, "an interrupted apply left it", vf.index, vf.address)
@@ -176,49 +198,34 @@ def _is_elsewhere(vf: VirtualFunction) -> bool:
     return vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and vf.netdev is None
 
 
-def _plan_settings(pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig) -> Iterator[Step]:
-    """What to set through the PF; nothing where the PF has no netdev to do it, or where it can not be read."""
-    if pf.netdev is None or (vf and vf.settings is None):
-        return
-    address, now = (vf.address, vf.settings) if vf else (None, None)
-    mac = make_stable_mac(pf.netdev.mac, index)
-    if wish.mac != "keep" and (now is None or now.mac != mac):
-        reason = "the MAC has to be the same after each boot" if now else "a new VF"
-        yield SetAdminMac(pf.address, pf.name, reason, index, address, now.mac if now else None, mac)
-    for name in ("vlan", "spoofchk", "trust"):
-        wanted: int | bool | None = getattr(wish, name)
-        current = getattr(now, name) if now else None
-        if wanted is None or current == wanted or (current is None and now and not wanted):
-            continue
-        changes = {"vlan": wanted, "qos": 0} if name == "vlan" else {name: wanted}
-        reason = f"the config wants {wanted}, it is {current}" if now else "a new VF"
-        yield SetVf(pf.address, pf.name, reason, index, address, changes)
-
-
 def _plan_driver(
-    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, *, new_mac: bool
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, *, renamed: bool
 ) -> BindDriver | None:
     place = (index, vf.address if vf else None, vf.driver if vf else None)
     if vf is None:
-        if wish.driver == UNBOUND:
+        if wish.driver == NO_DRIVER:
             return None
-        return BindDriver(pf.address, pf.name, "a new VF has no driver", *place, wish.driver)
+        return BindDriver(pf.address, pf.name, "a new VF has no driver", *place, wish.driver, noiommu=wish.noiommu)
     if not is_bound_as_wanted(vf.driver, wish.driver):
-        target = {KERNEL_DRIVER: "its kernel driver", UNBOUND: "no driver"}.get(wish.driver, wish.driver)
+        target = {KERNEL_DRIVER: "its kernel driver", NO_DRIVER: "no driver"}.get(wish.driver, wish.driver)
         reason = f"the config wants {target}, it has {vf.driver or 'no driver'}"
-        return BindDriver(pf.address, pf.name, reason, *place, wish.driver)
-    if vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and (new_mac or _has_stale_mac(vf, wish)):
-        reason = "a driver takes an admin MAC over when it is bound"
+        return BindDriver(pf.address, pf.name, reason, *place, wish.driver, noiommu=wish.noiommu)
+    if vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and (renamed or _has_stale_mac(pf, vf, wish)):
+        reason = f"a driver takes {'a GUID' if _is_infiniband(pf) else 'an admin MAC'} over when it is bound"
         return BindDriver(pf.address, pf.name, reason, *place, vf.driver, again=True)
     return None
 
 
-def _has_stale_mac(vf: VirtualFunction, wanted: VfConfig) -> bool:
+def _is_infiniband(pf: PhysicalFunction) -> bool:
+    return pf.traits.link_type == "infiniband"
+
+
+def _has_stale_mac(pf: PhysicalFunction, vf: VirtualFunction, wanted: VfConfig) -> bool:
     """Whether a crash came between setting the admin MAC and binding the driver again.
 
     A netdev that is up is left alone: somebody on this host uses it and may have given it this MAC.
     """
-    if wanted.mac == "keep" or vf.netdev is None or vf.settings is None or vf.netdev.up:
+    if wanted.mac == "keep" or _is_infiniband(pf) or vf.netdev is None or vf.settings is None or vf.netdev.up:
         return False
     return vf.netdev.mac != vf.settings.mac
 
@@ -243,10 +250,10 @@ def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig) -> Iterator[str]:
     for vfs in entry.vfs:
         if vfs.indices.last >= count and not entry.externally_managed:
             yield f"{pf.name} has no VF {vfs.indices.last} of range {vfs.indices}: it gets {count} VFs"
-    stable = any(entry.vf(index).mac == "stable" for index in range(count))
-    if stable and pf.netdev is None:
+    wanted = any(entry.vf(index).mac != "keep" for index in range(count))
+    if wanted and pf.netdev is None:
         yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
-    elif stable and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
+    elif wanted and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
         yield f"admin MACs of VFs of {pf.name} are left as they are: they can not be read"
     yield from _warn_of_kind(pf, entry, count)
 
@@ -257,6 +264,12 @@ def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator
             f"VFs of {pf.name} stay on their kernel driver: {pf.driver} is bifurcated, DPDK uses a VF through it, and "
             "would find nothing behind vfio-pci; write driver: kernel"
         )
+    given = any(not isinstance(entry.vf(index).mac, str) for index in range(count))
+    if given and _is_infiniband(pf):
+        yield f"{pf.name} is InfiniBand: its VFs get GUIDs, the MACs of the config are for nobody"
+    for vf in pf.vfs:
+        if vf.traits.noiommu and not entry.vf(vf.index).noiommu:
+            yield f"VF {vf.index} of {pf.name} is on vfio-pci without an IOMMU, and no noiommu: true allows that"
     if pf.switchdev:
         listed = ", ".join(vf.representor for vf in pf.vfs if vf.representor) or "none yet"
         yield f"{pf.name} is in switchdev mode; representors of its VFs: {listed}"

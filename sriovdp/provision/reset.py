@@ -11,7 +11,7 @@ from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction
 from sriovdp.provision.apply import NOBODY, Outcome
-from sriovdp.provision.change import Change, Report
+from sriovdp.provision.change import Change
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.records import (
     PfRecord,
@@ -24,6 +24,7 @@ from sriovdp.provision.records import (
 )
 from sriovdp.provision.steps import Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_disturbed
+from sriovdp.provision.waiting import Report
 
 logger = logging.getLogger(__name__)
 

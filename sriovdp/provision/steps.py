@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from sriovdp.kernel.drivers import UNBOUND
-from sriovdp.model import KERNEL_DRIVER, PciAddress
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress
 
 _SETTING_NAMES = {"vlan": "VLAN", "min_tx_rate": "min rate", "max_tx_rate": "max rate", "mac": "admin MAC"}
 
@@ -110,6 +109,17 @@ class SetAdminMac(VfStep):
 
 
 @dataclass(frozen=True, slots=True)
+class SetGuid(VfStep):
+    """Give an InfiniBand VF that has none its node GUID and its port GUID, which are the same."""
+
+    action: ClassVar[str] = "set_guid"
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.vf_name}: set GUID {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetVf(VfStep):
     """Set something else of a VF through its PF. `changes` has names and values of VfSettings."""
 
@@ -125,16 +135,18 @@ class SetVf(VfStep):
 class BindDriver(VfStep):
     """Bind a VF to a driver; `wanted` is `kernel`, `none` or a driver's name.
 
-    With `again` the VF is unbound from its driver and bound to the same one.
+    With `again` the VF is unbound from its driver and bound to the same one. `noiommu`: vfio-pci may have it without an
+    IOMMU.
     """
 
     action: ClassVar[str] = "bind_driver"
     current: str | None
     wanted: str
     again: bool = False
+    noiommu: bool = False
 
     def __str__(self) -> str:
-        if self.wanted == UNBOUND:
+        if self.wanted == NO_DRIVER:
             return f"{self.vf_name}: unbind from {self.current}"
         target = "its kernel driver" if self.wanted == KERNEL_DRIVER else self.wanted
         return f"{self.vf_name}: bind to {target}{' again' if self.again else ''}"
@@ -168,7 +180,7 @@ class ClearOverride(VfStep):
 
 
 Step: TypeAlias = (
-    SetLink | SetMtu | SetNumVfs | SetAutoprobe | SetAdminMac | SetVf | BindDriver | SetVfMtu | ClearOverride
+    SetLink | SetMtu | SetNumVfs | SetAutoprobe | SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu | ClearOverride
 )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.journal import Journal
 from sriovdp.kernel.holders import find_holder
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.routes import is_of_host
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.records import read_boot_id
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
+from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
 
 _LIVE_ROOT = Path("/sys")
 
@@ -88,7 +88,7 @@ def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tupl
     for step in steps:
         if isinstance(step, SetNumVfs):
             all_change = step
-        elif isinstance(step, SetAdminMac | SetVf | BindDriver | SetVfMtu) and step.address:
+        elif isinstance(step, SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu) and step.address:
             one_changes.setdefault(step.address, step)
     for vf in pf.vfs:
         if why := all_change or one_changes.get(vf.address):
@@ -109,5 +109,5 @@ def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
 
 
 def _has_address(netdev: NetDevice) -> bool:
-    with Netlink() as netlink:
+    with PfNetlink() as netlink:
         return is_of_host(netlink.addresses(netdev.ifindex))

@@ -1,9 +1,11 @@
 """The command line: output, exit codes, and that help is quick."""
 
+import asyncio
 import json
 import logging
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from sriovdp.cli.agent import OneLineFormatter
 from sriovdp.cli.main import cli
 from sriovdp.errors import InUseError
 from sriovdp.model import VfSettings
+from tests.fakes.kubelet import Admission, Kubelet
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 
 SAMPLE = Path(__file__).parents[2] / "config" / "sample.yaml"
@@ -112,7 +115,7 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
             "trust",
             "link_state",
         ),
-        *("min_tx_rate", "max_tx_rate"),
+        *("min_tx_rate", "max_tx_rate", "node_guid", "port_guid"),
     ]
     assert list(vf["netdev"]) == ["name", "ifindex", "mac", "mtu", "up", "carrier"]
     assert (vf["device_name"], vf["admin_mac"]) == ("82576 Virtual Function", "00:00:00:00:00:00")
@@ -193,3 +196,17 @@ def test_a_log_record_is_one_line() -> None:
     """Messages with line breaks and tracebacks stay together."""
     record = logging.LogRecord("x", logging.ERROR, "f", 1, "two\n  faults", None, None)
     assert OneLineFormatter("%(levelname)s %(message)s").format(record) == "ERROR two | faults"
+
+
+async def test_attachments_tells_what_the_kubelet_gave() -> None:
+    """A VF that a pod has without any attachment, as one in DPDK mode without CNI, is told too."""
+    with tempfile.TemporaryDirectory() as name:
+        async with Kubelet(Path(name)) as kubelet:
+            kubelet.pods()["web"] = Admission({"intel.com/sriov": ["0000:01:10.0"]})
+            options = (f"--kubelet-dir={name}", f"--state-dir={name}/state")
+            shown = await asyncio.to_thread(run, "attachments", *options)
+            listed = await asyncio.to_thread(run, "attachments", "--json", *options)
+    owner = "pod default/web (container main)"
+    assert shown.output == f"no VF is attached\n0000:01:10.0  {owner}  has it from the kubelet as intel.com/sriov\n"
+    given = {"resource": "intel.com/sriov", "device": "0000:01:10.0", "owners": [owner]}
+    assert json.loads(listed.output)["kubelet"] == {"devices": [given], "problem": None}

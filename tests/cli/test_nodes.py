@@ -137,6 +137,35 @@ def test_validate_finds_what_the_node_can_not_do(nodes: dict[str, Path], tmp_pat
     assert run("validate", "--offline", "--config", config).exit_code == 0
 
 
+BARE = """
+physicalFunctions:
+- {select: {pfNames: [ens1f0]}, numVfs: 7, vfs: [{range: 0-6, driver: none}]}
+- {select: {devices: ["1572"]}, numVfs: 1, vfs: [{range: 0, mac: ["02:00:00:00:00:01"]}]}
+resourceList:
+- {resourceName: a, selectors: {pfNames: [ens1f0]}}
+"""
+
+
+def test_a_vf_that_shall_have_no_driver_is_for_no_pool(nodes: dict[str, Path], tmp_path: Path) -> None:
+    """It is no driver that is missing, its VFs are not missed in a pool, and a pool of nothing else stays empty."""
+    shown = run("validate", "--config", write_config(tmp_path, BARE), "--sysfs", nodes["x710"])
+    assert shown.exit_code == 0, shown.stderr
+    assert [line.removeprefix("warning: ") for line in shown.stderr.splitlines()] == [
+        "line 4: physicalFunctions[1]: ens1f1 (0000:3b:00.1) is split, but all its VFs will be in no pool",
+        "line 6: resourceList[0]: intel.com/a stays empty: 0000:3b:02.0, for one, is kept back: it has no driver",
+    ]
+
+
+def test_given_macs_are_for_one_pf(nodes: dict[str, Path], tmp_path: Path) -> None:
+    """An entry that selects two PFs would give both the same."""
+    config = write_config(tmp_path, "\n".join(line for line in BARE.splitlines() if "ens1f0]}, numVfs" not in line))
+    shown = run("validate", "--config", config, "--sysfs", nodes["x710"])
+    assert shown.exit_code == 1
+    assert (
+        "line 3: physicalFunctions[0].vfs[0].mac: ens1f0 (0000:3b:00.0) and ens1f1 (0000:3b:00.1) would" in shown.stderr
+    )
+
+
 WARNED = """
 physicalFunctions:
 - {select: {pfNames: [ens1f0]}, numVfs: 8, vfs: [{range: "6-7", driver: vfio-pci}]}

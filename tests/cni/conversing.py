@@ -10,7 +10,8 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cni.server import CniServer, Handle
+from cni.connection import Handle
+from cni.server import CniServer
 from cni.wire import Reply, Request, decode_reply, encode_request
 
 ADD = Request("ADD", "id", "/run/netns/a", "net1", "", "/opt/cni/bin", b'{"name": "red"}')

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cni.server import CniServer, Handle
+from cni.connection import Handle
+from cni.server import CniServer
 from cni.spec import VERSIONS
 from cni.wire import HEADER_SIZE, decode_header
 

@@ -1,10 +1,15 @@
 """Announcements: frames as the RFCs have them, and frames that a neighbour understands."""
 
+import os
+import socket
 import subprocess
+from contextlib import suppress
 
 import pytest
 
+from cni import announce
 from cni.announce import build_announcement
+from sriovdp.kernel import netns
 
 MAC = bytes.fromhex("020000000001")
 
@@ -49,3 +54,36 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
     """
     shown = subprocess.run(["unshare", "-n", "sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert f"{address} lladdr 02:00:00:00:00:01" in shown
+
+
+@pytest.mark.netns
+def test_address_under_detection_is_not_advertised() -> None:
+    """A NIC may send the frame back to us, and the kernel would take its own address for another host's."""
+    name = "announce"
+    script = f"""
+        ip netns add {name} && ip -n {name} link add va type veth peer name vb
+        ip netns exec {name} sysctl -qw net.ipv6.conf.va.dad_transmits=100
+        ip -n {name} link set vb up && ip -n {name} link set va up && ip -n {name} address add 10.0.0.2/24 dev va
+        ip -n {name} address add fd00::2/64 dev va && ip -n {name} address add fd00::3/64 dev va nodad
+    """
+
+    def listen() -> list[str]:
+        heard = []
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as packets, suppress(TimeoutError):
+            packets.bind(("vb", 3))
+            packets.settimeout(0.5)
+            assert announce._send("va", "", ("10.0.0.2/24", "fd00::2/64", "fd00::3/64"))
+            while frame := packets.recv(2048):
+                if frame[12:14] == b"\x08\x06":
+                    heard.append("ARP")
+                elif frame[54] == 136:
+                    heard.append(socket.inet_ntop(socket.AF_INET6, frame[62:78]))
+        return heard
+
+    subprocess.run(["sh", "-ec", script], check=True)
+    fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    try:
+        assert netns.run_in(fd, listen) == ["ARP", "fd00::3"]
+    finally:
+        os.close(fd)
+        subprocess.run(["ip", "netns", "del", name], check=True)

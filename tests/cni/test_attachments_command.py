@@ -27,9 +27,15 @@ def journal(tmp_path: Path) -> Journal:
 
 def run(tmp_path: Path, *options: str) -> Result:
     """Run the command."""
-    return CliRunner().invoke(
-        cli, ["attachments", "--state-dir", str(tmp_path / "state"), "--sysfs", str(tmp_path / "sys"), *options]
-    )
+    folders = {"state-dir": "state", "sysfs": "sys", "kubelet-dir": "kubelet"}
+    paths = [f"--{option}={tmp_path / name}" for option, name in folders.items()]
+    return CliRunner().invoke(cli, ["attachments", *paths, *options])
+
+
+def _unknown(tmp_path: Path) -> str:
+    """What is told where there is no kubelet."""
+    socket = tmp_path / "kubelet/pod-resources/kubelet.sock"
+    return f"which pod was given which device is not known from the kubelet: {socket} is not there\n"
 
 
 @pytest.mark.usefixtures("journal")
@@ -37,7 +43,8 @@ def test_list_names_vf_pod_and_state(tmp_path: Path) -> None:
     """One line for each VF that a pod has."""
     done = run(tmp_path)
     assert done.exit_code == 0
-    assert done.output == "0000:01:10.2  pod ns/web (net1)  net-a  kernel  attached  sandbox gone\n"
+    line = "0000:01:10.2  pod ns/web (net1)  net-a  kernel  attached  sandbox gone\n"
+    assert done.output == line + _unknown(tmp_path)
 
 
 @pytest.mark.usefixtures("journal")
@@ -51,7 +58,7 @@ def test_verify_tells_faults_and_ends_with_1(tmp_path: Path) -> None:
 def test_repair_releases_what_has_no_sandbox(tmp_path: Path, journal: Journal) -> None:
     """Afterwards nothing is left to tell."""
     done = run(tmp_path, "--repair")
-    assert (done.exit_code, done.output) == (0, "no VF is attached\n")
+    assert (done.exit_code, done.output) == (0, "no VF is attached\n" + _unknown(tmp_path))
     assert journal.attachments() == []
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cni.vf import move_into
 from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink, Route
+from sriovdp.kernel.rtnl import Link
 from sriovdp.model import NetDevice
 
 pytestmark = pytest.mark.netns
@@ -41,20 +43,20 @@ def pod() -> Iterator[int]:
 
 
 @pytest.fixture
-def device() -> Iterator[NetDevice]:
+def device() -> Iterator[Link]:
     """One end of a veth pair on the host, up, with an altname."""
     suffix = uuid.uuid4().hex[:6]
     run(f"ip link add va{suffix} type veth peer name vb{suffix}")
     run(f"ip link property add dev va{suffix} altname net1")
     run(f"ip link set va{suffix} up")
     with Netlink() as netlink:
-        found = netlink.find(f"va{suffix}")
+        found = netlink.look(f"va{suffix}")
     assert found
     yield found
     run(f"ip link del vb{suffix}")
 
 
-def enter(pod: int, device: NetDevice, name: str = "net1") -> None:
+def enter(pod: int, device: Link, name: str = "net1") -> None:
     """Move the device into the pod."""
     with Netlink() as netlink:
         move_into(netlink, device, pod, name)
@@ -70,7 +72,7 @@ def look(pod: int, name: str = "net1") -> NetDevice | None:
     return netns.run_in(pod, find)
 
 
-def test_device_moves_and_is_renamed_in_spite_of_an_altname_in_the_way(pod: int, device: NetDevice) -> None:
+def test_device_moves_and_is_renamed_in_spite_of_an_altname_in_the_way(pod: int, device: Link) -> None:
     """An altname equal to the new name does not stop the move."""
     enter(pod, device)
 
@@ -81,7 +83,7 @@ def test_device_moves_and_is_renamed_in_spite_of_an_altname_in_the_way(pod: int,
         assert netlink.find(device.name) is None
 
 
-def test_taken_name_is_refused(pod: int, device: NetDevice) -> None:
+def test_taken_name_is_refused(pod: int, device: Link) -> None:
     """An interface of the pod is never displaced, and an altname takes a name as well."""
     enter(pod, device, "lo2")
 
@@ -91,7 +93,7 @@ def test_taken_name_is_refused(pod: int, device: NetDevice) -> None:
             netns.run_in(pod, sandbox.check_name_is_free, taken)
 
 
-def test_addresses_and_routes_of_both_families_are_set(pod: int, device: NetDevice) -> None:
+def test_addresses_and_routes_of_both_families_are_set(pod: int, device: Link) -> None:
     """Routes without a gateway take their family's first one, routes of a family without one are on-link."""
     enter(pod, device)
     netns.run_in(pod, lambda: run("ip link set net1 up"))
@@ -112,7 +114,7 @@ def test_addresses_and_routes_of_both_families_are_set(pod: int, device: NetDevi
     assert "fd01::2/64" in addresses
 
 
-def test_refused_route_names_the_route(pod: int, device: NetDevice) -> None:
+def test_refused_route_names_the_route(pod: int, device: Link) -> None:
     """The kernel's refusal says which route it was."""
     enter(pod, device)
     netns.run_in(pod, lambda: run("ip link set net1 up"))
@@ -147,16 +149,24 @@ def test_namespace_without_a_path_is_found_through_its_process() -> None:
 
 
 def test_caller_stays_in_its_own_namespace(pod: int) -> None:
-    """Entering a sandbox changes only the throw-away thread."""
+    """Whoever enters a sandbox comes back, whatever happens there, and other threads never were away."""
     before = netns.identify("/proc/thread-self/ns/net")
 
-    inside = netns.run_in(pod, netns.identify, "/proc/thread-self/ns/net")
+    with ThreadPoolExecutor(1) as others:
+        others.submit(int).result()  # its thread is there before
 
-    assert inside == netns.identify(pod)
+        def look_around() -> None:
+            other = others.submit(netns.identify, "/proc/thread-self/ns/net").result()
+            raise LookupError(netns.identify("/proc/thread-self/ns/net"), other)
+
+        with pytest.raises(LookupError) as told:
+            netns.run_in(pod, look_around)
+
+    assert told.value.args == (netns.identify(pod), before)
     assert netns.identify("/proc/thread-self/ns/net") == before
 
 
-def test_route_options_of_the_specification_are_set(pod: int, device: NetDevice) -> None:
+def test_route_options_of_the_specification_are_set(pod: int, device: Link) -> None:
     """Table, priority, MTU and advertised MSS of specification 1.1.0."""
     enter(pod, device)
     netns.run_in(pod, lambda: run("ip link set net1 up"))
@@ -179,7 +189,7 @@ def test_route_options_of_the_specification_are_set(pod: int, device: NetDevice)
 
 
 @pytest.mark.parametrize(("dad", "flag"), [("off", "nodad"), ("wait", ""), ("optimistic", "")])
-def test_duplicate_address_detection_is_a_choice(pod: int, device: NetDevice, dad: Any, flag: str) -> None:
+def test_duplicate_address_detection_is_a_choice(pod: int, device: Link, dad: Any, flag: str) -> None:
     """Without it an address is there at once; waited for, it is no longer tentative when ADD answers."""
     enter(pod, device)
     netns.run_in(pod, lambda: run("ip link set net1 up"))
@@ -193,7 +203,7 @@ def test_duplicate_address_detection_is_a_choice(pod: int, device: NetDevice, da
     assert dad == "optimistic" or "tentative" not in listed
 
 
-def test_address_of_another_host_is_found_by_waiting(pod: int, device: NetDevice) -> None:
+def test_address_of_another_host_is_found_by_waiting(pod: int, device: Link) -> None:
     """Duplicate address detection that fails makes ADD fail."""
     enter(pod, device)
     peer = f"vb{device.name[2:]}"
@@ -207,7 +217,7 @@ def test_address_of_another_host_is_found_by_waiting(pod: int, device: NetDevice
         )
 
 
-def test_flags_are_read_and_set(device: NetDevice) -> None:
+def test_flags_are_read_and_set(device: Link) -> None:
     """Promiscuous and all multicast, each for itself; `ip` says the same."""
     with Netlink() as netlink:
         netlink.set_flags(device.ifindex, "test", promisc=True)
@@ -216,4 +226,4 @@ def test_flags_are_read_and_set(device: NetDevice) -> None:
         assert netlink.flags(device.ifindex) == (False, True)
         netlink.set_flags(device.ifindex, "test")
         assert "ALLMULTI" in run(f"ip -o link show {device.name}")
-        assert netlink.find(device.name) == device
+        assert netlink.look(device.name) == replace(device, flags=device.flags | 0x200)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cni import spool as spool_module
+from cni.connection import Handle
 from cni.locks import Locks
 from cni.release import boot_id
-from cni.server import Handle
 from cni.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
 from cni.spool import Spool
 from cni.verbs import Verbs

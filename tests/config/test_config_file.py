@@ -105,6 +105,17 @@ def test_physical_functions_have_their_defaults() -> None:
     assert pf.vf(9) == VfConfig(VfIndices.parse("9"), "kernel", "stable")
 
 
+def test_macs_are_given_as_a_list_or_by_index() -> None:
+    """A list goes along the range; a VF that a map leaves out has a stable MAC; upper case is fine."""
+    text = (
+        in_vf("range: '1,3', mac: [02:00:00:00:00:0A, 02:00:00:00:00:0B]")
+        + "  - {range: 0, mac: {0: 02:00:00:00:00:01}}\n"
+    )
+    (pf,) = parse(text, "x").physical_functions
+    assert pf.vf(1).mac == {1: "02:00:00:00:00:0a", 3: "02:00:00:00:00:0b"}
+    assert pf.vf(0).mac == {0: "02:00:00:00:00:01"}
+
+
 def test_the_first_entry_that_selects_a_pf_has_it() -> None:
     """Fields of a select must all hold, values of a field are alternatives, file order decides."""
     by_name = PfConfig(PfSelect(pf_names=("eth0", "eth1"), vendors=("8086",)), 1)
@@ -200,7 +211,25 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         (in_vf("range: 0, driver: ../../x"), "driver: '../../x': a driver name is letters"),
         (in_vf("range: 0, driver: ''"), "driver: '': a driver name is letters"),
         (in_vf("range: 0, driver: "), "driver: null: one word is wanted here"),
-        (in_vf("range: 0, mac: random"), "mac: 'random': allowed here: stable"),
+        (in_vf("range: 0, mac: random"), "vfs[0].mac: 'random': allowed here: stable"),
+        (in_vf("range: 0, mac: 02:00:00:00:00:01"), "a list with a MAC for each VF of the range, or a map of VF index"),
+        (in_vf("range: 0-2, mac: [02:00:00:00:00:01]"), "vfs[0]: the range 0-2 has 3 VFs, mac has 1 MAC"),
+        (in_vf("range: 0, mac: []"), "the range 0 has 1 VF, mac has 0 MACs"),
+        (in_vf("range: 0, mac: [7]"), "7 is no MAC of a station; write it like 02:00:00:00:00:01"),
+        (in_vf("range: 0, mac: [01:00:5e:00:00:01]"), "'01:00:5e:00:00:01' is no MAC of a station"),
+        (in_vf("range: 0, mac: ['00:00:00:00:00:00']"), "is no MAC of a station"),
+        (in_vf("range: 0-1, mac: [02:00:00:00:0a:01, 02:00:00:00:0A:01]"), "02:00:00:00:0a:01 is here twice"),
+        (in_vf("range: 0-1, mac: {2: 02:00:00:00:00:01}"), "mac gives VF 2 a MAC, which is not in the range 0-1"),
+        (in_vf("range: 0, mac: {x: 02:00:00:00:00:01}"), "'x' is no VF index; a map goes by the index of a VF"),
+        (in_vf("range: 0, maxTxRate: 4294967296"), "maxTxRate: 4294967296: a rate in Mbit/s is a whole number from 0"),
+        (in_vf("range: 0, minTxRate: 7, maxTxRate: 5"), "vfs[0]: minTxRate 7 is more than maxTxRate 5"),
+        (in_vf("range: 0, noiommu: true"), "vfs[0]: noiommu is about vfio-pci; remove it"),
+        (in_vf("range: 0, driver: None"), "did you mean 'none'?"),
+        (in_selector("drivers: [none]"), "'none': a device without a driver is in no pool"),
+        (
+            in_vf("range: 0, mac: [02:00:00:00:00:01]}\n  - {range: 1, mac: [02:00:00:00:00:01]"),
+            "line 6: physicalFunctions[0].vfs[1].mac: 02:00:00:00:00:01 is also in physicalFunctions[0].vfs[0].mac",
+        ),
         (in_vf("range: 0, vlan: 4095"), "vlan: 4095: a VLAN is a whole number from 0 to 4094"),
         (in_vf("range: 0, trust: 'on'"), "trust: must be true or false, not 'on'"),
         (PF.replace("}]", ", mtu: 20}]"), "mtu: 20: an MTU is a whole number from 68 to 65535"),
@@ -267,6 +296,17 @@ def test_very_many_faults_are_counted_not_printed() -> None:
     faults = list_faults(in_selector(f"vendors: [{'x,' * 1000}]"))
     assert len(faults) == MAX_FAULTS + 1
     assert faults[-1] == f"and {1000 - MAX_FAULTS} more"
+
+
+def test_the_number_of_selectors_is_limited() -> None:
+    """Each is held against all before it, which a small file could make take minutes."""
+    pools = [
+        {"resourceName": f"a{n}", "selectors": [{"pfNames": [f"e{n}x{m}"]} for m in range(10)]} for n in range(101)
+    ]
+    assert list_faults(json.dumps({"resourceList": pools})) == [
+        "line 1: the file: has 1010 selectors in all its pools; it may have 1000"
+    ]
+    assert len(parse(json.dumps({"resourceList": pools[1:]}), "x").pools) == 100
 
 
 def test_a_file_that_can_not_be_read_is_a_config_error(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """A config written out again, its schema, and the shared file of a cluster."""
 
+import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import jsonschema
 import pytest
@@ -96,14 +99,27 @@ POOLS = st.builds(
     ),
     nodes=NODES,
 )
-VFS = st.builds(
-    lambda indices, driver, mac, trust, vlan: VfConfig(indices, driver, mac, trust, None, vlan),
-    RANGES,
-    st.sampled_from(["kernel", "vfio-pci"]),
-    st.sampled_from(["stable", "keep"]),
-    st.none() | st.booleans(),
-    st.none() | st.integers(0, 4094),
-)
+
+
+@st.composite
+def vfs(draw: Any) -> VfConfig:
+    """One range with anything that can be said of it."""
+    indices = draw(RANGES)
+    driver = draw(st.sampled_from(["kernel", "vfio-pci", "none"]))
+    given = draw(st.lists(st.sampled_from(list(indices)), min_size=1, unique=True))
+    macs = MappingProxyType({index: f"02:00:00:00:00:{index:02x}" for index in given})
+    return VfConfig(
+        indices,
+        driver,
+        draw(st.sampled_from(["stable", "keep", macs])),
+        trust=draw(st.none() | st.booleans()),
+        vlan=draw(st.none() | st.integers(0, 4094)),
+        min_tx_rate=draw(st.none() | st.integers(0, 10)),
+        max_tx_rate=draw(st.none() | st.just(0) | st.integers(10, 2**32 - 1)),
+        noiommu=driver == "vfio-pci" and draw(st.booleans()),
+    )
+
+
 PFS = st.builds(
     PfConfig,
     st.builds(
@@ -114,7 +130,7 @@ PFS = st.builds(
         numa_nodes=some(0, 7),
     ),
     st.integers(41, 65535) | st.just("max"),
-    st.lists(VFS, max_size=1).map(tuple),
+    st.lists(vfs(), max_size=1).map(tuple),
     st.none() | st.integers(68, 65535),
     st.booleans(),
     st.booleans(),
@@ -124,6 +140,10 @@ CONFIGS = st.builds(
     Config,
     st.lists(PFS, max_size=1).map(tuple),
     st.lists(POOLS, min_size=1, max_size=3, unique_by=lambda pool: pool.name).map(tuple),
+).flatmap(
+    lambda config: st.builds(
+        replace, st.just(config), cdi=st.just(False) if any(p.prefix == "1.2" for p in config.pools) else st.booleans()
+    )
 )
 
 
@@ -149,13 +169,14 @@ def test_what_is_written_has_every_default() -> None:
     text = "physicalFunctions: [{select: {pfNames: [a]}, numVfs: 1, vfs: [{range: 0}]}]\n" + json.dumps(POOL)[1:-1]
     tree = yaml.safe_load(write_yaml(parse(text, "x")))
     assert tree == {
+        "cdi": False,
         "physicalFunctions": [
             {
                 "select": {"pfNames": ["a"]},
                 "numVfs": 1,
                 "externallyManaged": False,
                 "allowHostUplink": False,
-                "vfs": [{"range": "0", "driver": "kernel", "mac": "stable"}],
+                "vfs": [{"range": "0", "driver": "kernel", "mac": "stable", "noiommu": False}],
             }
         ],
         "resourceList": [
@@ -170,6 +191,15 @@ def test_what_is_written_has_every_default() -> None:
             }
         ],
     }
+
+
+def test_cdi_needs_vendors() -> None:
+    """A prefix that CDI can not have as a vendor is a fault, where it stands, and only with `cdi`."""
+    text = 'resourceList: [{resourceName: a, resourcePrefix: "4com.io", selectors: {}}]'
+    assert not parse(text, "x").cdi
+    assert parse(text.replace("4com", "com") + "\ncdi: true", "x").cdi
+    with pytest.raises(ConfigError, match=r"line 1: resourceList\[0\]\.resourcePrefix: begins with a digit"):
+        parse(text + "\ncdi: true", "x")
 
 
 def test_the_schema_file_is_what_the_models_say() -> None:
@@ -189,13 +219,54 @@ def test_the_schema_describes_every_key() -> None:
 
 @pytest.mark.parametrize("path", [ROOT / "sample.yaml", *EXAMPLES], ids=lambda path: path.stem)
 def test_the_schema_takes_what_the_program_takes(path: Path) -> None:
-    """Shipped and upstream's files, but for keys in another case and nulls, which upstream's Go has no meaning for."""
+    """Shipped and upstream's files; but keys in another case are marked, as the program warns of them."""
     tree = read(path.read_text(), "x").tree
-    if path.stem in {"operator_node", "split_pf"}:
+    if path.stem == "operator_node":
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(tree, make_schema())
     else:
         jsonschema.validate(tree, make_schema())
+
+
+NOTHING = st.sampled_from((None, ""))
+ANYTHING = NOTHING | st.sampled_from((True, "x", 0, [], ["8086"], {}))
+LENIENT = st.builds(
+    lambda pool, selector, whole: whole | {"resourceList": [pool | {"selectors": selector}]},
+    st.fixed_dictionaries(
+        {"resourceName": st.just("a")},
+        optional=dict.fromkeys(("resourcePrefix", "deviceType", "excludeTopology", "env", "nodes"), NOTHING | ANYTHING),
+    ),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("vendors", "pfNames", "isRdma", "vdpaType"), ANYTHING)),
+    st.fixed_dictionaries({}, optional={"physicalFunctions": NOTHING}),
+)
+
+
+@settings(deadline=None)
+@given(LENIENT)
+def test_nothing_is_nothing_for_the_schema_too(tree: dict[str, Any]) -> None:
+    """Null and empty text in upstream's objects are as if the key were not there, as in Go; all else is as strict."""
+    with contextlib.suppress(ConfigError):
+        parse(json.dumps(tree), "x")
+        jsonschema.validate(tree, make_schema())
+    (pool,) = tree["resourceList"]
+    less = {key: value for key, value in pool.items() if value not in (None, "")}
+    less["selectors"] = {key: value for key, value in pool["selectors"].items() if value not in (None, "")}
+    assert is_valid(tree) == is_valid({"resourceList": [less]})
+
+
+def is_valid(tree: object) -> bool:
+    """Whether the schema takes it."""
+    return bool(jsonschema.Draft202012Validator(make_schema()).is_valid(tree))
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+@pytest.mark.parametrize("key", ["resourceName", "selectors"])
+def test_what_must_be_given_can_not_be_nothing(key: str, nothing: str | None) -> None:
+    """Neither for the schema nor for the program."""
+    tree = {"resourceList": [{"resourceName": "a", "selectors": {}} | {key: nothing}]}
+    assert not is_valid(tree)
+    with pytest.raises(ConfigError, match="must be given"):
+        parse(json.dumps(tree), "x")
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def select(selectors: Any, root: Path, **fields: Any) -> list[str]:
     """IDs that a pool with these selectors gets, less the domain."""
     text = json.dumps({"resourceList": [{"resourceName": "a", "selectors": selectors, **fields}]})
     node = take_snapshot(Sysfs(root))
-    ((_, devices),) = assign(parse(text, "x").pools, node)
-    return [device.id.removeprefix("0000:") for device in devices]
+    (offers,) = assign(parse(text, "x").pools, node)
+    return [id_.removeprefix("0000:") for id_ in offers]
 
 
 X710_VFS = [f"3b:02.{n}" for n in range(6)]  # VF 6 has no driver, and PF 1, which has no VFs, is 3b:00.1
@@ -209,7 +209,8 @@ def test_sample(nodes: dict[str, Path], sample: str, node: str, expected: dict[s
     """The samples of upstream's documentation, with the ids of our nodes, give each pool what they say it gets."""
     config = load(EXAMPLES / f"{sample}.json")
     assigned = assign(config.pools, take_snapshot(Sysfs(nodes[node])))
-    got = {pool.resource: [d.id.removeprefix("0000:") for d in devices] for pool, devices in assigned if devices}
+    pools = zip(config.pools, assigned, strict=True)
+    got = {pool.resource: [id_.removeprefix("0000:") for id_ in offers] for pool, offers in pools if offers}
     assert got == expected
 
 

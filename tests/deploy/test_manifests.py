@@ -102,10 +102,10 @@ def test_agent_has_a_mount_for_each_of_its_folders() -> None:
     """Whatever the agent reads and writes of the node is mounted into its container, at the place where it looks."""
     mounted = [Path(mount["mountPath"]) for mount in AGENT["volumeMounts"]]
     roots = Roots()
-    # CDI specs are written only where the agent is told to, which the manifest does not
     needed = [roots.sysfs, roots.dev, roots.run, roots.state, Path("/etc/sriovdp"), Path("/lib/modules")]
     needed += [roots.kubelet / name for name in ("device-plugins", "plugins_registry", "pod-resources")]
-    needed += [Path("/run/netns"), Path("/var/lib/cni"), Path(str(roots.device_info).removeprefix("/var"))]
+    needed += [Path("/run/netns"), Path("/var/lib/cni")]
+    needed += [Path(str(folder).removeprefix("/var")) for folder in (roots.device_info, roots.cdi)]
     missing = [path for path in needed if not any(path.is_relative_to(place) for place in mounted)]
     assert missing == []
 

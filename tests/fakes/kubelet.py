@@ -191,11 +191,16 @@ class Kubelet:
             self._pods[pod_name] = admission
             return admission
 
-    async def allocate(self, resource: str, ids: Sequence[str]) -> plugin_pb2.ContainerAllocateResponse:
-        """Ask the plugin for exactly these devices, whatever the book says. Raises AdmissionError when refused."""
+    async def allocate(
+        self, resource: str, ids: Sequence[str], *, within: float | None = None
+    ) -> plugin_pb2.ContainerAllocateResponse:
+        """Ask the plugin for exactly these devices, whatever the book says. Raises AdmissionError when refused.
+
+        It gives up after `within` seconds, as the kubelet itself never does here.
+        """
         request = plugin_pb2.AllocateRequest(container_requests=[plugin_pb2.ContainerAllocateRequest(devices_ids=ids)])
         try:
-            answer = await self._plugins[resource].stub.Allocate(request)
+            answer = await self._plugins[resource].stub.Allocate(request, timeout=within)
         except grpc.aio.AioRpcError as error:
             code = error.code().name
             raise AdmissionError(f"Allocate failed due to {code}: {error.details()}, which is unexpected") from error
@@ -214,7 +219,7 @@ class Kubelet:
         """Free a pod's devices; the protocol has no word to tell the plugin. Raises KeyError without the pod."""
         del self._pods[pod_name]
 
-    def pods(self) -> Mapping[str, Admission]:
+    def pods(self) -> dict[str, Admission]:
         """The pods there are, with what they were given."""
         return self._pods
 

@@ -93,7 +93,7 @@ class Plugin:
 
     root: Path
     plugins: str = "/usr/lib/cni"
-    announce: Callable[..., None] = announce_once
+    announce: Callable[..., object] = announce_once
 
     @property
     def verbs(self) -> Verbs:

@@ -219,6 +219,10 @@ class Netlink(AbstractContextManager["Netlink"]):
         """Settings of the VFs of the PF with this ifindex."""
         return {index: self.tree.settings[address] for index, address in self._vfs(pf_ifindex).items()}
 
+    def guids(self, _: int) -> dict[int, tuple[str, str]]:
+        """None: these VFs are of Ethernet."""
+        return {}
+
     def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
         """Change what the PF's driver holds; as with igb, a bound VF driver does not notice."""
         address = self._vfs(pf_ifindex)[index]
@@ -245,10 +249,10 @@ class Netlink(AbstractContextManager["Netlink"]):
 def connect(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """Let the product take the tree for this machine's /sys: writes, rtnetlink, module names, default routes."""
     monkeypatch.setattr(inventory, "_LIVE_ROOT", tree.root)
-    monkeypatch.setattr(inventory, "Netlink", lambda: Netlink(tree))
+    monkeypatch.setattr(inventory, "PfNetlink", lambda: Netlink(tree))
     monkeypatch.setattr(inventory, "list_default_routes", lambda: frozenset({"eth9"}))
     monkeypatch.setattr(inventory, "list_ddp_profiles", dict)
-    monkeypatch.setattr(change, "Netlink", lambda: Netlink(tree))
+    monkeypatch.setattr(change, "PfNetlink", lambda: Netlink(tree))
     monkeypatch.setattr(change, "write_text", tree.write)
     monkeypatch.setattr(drivers, "write_text", tree.write)
     monkeypatch.setattr(drivers, "_kernel_driver", lambda *_: "igbvf")

@@ -165,17 +165,19 @@ def test_a_group_with_kernel_drivers_in_it_is_refused_with_their_names(tree: Tre
     assert current_driver(tree.sysfs, VF) == "vfio-pci"
 
 
-def test_without_iommu_only_when_vfio_was_asked_to(tree: Tree) -> None:
-    """This program never sets vfio's unsafe mode; whoever did wants it."""
+def test_without_iommu_only_when_it_is_allowed(tree: Tree) -> None:
+    """That vfio would take it is not enough; when it is allowed, vfio is told so, if the kernel's vfio can do it."""
     (tree.pci(VF) / "iommu_group").unlink()
     mode = tree.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
     mode.parent.mkdir(parents=True)
+    with pytest.raises(DeviceError, match="this kernel's vfio can not go without; a kernel with CONFIG_VFIO_NOIOMMU"):
+        bind(tree.sysfs, VF, "vfio-pci", noiommu=True)
     mode.write_text("N\n")
-    with pytest.raises(DeviceError, match=r"to go without any protection, write Y to .*enable_unsafe_noiommu_mode"):
+    with pytest.raises(DeviceError, match="to go without any protection, write noiommu: true into its range"):
         bind(tree.sysfs, VF, "vfio-pci")
-    mode.write_text("Y\n")
-    bind(tree.sysfs, VF, "vfio-pci")
-    assert current_driver(tree.sysfs, VF) == "vfio-pci"
+    assert current_driver(tree.sysfs, VF) == "igbvf"
+    bind(tree.sysfs, VF, "vfio-pci", noiommu=True)
+    assert (current_driver(tree.sysfs, VF), mode.read_text()) == ("vfio-pci", "Y")
 
 
 def test_a_driver_that_does_not_come_back_is_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

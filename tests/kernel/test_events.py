@@ -42,6 +42,16 @@ def test_several_links_in_a_datagram(events: KernelEvents) -> None:
     assert not events._is_of_link(b"\0" * 40)
 
 
+def test_link_that_is_as_before_does_not_matter(events: KernelEvents) -> None:
+    """As when a VF of a PF is set; flags that changed do, and a link that goes."""
+
+    def tell(kind: int, flags: int) -> bool:
+        return events._is_of_link(struct.pack("=IHHIIBxHiII", 32, kind, 0, 0, 0, 0, 1, 42, flags, 0))
+
+    events.links = {42}
+    assert [tell(16, 3), tell(16, 3), tell(16, 2), tell(16, 2), tell(17, 2)] == [True, False, True, False, True]
+
+
 @pytest.fixture
 def links() -> Iterator[list[str]]:
     """Names of two interfaces of this machine that are up."""

@@ -250,6 +250,30 @@ async def test_node_that_does_not_answer_fails_the_pod_in_time(tmp_path: Path) -
             proceed.set()
 
 
+async def test_kubelet_that_gives_up_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Its deadline passes while the node is slow: what comes too late is lost, and the next pod is served."""
+    entered, proceed = threading.Event(), threading.Event()
+
+    class Slow(Service):
+        def allocate(self, ids: Sequence[str]) -> Allocation:
+            if not entered.is_set():
+                entered.set()
+                proceed.wait(60)
+            return super().allocate(ids)
+
+    plugin = DevicePlugin(RESOURCE, Slow())
+    await plugin.update(vfs(1))
+    async with serving(tmp_path, plugin) as kubelet:
+        await kubelet.wait_for(RESOURCE, count=1)
+        try:
+            with pytest.raises(AdmissionError, match="DEADLINE_EXCEEDED"):
+                await kubelet.allocate(RESOURCE, [vfs(1)[0].id], within=0.2)
+            assert entered.is_set()
+            assert (await kubelet.admit("next", {RESOURCE: 1})).devices == {RESOURCE: [vfs(1)[0].id]}
+        finally:
+            proceed.set()
+
+
 async def test_preferred_devices_are_given(tmp_path: Path, plugin: DevicePlugin) -> None:
     """The kubelet asks which of the free devices to take, and takes these."""
     await plugin.update(vfs(4))

@@ -1,15 +1,18 @@
-"""Containers in the lab's containerd, made of exactly what an allocation says, as a kubelet has its runtime make them.
+"""Containers in the lab, made of exactly what an allocation says, as a kubelet has its runtime make them.
 
-The OCI spec is written here and run by `ctr`, so that nothing but the allocation decides about devices: a container has
-the programs of this machine read-only, a user who is not root, and the capabilities that are told, no others.
+A container has the programs of this machine read-only, a user who is not root, and the capabilities that are told, no
+others. For containerd the OCI spec is written here and run by `ctr`, so that nothing but the allocation decides about
+devices. Where the allocation names CDI devices, podman runs it: containerd before 1.7 knows no CDI, and podman looks
+the names up with the library that all runtimes have from the authors of the specification.
 """
 
+import contextlib
 import json
 import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +29,54 @@ def run_container(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a container that has what the pod was given; its output, whether it fails or not."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "root"
-        for link in ("bin", "sbin", "lib", "lib64"):
-            (root / link).parent.mkdir(exist_ok=True)
-            (root / link).symlink_to(f"usr/{link}")
-        for place in ("usr", "etc", "proc", "sys", "dev", "tmp"):
-            (root / place).mkdir()
+        root = _make_root(Path(folder))
         spec = Path(folder) / "config.json"
         spec.write_text(json.dumps(_write_spec(root, pod, command, capabilities)))
         return subprocess.run(
             ["ctr", "run", "--rm", "--config", str(spec), name],
             capture_output=True, text=True, check=False, timeout=_TIMEOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
+
+
+def run_cdi_container(pod: Admission, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a container of podman with the pod's CDI devices and environment, without any capability."""
+    with tempfile.TemporaryDirectory() as folder, _mount_hugepages(Path(folder) / "hugepages") as hugepages:
+        state = [f"--{name}={folder}/{name}" for name in ("root", "runroot", "tmpdir")]
+        state += ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=runc"]
+        user = [f"--user={USER}:{USER}", "--cap-drop=all", "--security-opt=no-new-privileges", "--ulimit=memlock=-1:-1"]
+        volumes = [f"--volume={place}:{place}:ro" for place in ("/usr", "/etc")]
+        volumes.append(f"--volume={hugepages}:/dev/hugepages")
+        given = [f"--device={name}" for name in pod.cdi_devices] + [f"--env={k}={v}" for k, v in pod.envs.items()]
+        return subprocess.run(
+            [
+                *("podman", *state, "run", "--rm", "--network=none", "--log-driver=none", "--read-only"),
+                *(*user, *volumes, *given),
+                *("--rootfs", str(_make_root(Path(folder))), *command),
+            ],
+            capture_output=True, text=True, check=False, timeout=_TIMEOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _mount_hugepages(place: Path) -> Iterator[Path]:
+    """Huge pages for the container's user."""
+    place.mkdir()
+    options = f"uid={USER},gid={USER},mode=700"
+    subprocess.run(["mount", "-t", "hugetlbfs", "-o", options, "hugetlbfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def _make_root(folder: Path) -> Path:
+    """A container's root: nothing but places to mount at."""
+    root = folder / "rootfs"
+    for place in ("usr", "etc", "proc", "sys", "dev", "tmp"):
+        (root / place).mkdir(parents=True)
+    for link in ("bin", "sbin", "lib", "lib64"):
+        (root / link).symlink_to(f"usr/{link}")
+    return root
 
 
 def _write_spec(root: Path, pod: Admission, command: Sequence[str], capabilities: Sequence[str]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def network(node: LabNode) -> Callable[..., dict[str, Any]]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def far_pf(node: LabNode) -> str:
     """The second PF's netdev, up: what it receives came over the wire."""
     name = next(

@@ -4,12 +4,14 @@ import asyncio
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.kubelet import Admission, Kubelet
-from tests.lab.containers import run_container
+from tests.lab.containers import run_cdi_container, run_container
 from tests.lab.node import AgentProcess, LabNode
 
 pytestmark = pytest.mark.lab(hugepages=448, containerd=True)
@@ -51,10 +53,16 @@ def node() -> Iterator[LabNode]:
 @pytest.fixture
 async def kubelet(node: LabNode) -> AsyncIterator[Kubelet]:
     """A kubelet with an agent that has provisioned the node and offers its pools."""
+    async with _serve(CONFIG) as kubelet:
+        yield kubelet
+
+
+@asynccontextmanager
+async def _serve(config: Path) -> AsyncIterator[Kubelet]:
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "kubelet/plugins_registry").mkdir(parents=True)
         async with Kubelet(Path(name) / "kubelet") as kubelet:
-            agent = AgentProcess(CONFIG, Path(name))
+            agent = AgentProcess(config, Path(name))
             await asyncio.to_thread(agent.start)
             try:
                 await kubelet.wait_for(VFIO, count=2)
@@ -95,7 +103,49 @@ async def test_container_has_the_files_of_its_uio_vf(kubelet: Kubelet) -> None:
     command = ["/usr/bin/python3", "-ISc", LOOK_AT_UIO.format(folder=f"/sys/bus/pci/devices/{vf}")]
     seen = await asyncio.to_thread(run_container, "uio", pod, command)
     assert seen.returncode == 0, seen.stderr
-    lines = seen.stdout.splitlines()
+    _check_uio_files(seen.stdout)
+
+
+@pytest.fixture
+def cdi_config(tmp_path: Path) -> Path:
+    """The sample with CDI."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{CONFIG.read_text()}\ncdi: true\n")
+    return config
+
+
+async def test_containers_by_cdi(node: LabNode, cdi_config: Path) -> None:
+    """The same through CDI: a user without any capability opens the group, runs testpmd, and has the UIO VF's files.
+
+    A container with a device that no spec has is not started.
+    """
+    async with _serve(cdi_config) as kubelet:
+        pod, other = await kubelet.admit("vfio", {VFIO: 1}), await kubelet.admit("uio", {UIO: 1})
+        [vf], [uio] = pod.devices[VFIO], other.devices[UIO]
+        assert (pod.nodes, pod.mounts, other.nodes, other.mounts) == ([], [], [], [])
+        group = _find_group(vf)
+        command = ["/usr/bin/python3", "-ISc", OPEN_GROUP.format(group=group)]
+        opened = await asyncio.to_thread(run_cdi_container, pod, command)
+        assert opened.returncode == 0, opened.stderr
+        assert opened.stdout.splitlines() == ["user 1000 version 0 flags 1", f"VF {vf} nodes {sorted(['vfio', group])}"]
+
+        started = await asyncio.to_thread(run_cdi_container, pod, _testpmd(vf))
+        output = started.stdout + started.stderr
+        assert started.returncode == 0, output
+        assert re.search(r"Port 0: ([0-9A-F]{2}:){5}[0-9A-F]{2}", output), output
+
+        command = ["/usr/bin/python3", "-ISc", LOOK_AT_UIO.format(folder=f"/sys/bus/pci/devices/{uio}")]
+        seen = await asyncio.to_thread(run_cdi_container, other, command)
+        assert seen.returncode == 0, seen.stderr
+        _check_uio_files(seen.stdout)
+
+        unknown = replace(pod, cdi_devices=[f"{pod.cdi_devices[0]}0"])
+        refused = await asyncio.to_thread(run_cdi_container, unknown, ["/usr/bin/true"])
+        assert "unresolvable CDI devices" in refused.stderr
+
+
+def _check_uio_files(output: str) -> None:
+    lines = output.splitlines()
     assert lines[0] == "node True config 4096 sysfs read-only True"
     assert {"config rw", "resource0 rw"} <= set(lines[1:]), lines
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.provision.plan import make_stable_mac
+from sriovdp.provision.settings import make_stable_mac
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab(hugepages=448)

@@ -147,7 +147,7 @@ def pod(node: Node, index: int, name: str, address: str) -> Iterator[str]:
 @contextmanager
 def pinging(name: str, target: str) -> Iterator[Callable[[], tuple[int, int]]]:
     """A ping that runs; gives a function that ends it and tells how many it sent and received."""
-    command = ["ip", "netns", "exec", name, "ping", "-i", "0.1", "-W", "2", target]
+    command = ["ip", "netns", "exec", name, "ping", "-i", "0.02", "-W", "2", target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 
         def end() -> tuple[int, int]:
@@ -191,8 +191,7 @@ def test_two_pfs_from_nothing_to_everything_and_back(node: Node) -> None:
             assert [drivers(pf) for pf in list_pfs()] == [["igbvf"] * 4 + ["igb_uio"] * 2] * 2
             assert "pod default/red (net1)" in node.expect(3, "reset")
             sent, received = end()
-        assert sent > 50
-        assert received == sent, "no packet was lost"
+        assert received == sent > 0, "no packet was lost"
 
     node.write(CONFIG)
     node.expect(4, "apply", "--detailed-exitcode")
@@ -214,13 +213,13 @@ def _name(pf: Path) -> str:
 
 def test_what_the_kernel_refuses_leaves_everything_as_it_was(node: Node) -> None:
     """A module that is not there; and igb, which refuses to be bound to a VF: no VF is left."""
-    node.write(CONFIG.replace("igb_uio", "no_such_driver"))
+    node.write(THREE.replace("igb_uio", "no_such_driver"))
     failed = node.expect(1, "apply")
     assert "no_such_driver" in failed
     assert "not found" in failed
     assert [drivers(pf) for pf in list_pfs()] == [[], []]
 
-    node.write(CONFIG.replace("igb_uio", "igb"))
+    node.write(THREE.replace("igb_uio", "igb"))
     failed = node.expect(1, "apply")
     assert "bind to igb failed" in failed
     assert "was brought back to what it was before" in failed
@@ -315,15 +314,20 @@ def test_whatever_the_host_has_on_a_pf_is_seen(node: Node, uplink: str, use: str
 
 
 def test_settings_of_the_config_are_the_nics(node: Node) -> None:
-    """Trust, spoofchk, VLAN and MTU are read back through `ip`; a VF can be left unbound."""
+    """Trust, spoofchk, VLAN, rate, MAC and MTU are read back through `ip`; a VF can be left unbound."""
     node.write(
-        CONFIG.replace("numVfs: 7", "numVfs: 3\n    mtu: 3000").split("      - {range")[0]
-        + '      - {range: "0", driver: kernel, trust: true, spoofchk: false, vlan: 210}\n'
+        CONFIG.replace('devices: ["10c9"]', f"pfNames: [{node.pf_netdev}]")
+        .replace("numVfs: 7", "numVfs: 3\n    mtu: 3000")
+        .split("      - {range")[0]
+        + '      - {range: "0", driver: kernel, trust: true, spoofchk: false, vlan: 210, maxTxRate: 100,'
+        + ' mac: ["02:00:00:00:77:01"]}\n'
         + '      - {range: "1", driver: none}\n      - {range: "2", driver: vfio-pci, trust: true}\n'
     )
     node.expect(0, "apply", "--boot")
     vf = node.look_vf(0)
     assert (vf["trust"], vf["spoofchk"], node.vlan(0)) == (True, False, 210)
+    assert (vf["rate"]["max_tx"], vf["address"]) == (100, "02:00:00:00:77:01")
+    assert Path(f"/sys/class/net/{node.netdev(0)}/address").read_text() == "02:00:00:00:77:01\n"
     assert Path(f"/sys/class/net/{node.netdev(0)}/mtu").read_text() == "3000\n"
     assert drivers(list_pfs()[0]) == ["igbvf", "-", "vfio-pci"]
     assert "nothing to do" in node.expect(0, "apply", "--boot")
@@ -332,6 +336,7 @@ def test_settings_of_the_config_are_the_nics(node: Node) -> None:
 
 def test_reset_by_force_names_the_pod_that_loses_its_vf(node: Node) -> None:
     """Without force it is refused."""
+    node.write(THREE)
     node.expect(0, "apply")
     with pod(node, 0, "red", "10.77.0.1"):
         node.expect(3, "reset")

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sriovdp.kernel.drivers import UNBOUND
 from sriovdp.model import (
     KERNEL_DRIVER,
+    NO_DRIVER,
     USERSPACE_DRIVERS,
     ZERO_MAC,
     NetDevice,
@@ -19,6 +19,7 @@ from sriovdp.provision.steps import (
     ClearOverride,
     SetAdminMac,
     SetAutoprobe,
+    SetGuid,
     SetLink,
     SetMtu,
     SetNumVfs,
@@ -69,12 +70,17 @@ def do(pf: PhysicalFunction, step: Step) -> PhysicalFunction:
     return replace(pf, vfs=tuple(_do_vf(vf, step) if vf.index == step.index else vf for vf in pf.vfs))
 
 
-def _do_vf(vf: VirtualFunction, step: SetAdminMac | SetVf | BindDriver | SetVfMtu | ClearOverride) -> VirtualFunction:
+def _do_vf(
+    vf: VirtualFunction, step: SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu | ClearOverride
+) -> VirtualFunction:
     match step:
         case BindDriver():
-            return bind(vf, {KERNEL_DRIVER: "igbvf", UNBOUND: None}.get(step.wanted, step.wanted))
+            return bind(vf, {KERNEL_DRIVER: "igbvf", NO_DRIVER: None}.get(step.wanted, step.wanted))
         case SetVfMtu():
             return replace(vf, netdev=replace(vf.netdev, mtu=step.wanted)) if vf.netdev else vf
+        case SetGuid():
+            assert vf.settings
+            return replace(vf, settings=replace(vf.settings, node_guid=step.wanted, port_guid=step.wanted))
         case SetAdminMac() | SetVf():
             assert vf.settings, "the PF has no netdev to set it through"
             changes = {"mac": step.wanted} if isinstance(step, SetAdminMac) else dict(step.changes)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from sriovdp.journal import Attachment, Journal, Original
 from sriovdp.kernel.sysfs import read_text
 from sriovdp.provision import change, usage
 from sriovdp.provision.apply import apply
-from sriovdp.provision.plan import make_stable_mac
 from sriovdp.provision.records import PfState, claim_provisioning, read_boot_id
+from sriovdp.provision.settings import make_stable_mac
 from tests.fakes.sysfs import PF, PF_MAC, Netlink, Tree, connect, vf_address
 
 
@@ -288,15 +289,74 @@ def test_two_pfs_that_fail_are_both_told(tree: Tree, journal: Journal) -> None:
 
 
 def test_vfio_without_an_iommu_is_refused_before_anything_is_created(tree: Tree, journal: Journal) -> None:
-    """The machine says that none is at work; the administrator can ask vfio to go without."""
+    """The machine says that none is at work, and vfio was asked to go without; only the config's word counts."""
     (tree.root / "class/iommu").mkdir()
-    with pytest.raises(DeviceError, match=r"no IOMMU group; enp1s0 is as it was before; switch the IOMMU on"):
-        apply(make_config(1, {"0": "vfio-pci"}), tree.sysfs, journal)
-    assert tree.log == []
     asked = tree.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
     asked.parent.mkdir(parents=True)
     asked.write_text("Y")
-    apply(make_config(1, {"0": "vfio-pci"}), tree.sysfs, journal)
+    config = make_config(1, {"0": "vfio-pci"})
+    with pytest.raises(DeviceError, match=r"no IOMMU group; enp1s0 is as it was before; switch the IOMMU on") as caught:
+        apply(config, tree.sysfs, journal)
+    assert "write noiommu: true into its range" in caught.value.hint
+    assert tree.log == []
+    (entry,) = config.physical_functions
+    allowed = replace(entry, vfs=(replace(entry.vfs[0], noiommu=True),))
+    apply(Config((allowed,)), tree.sysfs, journal)
+    assert take_snapshot(tree.sysfs).pfs[0].vfs[0].driver == "vfio-pci"
+
+
+def test_rates_and_given_macs_are_set_and_stay(tree: Tree, journal: Journal) -> None:
+    """A rate is set after the PF's link is back, as igb wants it; a second apply has nothing to do."""
+    text = """
+physicalFunctions:
+- select: {vendors: ["8086"]}
+  numVfs: 3
+  vfs:
+  - {range: "0-1", driver: kernel, mac: ["02:00:00:00:AA:00", "02:00:00:00:aa:01"], maxTxRate: 500}
+  - {range: "2", driver: vfio-pci, mac: {2: "02:00:00:00:aa:02"}, minTxRate: 0}
+"""
+    told: list[str] = []
+    apply(parse(text, "x"), tree.sysfs, journal, told.append)
+    found = [
+        (vf.settings.mac[-2:], vf.settings.max_tx_rate) for vf in take_snapshot(tree.sysfs).pfs[0].vfs if vf.settings
+    ]
+    assert found == [("00", 500), ("01", 500), ("02", 0)]
+    carrier, rate = told.index("enp1s0: has carrier"), told.index("enp1s0 VF 0: set min rate 0, max rate 500")
+    assert (
+        told.index("enp1s0 VF 2: bind to vfio-pci")
+        < rate
+        < carrier
+        < told.index("enp1s0 VF 0: bind to its kernel driver")
+    )
+    assert apply(parse(text, "x"), tree.sysfs, journal).steps == ()
+    changed = apply(parse(text.replace("AA:00", "bb:00").replace("500", "300"), "x"), tree.sysfs, journal).steps
+    assert [str(step).partition(": ")[2] for step in changed] == [
+        "set admin MAC 02:00:00:00:bb:00",
+        "set min rate 0, max rate 300",
+        "set min rate 0, max rate 300",
+        "bind to igbvf again",
+    ]
+
+
+def test_a_step_that_hangs_is_told(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps the write of sriov_numvfs for itself; what is waited for is told until it comes back."""
+    monkeypatch.setattr(change, "_PATIENCE", 0.01)
+    told: list[str] = []
+    let_go = threading.Event()
+
+    def report(text: str) -> None:
+        told.append(text)
+        if "not done after" in text:
+            let_go.set()
+
+    def write(path: Path, text: str) -> None:
+        assert path.name != "sriov_numvfs" or let_go.wait(30)
+        tree.write(path, text)
+
+    monkeypatch.setattr(change, "write_text", write)
+    apply(make_config(2), tree.sysfs, journal, report)
+    assert any(line.startswith("enp1s0: create 2 VFs: not done after 0 s; a call that hangs") for line in told)
+    assert told[-1].startswith("done")
 
 
 def test_only_one_apply_is_at_work(tree: Tree, journal: Journal) -> None:

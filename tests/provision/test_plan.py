@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, MacPolicy, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
-from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VfSettings, VirtualFunction
-from sriovdp.provision.plan import Leftovers, make_stable_mac, plan
+from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VfSettings, VirtualFunction
+from sriovdp.provision.plan import Leftovers, plan
+from sriovdp.provision.settings import make_stable_guid, make_stable_mac
 
 PF_MAC = "52:54:00:aa:00:01"
 PF = PhysicalFunction(
@@ -19,6 +20,7 @@ PF = PhysicalFunction(
 )
 STABLE = [make_stable_mac(PF_MAC, index) for index in range(7)]
 ZERO = "00:00:00:00:00:00"
+MAC = "02:00:00:00:00:55"
 
 
 def make_node(*vfs: tuple[str | None, str], pf: PhysicalFunction = PF, netdev_mac: str | None = None) -> Node:
@@ -208,6 +210,99 @@ def test_a_bifurcated_driver_keeps_its_vfs() -> None:
     assert list_steps(config, node) == []
     assert "mlx5_core is bifurcated, DPDK uses a VF through it" in plan(config, node).warnings[0]
     assert list_steps(config, make_node(pf=mellanox)) == ["create 1 VF", "VF 0: bind to its kernel driver"]
+
+
+def test_given_macs_are_for_one_pf() -> None:
+    """The same MAC on two PFs would be two stations of one name."""
+    other = replace(PF, address=PciAddress("0000:02:00.0"))
+    vfs = (VfConfig(VfIndices.parse("0"), mac={0: MAC}),)
+    config = Config((PfConfig(PfSelect(vendors=("8086",)), 1, vfs),))
+    assert str(plan(config, Node((PF,))).steps[1]) == f"enp1s0 VF 0: set admin MAC {MAC}"
+    with pytest.raises(
+        DeviceError, match=r"would have the same MACs: one entry .* selects both; write an entry for each"
+    ):
+        plan(config, Node((PF, other)))
+
+
+IB = replace(
+    PF,
+    vendor="15b3",
+    driver="mlx5_core",
+    traits=Traits(link_type="infiniband", guid="08:c0:eb:03:00:a1:b2:c4"),
+)
+
+
+def test_an_infiniband_vf_gets_a_guid_and_no_mac() -> None:
+    """A new VF before its driver; a bound one without GUID, whose driver is bound again; one with a GUID keeps it."""
+    config = make_config(1)
+    guid = make_stable_guid("08:C0:EB:03:00:A1:B2:C4", 0)
+    assert list_steps(config, make_node(pf=IB)) == [
+        "create 1 VF",
+        f"VF 0: set GUID {guid}",
+        "VF 0: bind to its kernel driver",
+    ]
+    node = make_node(("igbvf", ZERO), pf=IB)
+    (vf,) = node.pfs[0].vfs
+
+    def look(node_guid: str | None) -> list[str]:
+        settings = VfSettings(ZERO, node_guid=node_guid, port_guid=node_guid and guid)
+        return list_steps(config, Node((replace(IB, vfs=(replace(vf, settings=settings),)),)))
+
+    place = "VF 0 (0000:01:10.0)"
+    assert look("00:00:00:00:00:00:00:00") == [f"{place}: set GUID {guid}", f"{place}: bind to igbvf again"]
+    assert look("02:11:22:33:44:55:66:77") == []
+    assert look(None) == [], "its driver looks after GUIDs"
+    given = Config((replace(config.physical_functions[0], vfs=(VfConfig(VfIndices.parse("0"), mac={0: MAC}),)),))
+    assert plan(given, node).warnings == (
+        "enp1s0 is InfiniBand: its VFs get GUIDs, the MACs of the config are for nobody",
+    )
+
+
+def test_a_stable_guid_is_this_one() -> None:
+    """Subnet managers know nodes by these very bytes; it is local, of one station, and the neighbour's is another."""
+    guids = [make_stable_guid("08:c0:eb:03:00:a1:b2:c4", index) for index in range(64)]
+    assert guids[0] == "3e:ad:91:9d:4b:0b:8a:30"
+    assert len(set(guids)) == 64
+    assert {int(guid[:2], 16) & 3 for guid in guids} == {2}
+
+
+@pytest.mark.parametrize(
+    ("wish", "now", "changes"),
+    [
+        ({"max_tx_rate": 500}, {}, "min rate 0, max rate 500"),
+        ({"max_tx_rate": 500}, {"max_tx_rate": 500}, ""),
+        ({"max_tx_rate": 500}, {"min_tx_rate": 10}, "min rate 10, max rate 500"),
+        ({"min_tx_rate": 10}, {"max_tx_rate": 500}, "min rate 10, max rate 500"),
+        ({"min_tx_rate": 0, "max_tx_rate": 0}, {"max_tx_rate": 500}, "min rate 0, max rate 0"),
+        ({}, {"max_tx_rate": 500}, ""),
+    ],
+)
+def test_rates_are_set_together(wish: dict[str, int], now: dict[str, int], changes: str) -> None:
+    """The kernel takes both; one that the config does not name stays."""
+    (entry,) = make_config(1).physical_functions
+    vfs = (
+        VfConfig(
+            VfIndices.parse("0"), mac="keep", min_tx_rate=wish.get("min_tx_rate"), max_tx_rate=wish.get("max_tx_rate")
+        ),
+    )
+    (vf,) = make_node(("igbvf", ZERO)).pfs[0].vfs
+    settings = VfSettings(ZERO, min_tx_rate=now.get("min_tx_rate", 0), max_tx_rate=now.get("max_tx_rate", 0))
+    node = Node((replace(PF, vfs=(replace(vf, settings=settings),)),))
+    told = [f"VF 0 (0000:01:10.0): set {changes}"] if changes else []
+    assert list_steps(Config((replace(entry, vfs=vfs),)), node) == told
+
+
+def test_a_vf_without_iommu_that_nobody_allowed_is_told() -> None:
+    """It works, and whoever has it can write to all memory."""
+    node = make_node(("vfio-pci", STABLE[0]))
+    vf = replace(node.pfs[0].vfs[0], traits=Traits(noiommu=True))
+    unsafe = Node((replace(PF, vfs=(vf,)),))
+    config = make_config(1, ("0", "vfio-pci", "stable"))
+    (told,) = plan(config, unsafe).warnings
+    assert told == "VF 0 of enp1s0 is on vfio-pci without an IOMMU, and no noiommu: true allows that"
+    (entry,) = config.physical_functions
+    allowed = Config((replace(entry, vfs=(replace(entry.vfs[0], noiommu=True),)),))
+    assert plan(allowed, unsafe).warnings == ()
 
 
 def test_switchdev_is_told_with_its_representors() -> None:

@@ -10,14 +10,16 @@ from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.model import ZERO_MAC, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.originals import plan_return
-from sriovdp.provision.plan import Leftovers, make_stable_mac, plan
+from sriovdp.provision.plan import Leftovers, plan
 from sriovdp.provision.records import PfState
+from sriovdp.provision.settings import make_stable_mac
 from sriovdp.provision.steps import BindDriver, SetNumVfs, SetVf, SetVfMtu, Step, VfStep
 from tests.provision.kernel_model import RANDOM_MAC, bind, do, make_vf, run
 
 PF_MAC = "52:54:00:aa:00:01"
 TOTAL = 5
 DRIVERS = (None, "igbvf", "vfio-pci", "igb_uio")
+GIVEN_MAC = "02:00:00:00:00:55"
 SWITCH = st.sampled_from((None, True, False))
 
 
@@ -33,6 +35,7 @@ def vfs(draw: Any, pf: PhysicalFunction, index: int) -> VirtualFunction:
         trust=draw(st.booleans()),
         spoofchk=draw(st.booleans()),
         vlan=draw(st.sampled_from((0, 7))),
+        max_tx_rate=draw(st.sampled_from((0, 500))),
     )
     vf = bind(replace(vf, settings=settings), draw(st.sampled_from(DRIVERS)))
     if vf.netdev:
@@ -60,10 +63,12 @@ def configs(draw: Any) -> Config:
         VfConfig(
             VfIndices((range(index, index + 1),)),
             draw(st.sampled_from(("kernel", "vfio-pci", "igb_uio", "none"))),
-            draw(st.sampled_from(("stable", "keep"))),
+            draw(st.sampled_from(("stable", "keep", {index: GIVEN_MAC}))),
             draw(SWITCH),
             draw(SWITCH),
             draw(st.sampled_from((None, 0, 7))),
+            draw(st.sampled_from((None, 0))),
+            draw(st.sampled_from((None, 0, 500))),
         )
         for index in range(TOTAL)
     )

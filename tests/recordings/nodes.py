@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent
+INFINIBAND = 32  # ARPHRD_INFINIBAND of linux/if_arp.h
 NAMES = sorted(path.stem for path in FOLDER.glob("*.*") if path.suffix in {".yaml", ".txt"})
 
 
@@ -162,6 +163,8 @@ class Builder:
         path.mkdir(parents=True)
         up = netdev.get("up", True)
         mac = f"02:00:00:00:{self.ifindex >> 8:02x}:{self.ifindex & 255:02x}"
+        if netdev.get("type") == INFINIBAND:  # flags and queue pair, subnet prefix, GUID (RFC 4391, section 9.1.1)
+            mac = f"00:00:00:48:fe:80:00:00:00:00:00:00:08:c0:{mac}"
         attributes = {"ifindex": self.ifindex, "address": mac, "mtu": 1500, "type": netdev.get("type", 1)}
         attributes |= {"flags": "0x1003" if up else "0x1002", "operstate": "up" if up else "down"}
         for name, value in attributes.items():

@@ -1,6 +1,7 @@
 """Recorded nodes: what a snapshot has of them, what explain says of them, and how recordings are made."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from sriovdp.inventory import collect_facts, list_known_drivers, take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PhysicalFunction, RdmaDevice, VdpaDevice, VfSettings, VirtualFunction
 from sriovdp.pools import assign
+from sriovdp.provision.plan import plan
+from sriovdp.provision.settings import make_stable_guid
 from sriovdp.recording import FACTS, read_facts, record
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.recordings.nodes import NAMES, build
@@ -55,7 +58,7 @@ def find_pf(node: Node, name: str) -> PhysicalFunction:
 def test_explain_and_assign_agree(name: str, trees: Path) -> None:
     """On every recorded node: a device is explained to be in the pool that it is given to, and nowhere else."""
     node, pools = look(name, trees), parse(POOLS, "x").pools
-    given = {device.id: pool.resource for pool, devices in assign(pools, node) for device in devices}
+    given = {id_: pool.resource for pool, offers in zip(pools, assign(pools, node), strict=True) for id_ in offers}
     verdicts = list(explain(pools, node))
     assert {v.candidate.id: v.resource for v in verdicts if v.resource} == given
     assert len(verdicts) == len({v.candidate.id for v in verdicts}) == len(list(list_candidates(node)))
@@ -77,13 +80,40 @@ def test_a_recording_of_a_recording_is_the_same_node(name: str, trees: Path, tmp
 
 
 def without_macs(node: Node) -> str:
-    """A node as text with all MACs alike."""
-    text = repr(node)
-    for pf in node.pfs:
-        macs = [n.mac for n in (pf.netdev, *(vf.netdev for vf in pf.vfs), *(sf.netdev for sf in pf.sfs)) if n]
-        for mac in (*macs, *(vf.settings.mac for vf in pf.vfs if vf.settings)):
-            text = text.replace(mac, "MAC")
-    return text
+    """A node as text with all MACs and GUIDs alike, but for those of zeros."""
+    return re.sub(
+        r"(?:[0-9a-f]{2}:){5,}[0-9a-f]{2}", lambda found: found[0] if is_zero(found[0]) else "MAC", repr(node)
+    )
+
+
+def is_zero(mac: str) -> bool:
+    """Whether a MAC or GUID has nothing but zeros."""
+    return set(mac) == {"0", ":"}
+
+
+def test_the_guids_of_infiniband_are_read_and_hidden(trees: Path, tmp_path: Path) -> None:
+    """The port's is the end of its netdev's address; a recording has others in their place, none twice."""
+    sysfs = Sysfs(trees / "connectx")
+    node = take_snapshot(sysfs)
+    guid = node.pfs[2].traits.guid
+    assert guid
+    assert (guid[:17], node.pfs[0].traits.guid) == ("08:c0:02:00:00:00", None)
+    record(sysfs.root, node, collect_facts(sysfs, node), tmp_path / "again")
+    again = take_snapshot(Sysfs(tmp_path / "again"))
+    first, second = again.pfs[2].vfs
+    assert first.settings
+    assert second.settings
+    assert is_zero(first.settings.node_guid or "")
+    assert second.settings.node_guid == second.settings.port_guid
+    hidden = {again.pfs[2].traits.guid, second.settings.node_guid}
+    assert len(hidden) == 2
+    assert all(re.fullmatch(r"02:00:00:00:00:00:00:[0-9a-f]{2}", found or "") for found in hidden)
+    wanted = parse("physicalFunctions: [{select: {pciAddresses: ['0000:5e:00.0']}, numVfs: 2}]", "x")
+    steps = [str(step) for step in plan(wanted, node).steps]
+    assert steps == [
+        f"ibs2 VF 0 (0000:5e:00.1): set GUID {make_stable_guid(guid, 0)}",
+        "ibs2 VF 0 (0000:5e:00.1): bind to mlx5_core again",
+    ]
 
 
 def test_connectx_has_rdma_vdpa_representors_and_subfunctions(trees: Path) -> None:
@@ -153,8 +183,8 @@ def test_the_hosts_uplink_is_known_through_bond_and_vlan(trees: Path) -> None:
         "eno3": "eno3 has an address of this host",
         "eno4": "",
     }
-    ((_, devices),) = assign(parse("resourceList: [{resourceName: a, selectors: {}}]", "x").pools, node)
-    assert [device.id for device in devices] == ["0000:18:10.0", "0000:18:10.2", "0000:19:00.1"]
+    (offers,) = assign(parse("resourceList: [{resourceName: a, selectors: {}}]", "x").pools, node)
+    assert list(offers) == ["0000:18:10.0", "0000:18:10.2", "0000:19:00.1"]
 
 
 def test_an_interface_on_top_makes_a_port_the_hosts(tmp_path: Path) -> None:

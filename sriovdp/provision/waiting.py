@@ -1,0 +1,105 @@
+"""Work that may hang in the kernel, where nothing can interrupt it: told while it does, and left alone at the end."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Report = Callable[[str], None]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass
+class Wait:
+    """What is being waited for just now."""
+
+    what: str = ""
+
+    def begin(self, what: str) -> None:
+        """From here on it is for this."""
+        self.what = what
+
+
+@contextmanager
+def telling(report: Report, patience: float) -> Iterator[Wait]:
+    """Report what is still being waited for, when that has taken `patience` to twice as many seconds, and so on."""
+    wait, done = Wait(), threading.Event()
+    thread = threading.Thread(target=_tell, args=(report, patience, wait, done), daemon=True)
+    thread.start()
+    try:
+        yield wait
+    finally:
+        done.set()
+        thread.join()
+
+
+def _tell(report: Report, patience: float, wait: Wait, done: threading.Event) -> None:
+    seen, since = wait.what, 0
+    while not done.wait(patience):
+        since = since + 1 if wait.what == seen else 0
+        seen = wait.what
+        if seen and since:
+            report(
+                f"{seen}: not done after {since * patience:.0f} s; a call that hangs in the kernel can not be "
+                "interrupted, the kernel log (dmesg) may tell why"
+            )
+
+
+def run_together(function: Callable[[K], V], keys: Iterable[K]) -> Mapping[K, V]:
+    """Call a function for each key at the same time, and give all results. Raises what a call raises.
+
+    A call that hangs does not keep the process from ending, as it would in a pool of threads.
+    """
+    results: dict[K, V] = {}
+    errors: list[BaseException] = []
+
+    def call(key: K) -> None:
+        try:
+            results[key] = function(key)
+        except BaseException as error:  # noqa: BLE001 (it is raised in the caller's thread)
+            errors.append(error)
+
+    threads = [threading.Thread(target=call, args=(key,), daemon=True) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+async def run_unless(stop: asyncio.Event, work: Callable[[], None]) -> bool:
+    """Run blocking work beside the event loop; whether it came to its end before `stop` was set. Raises what it raises.
+
+    Work that did not is left to itself, and ends with the process.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_exception(error) if error else ended.set_result(None)
+
+    def run() -> None:
+        failed: BaseException | None = None
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 (it is raised in the event loop)
+            failed = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(finish, failed)
+
+    threading.Thread(target=run, daemon=True).start()
+    stopped = asyncio.create_task(stop.wait())
+    either: set[asyncio.Future[Any]] = {ended, stopped}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not ended.done():
+        return False
+    ended.result()
+    return True
