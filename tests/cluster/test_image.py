@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,18 @@ class Deployment:
         pod.start(log_path=f"{pod.name}.log", **fields)
         return pod
 
-    def run_agent(self, *, without: str = "") -> Pod:
-        """The agent, when it answers the probe for readiness."""
+    @contextmanager
+    def run_agent(self, *, without: str = "") -> Iterator[Pod]:
+        """The agent, when it answers the probe for readiness; it is gone at the end."""
         pod = self.start("agent", without=without)
         try:
             wait_until(lambda: pod.try_run("sriovdp", "status")[0] == 0, "the agent is ready", seconds=300)
         except AssertionError as error:
             raise AssertionError(f"{error}; its log:\n{self.log(pod)}") from None
-        return pod
+        try:
+            yield pod
+        finally:
+            pod.remove()
 
     def finish(self, name: str, *args: str, without: str = "") -> tuple[int, str]:
         """Run a container to its end; exit code and output."""
@@ -86,9 +91,8 @@ def deployment(cri: Cri, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 @pytest.fixture(scope="module")
 def agent_pod(deployment: Deployment) -> Iterator[Pod]:
     """The agent, when it answers the probe for readiness."""
-    pod = deployment.run_agent()
-    yield pod
-    pod.remove()
+    with deployment.run_agent() as pod:
+        yield pod
 
 
 def test_installer_puts_the_plugin_in_place(deployment: Deployment) -> None:
@@ -110,20 +114,18 @@ def test_provisioning_needs_capability(deployment: Deployment, capability: str, 
 def test_attaching_needs_sys_admin(deployment: Deployment, cri: Cri) -> None:
     """Without it the agent can not enter the pod's network namespace, and says so to the kubelet."""
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))
-    agent = deployment.run_agent(without="SYS_ADMIN")
-    with pytest.raises(grpc.RpcError, match="not permitted"):
+    refusal = pytest.raises(grpc.RpcError, match="not permitted")
+    with deployment.run_agent(without="SYS_ADMIN"), refusal:
         cri.run_pod("refused")
-    agent.remove()
 
 
 def test_announcing_needs_net_raw(deployment: Deployment, cri: Cri) -> None:
     """Without it the pod gets its VF, and nobody is told of its addresses."""
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))
-    agent = deployment.run_agent(without="NET_RAW")
-    pod = cri.run_pod("unheard")
-    wait_until(lambda: "announcing the addresses" in deployment.log(agent), "the agent says that it can not announce")
-    pod.remove()
-    agent.remove()
+    with deployment.run_agent(without="NET_RAW") as agent:
+        pod = cri.run_pod("unheard")
+        wait_until(lambda: "announcing the addresses" in deployment.log(agent), "the agent says that it can not")
+        pod.remove()
 
 
 def test_agent_makes_the_node_as_its_config_map_says(deployment: Deployment, agent_pod: Pod) -> None:
@@ -164,11 +166,12 @@ def test_finding_who_has_a_vf_open_needs_two_capabilities(
     (tmp_path / "config.yaml").write_text(text.replace("driver: vfio-pci", "driver: kernel"))
     other = Deployment(deployment.cri, tmp_path)
     with subprocess.Popen(["sleep", "600"], stdin=group.open("r+b", buffering=0), user=1000) as holder:
-        told = f"process {holder.pid} (sleep)"
-        assert told in other.finish("agent", "plan")[1]
-        for capability in ("SYS_PTRACE", "DAC_READ_SEARCH"):
-            assert told not in other.finish("agent", "plan", without=capability)[1]
-        holder.kill()
+        try:
+            missing = ("", "SYS_PTRACE", "DAC_READ_SEARCH")
+            outputs = [other.finish("agent", "plan", without=capability)[1] for capability in missing]
+        finally:
+            holder.kill()
+    assert [f"process {holder.pid} (sleep)" in output for output in outputs] == [True, False, False], outputs
 
 
 def use_vfs(cri: Cri, node: LabNode) -> None:
