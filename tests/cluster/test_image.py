@@ -170,6 +170,7 @@ def test_finding_who_has_a_vf_open_needs_two_capabilities(
         group.open("r+b", buffering=0) as opened,
         subprocess.Popen(["sleep", "600"], stdin=opened, user=1000) as holder,
     ):
+        opened.close()  # it has a duplicate, and nobody else shall
         try:
             missing = ("", "SYS_PTRACE", "DAC_READ_SEARCH")
             outputs = [other.finish("agent", "plan", without=capability)[1] for capability in missing]
