@@ -84,7 +84,10 @@ def deployment(cri: Cri, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     LOGS.mkdir(parents=True, exist_ok=True)
     config = tmp_path_factory.mktemp("config")
     (config / "config.yaml").write_text(find(BUILD / "provisioning.yaml", "ConfigMap")["data"]["config.yaml"])
-    yield Deployment(cri, config)
+    deployment = Deployment(cri, config)
+    code, output = deployment.finish("install-cni")
+    assert code == 0, output
+    yield deployment
     LabNode(config / "config.yaml").remove_vfs()
 
 
@@ -97,8 +100,6 @@ def agent_pod(deployment: Deployment) -> Iterator[Pod]:
 
 def test_installer_puts_the_plugin_in_place(deployment: Deployment) -> None:
     """The init container, without any capability, leaves a launcher that answers VERSION on the node itself."""
-    code, output = deployment.finish("install-cni")
-    assert code == 0, output
     asked = subprocess.run([PLUGINS / "sriov"], env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=True)
     assert "1.1.0" in json.loads(asked.stdout)["supportedVersions"]
 
@@ -165,7 +166,11 @@ def test_finding_who_has_a_vf_open_needs_two_capabilities(
     text = (deployment.config / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("driver: vfio-pci", "driver: kernel"))
     other = Deployment(deployment.cri, tmp_path)
-    with subprocess.Popen(["sleep", "600"], stdin=group.open("r+b", buffering=0), user=1000) as holder:
+    with (
+        group.open("r+b", buffering=0) as opened,
+        subprocess.Popen(["sleep", "600"], stdin=opened, user=1000) as holder,
+    ):
+        opened.close()  # it has a duplicate, and nobody else shall
         try:
             missing = ("", "SYS_PTRACE", "DAC_READ_SEARCH")
             outputs = [other.finish("agent", "plan", without=capability)[1] for capability in missing]
