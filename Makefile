@@ -6,10 +6,10 @@ LAB ?=
 
 PYTEST_OPTIONS := -ra --strict-markers --strict-config
 
-.PHONY: help setup demo test test-cluster lint fuzz bench lab-shell clean
+.PHONY: help setup demo test test-cluster lint fuzz bench launcher-arm64 lab-shell clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile
 
 setup: ## install what is missing: packages, kernel, .venv, build/sriov
 	@$(PYTHON3) -m setup
@@ -42,6 +42,9 @@ fuzz: setup ## feed the launcher broken replies for a minute, by libFuzzer where
 
 bench: setup ## figures from the lab
 	@$(PYTHON) -m tests.lab --pfs 2 --hugepages 448 -- .venv/bin/python -m bench
+
+launcher-arm64: ## build the launcher for arm64, by zig or a musl cross compiler
+	@$(PYTHON3) -m setup.launcher arm64
 
 lab-shell: setup ## a shell in the lab
 	@$(PYTHON) -m tests.lab --interactive --timeout 86400 $(LAB) -- bash -i

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from tests.fakes.runtime import Sandbox
 
@@ -22,6 +22,8 @@ class Case:
     pf: Path
     index: int
     leases: Path | None
+
+    settings: ClassVar[Mapping[str, Any]] = {"vlan": _VLAN}
 
     @staticmethod
     def pfs() -> list[Path]:
@@ -76,7 +78,7 @@ class Case:
     @cached_property
     def config(self) -> bytes:
         """The network configuration. Version 1.0.0: host-local of Debian 12 knows no later one."""
-        config: dict[str, Any] = {"cniVersion": "1.0.0", "name": "bench", "type": "sriov", "vlan": _VLAN}
+        config: dict[str, Any] = {"cniVersion": "1.0.0", "name": "bench", "type": "sriov", **self.settings}
         config["deviceID"] = self.address
         if self.leases:
             ranges = [[{"subnet": "10.56.217.0/24"}]]

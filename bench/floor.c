@@ -4,7 +4,7 @@
  *
  *     floor add|del MODE PF_IFINDEX VF_INDEX VLAN VF_IFINDEX NAME NETNS [IPAM]
  *
- * MODE is kernel or dpdk; VF_IFINDEX is 0 in DPDK mode; NAME is the VF's name in the sandbox (add) or on the host (del).
+ * MODE is kernel or dpdk; PF_IFINDEX is 0 where there is no PF (bench/native.py); VF_IFINDEX is 0 in DPDK mode; NAME is the VF's name in the sandbox (add) or on the host (del).
  * stdin and the CNI_* environment are the IPAM plugin's.
  *
  *     floor time FOLDER...
@@ -208,7 +208,8 @@ static int run_verb(char **arguments)
 	pid_t child = ipam ? start_ipam(ipam, &output) : 0;
 	int host = open_netlink(), inside = -1;
 
-	set_vlan(host, pf, (uint32_t)atoi(arguments[3]), adds ? (uint32_t)atoi(arguments[4]) : 0);
+	if (pf)
+		set_vlan(host, pf, (uint32_t)atoi(arguments[3]), adds ? (uint32_t)atoi(arguments[4]) : 0);
 	if (kernel) {
 		int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 		int netns = open(arguments[7], O_RDONLY | O_CLOEXEC);

@@ -90,8 +90,7 @@ class Verbs:
             logger.exception("%s of %s %s failed", request.command, request.container_id, request.ifname)
             return Reply(1, render_error(error, _version_of(request)))
         finally:
-            took = timing.end()
-            logger.debug("%s of %s %s took %s", request.command, request.container_id, request.ifname, took)
+            timing.end(f"{request.command} of {request.container_id} {request.ifname}")
 
     @contextmanager
     def hold(self, name: str, timeout: float = TIMEOUT) -> Iterator[None]:

@@ -32,6 +32,7 @@ from sriovdp.provision.waiting import run_unless
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 15.0  # seconds for a slow kubelet to tell what is in use, before anything is changed
 _SETTLE = 0.1  # seconds from the first of the kernel's events to looking at the node: they come in swarms
 
 
@@ -81,7 +82,7 @@ class Agent:
         broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=True)
-        await self.offering.ask_pods()
+        await self.offering.ask_pods(patience=_PATIENCE)
         if not await run_unless(stop, self._provision):
             logger.warning("stopped while the node was still being changed; what hangs in the kernel is left to it")
             return
@@ -93,6 +94,9 @@ class Agent:
             self._cni.serve()
             await self.offering.start()
             logger.info("the agent is ready: %d pools", len(self._config.pools))
+            for need in list_reboot_needs(self._config, self._node, self._sysfs) if self._node else ():
+                logger.warning("needs a reboot: %s", need)
+            await self._tell_drift()
             await self._watch(stop)
         finally:
             self._events.stop()
@@ -115,6 +119,7 @@ class Agent:
     async def _refresh(self) -> None:
         try:
             await self._rescan(await asyncio.to_thread(self._verbs.recover, at_start=False))
+            await self._tell_drift()
             await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=False)
         except SriovdpError as error:
             logger.error("looking at the node failed, trying again in %.0f s: %s", self._rescan_interval, error)
@@ -127,16 +132,15 @@ class Agent:
             logger.info("%s", change)
         self._node = node
         await self.offering.update(node, broken)
-        await self._tell_drift(node)
 
-    async def _tell_drift(self, node: Node) -> None:
+    async def _tell_drift(self) -> None:
         """Tell what is not as the config says. Looked for only when something changed: it takes a look of its own."""
-        owners = self.offering.pod_devices.owners()
-        if (node, owners) == self._judged and self._drift.settled:
+        seen = self._node, self.offering.pod_devices.owners()
+        if seen == self._judged and self._drift.settled:
             return
-        self._judged = node, owners
+        self._judged = seen
         try:
-            differences = await asyncio.to_thread(list_drift, self._config, self._sysfs, self._journal, owners)
+            differences = await asyncio.to_thread(list_drift, self._config, self._sysfs, self._journal, seen[1])
         except SriovdpError as error:
             differences = [f"it can not be told how: {error}"]
         self._drift.update(differences)
@@ -148,8 +152,6 @@ class Agent:
 
     def _provision(self) -> None:
         """Make the node as the config says; what is refused or fails is told, and the rest is offered all the same."""
-        for need in list_reboot_needs(self._config, take_snapshot(self._sysfs), self._sysfs):
-            logger.warning("needs a reboot: %s", need)
         try:
             apply(self._config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
         except SriovdpError as error:

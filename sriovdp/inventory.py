@@ -147,7 +147,7 @@ class _Reader:
         pfs: dict[str, list[PhysicalFunction]] = {_NETWORK_CLASS: [], _ACCELERATOR_CLASS: []}
         for address in self._addresses:
             folder = self._devices.folder(address)
-            if "physfn" in folder.names:
+            if folder.has("physfn"):
                 continue
             kind = pfs.get((folder.text("class") or "")[:4])
             pf = self._read_pf(PciAddress(address), folder) if kind is not None else None

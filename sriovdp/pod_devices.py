@@ -46,6 +46,14 @@ class PodDevices:
         """IDs of the resource's devices that pods have."""
         return frozenset(id_ for name, id_ in self.holders if name == resource)
 
+    def held_elsewhere(self, resource: str) -> dict[str, str]:
+        """Devices that pods have as another resource, by ID, each with who has it: a config can move one to a pool."""
+        return {
+            id_: f"{holders[0]} has it as {name}"
+            for (name, id_), holders in self.holders.items()
+            if name != resource and holders
+        }
+
     def owners(self) -> dict[str, str]:
         """Who has each device that a pod has, by the device's ID."""
         return {id_: str(holders[0]) for (_, id_), holders in self.holders.items() if holders}

@@ -6,6 +6,7 @@ siblings), less its defects: every entry of `pfNames` and `rootDevices` counts, 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sriovdp.candidates import Candidate
 from sriovdp.config.values import PfName, Pool, RootDevice, Selector
@@ -79,7 +80,7 @@ def _reject_place(selector: Selector, candidate: Candidate) -> Rejection | None:
         return _reject_pf_name(selector, candidate)
     if selector.root_devices and not any(_is_below(entry, candidate) for entry in selector.root_devices):
         actual = None if candidate.index is None else f"{candidate.pf.address}#{candidate.index}"
-        return Rejection("rootDevices", tuple(map(str, selector.root_devices)), actual, _explain_pf(candidate))
+        return Rejection("rootDevices", _write_all(selector.root_devices), actual, _explain_pf(candidate))
     return None
 
 
@@ -103,6 +104,12 @@ def _reject_trait(selector: Selector, candidate: Candidate) -> Rejection | None:
     return None
 
 
+@lru_cache(maxsize=1024)
+def _write_all(entries: tuple[PfName | RootDevice, ...]) -> tuple[str, ...]:
+    """As the config has them: the same for each of a thousand VFs."""
+    return tuple(map(str, entries))
+
+
 def _is_named(entry: PfName, candidate: Candidate) -> bool:
     named = candidate.pf.netdev is not None and candidate.pf.netdev.name == entry.name
     return named and candidate.index is not None and (entry.indices is None or candidate.index in entry.indices)
@@ -121,7 +128,7 @@ def _reject_pf_name(selector: Selector, candidate: Candidate) -> Rejection:
         note = "upper and lower case differ"
     elif name is None and not note:
         note = f"its PF {candidate.pf.address} has no netdev here"
-    return Rejection("pfNames", tuple(map(str, selector.pf_names)), actual, note)
+    return Rejection("pfNames", _write_all(selector.pf_names), actual, note)
 
 
 def _explain_pf(candidate: Candidate) -> str:

@@ -20,3 +20,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Reporting(config, reports))
     elif not os.environ.get(GUEST_VARIABLE):
         config.pluginmanager.register(Forwarding(config))
+        _lift_deadlines()
+
+
+def _lift_deadlines() -> None:
+    """A busy machine is no fault of what is tested. Not in the guest, where the import alone takes seconds."""
+    from hypothesis import settings
+
+    settings.register_profile("sriovdp", deadline=None)
+    settings.load_profile("sriovdp")

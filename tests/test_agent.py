@@ -376,6 +376,34 @@ async def test_a_vf_that_is_gone_stays_listed_while_a_pod_has_it(
         assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [device]
 
 
+async def test_a_vf_that_went_while_the_agent_was_away_stays_listed(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path
+) -> None:
+    """What a pod has is listed by the next agent too, which never saw it fit for use."""
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
+    tree.unbind(device)
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=1)
+        assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [device]
+
+
+async def test_a_vf_that_another_pools_pod_has_is_given_to_nobody(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+    """A new config calls the resource otherwise: what pods have by its old name is not free."""
+    renamed = "intel.com/fast"
+    async with _run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
+    async with _run_agent(tree, tmp_path, CONFIG.replace("sriov_dpdk", "fast")):
+        assert await kubelet.wait_for(renamed, count=1, healthy=False) == [device]
+        told = rf"{device} is not healthy: pod default/red \(container main\) has it as {DPDK}"
+        with pytest.raises(AdmissionError, match=told):
+            await kubelet.allocate(renamed, [device])
+        kubelet.remove("red")
+        await kubelet.wait_for(renamed, count=2)
+
+
 async def test_the_kernels_events_are_followed_at_once(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
     """Nobody looks now and then, and yet a change that the kernel tells of reaches the kubelet."""
     async with _run_agent(tree, tmp_path, rescan_interval=3600) as agent:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
     assert [path.name for path in tmp_path.iterdir()] == ["attachment-c1-net1.json"]
     assert journal.find_attachment("c1", "net1") == ATTACHMENT
+
+
+def test_new_file_is_flushed_with_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that replaces another needs no entry in the directory; its content is flushed all the same."""
+    flushed: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    journal = Journal(tmp_path / "journal")
+
+    journal.write_attachment(ATTACHMENT)
+    assert flushed == [False, True]
+    journal.write_attachment(replace(ATTACHMENT, phase="attached"))
+    assert flushed == [False, True, False]
 
 
 def test_pf_record_carries_the_version(tmp_path: Path) -> None:

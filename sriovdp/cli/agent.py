@@ -17,7 +17,7 @@ from sriovdp.config.nodes import NodeIdentity
 _ROOTS = Roots()
 # a verb that comes back from the kernel waits so many seconds for a thread that computes, as the node's rescan does;
 # Python's own 5 ms add up, once for each system call
-_SWITCH_INTERVAL = 0.0002
+_SWITCH_INTERVAL = 0.001
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

@@ -37,6 +37,10 @@ class Folder:
         """Last part of the path."""
         return self.path.rpartition("/")[2]
 
+    def has(self, name: str) -> bool:
+        """Whether there is such an entry; quicker than `names` where nothing else is asked."""
+        return os.path.lexists(f"{self.path}/{name}")
+
     def text(self, name: str) -> str | None:
         """Content of an attribute without its newline."""
         return read_attribute(f"{self.path}/{name}") if name in self.names else None

@@ -60,7 +60,7 @@ def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = 
     if driver == _VFIO:
         check_iommu_group(sysfs, address, companions, noiommu=noiommu)
         if not (sysfs.pci(address) / "iommu_group").exists():
-            _allow_noiommu(sysfs, address)
+            _allow_noiommu(sysfs)
     try:
         _probe(sysfs, address, driver)
     except (KernelError, VerifyError) as error:
@@ -77,9 +77,16 @@ def _put_back(sysfs: Sysfs, address: str, previous: str, cause: KernelError | Ve
 
 
 def check_iommu(sysfs: Sysfs, address: str, *, noiommu: bool) -> None:
-    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and the config does not say so be it."""
-    if (sysfs.pci(address) / "iommu_group").exists() or noiommu:
+    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and may not or can not go without."""
+    if (sysfs.pci(address) / "iommu_group").exists():
         return
+    if noiommu and _noiommu_switch(sysfs).exists():
+        return
+    if noiommu:
+        raise DeviceError(
+            f"binding {address} to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio can not go without",
+            hint="a kernel with CONFIG_VFIO_NOIOMMU can; or use igb_uio or uio_pci_generic",
+        )
     raise DeviceError(
         f"binding {address} to vfio-pci failed: it is in no IOMMU group",
         hint=(
@@ -116,16 +123,14 @@ def _is_viable(sysfs: Sysfs, address: str) -> bool:
     return is_bridge or current_driver(sysfs, address) in _VIABLE_DRIVERS
 
 
-def _allow_noiommu(sysfs: Sysfs, address: str) -> None:
+def _noiommu_switch(sysfs: Sysfs) -> Path:
+    return sysfs.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
+
+
+def _allow_noiommu(sysfs: Sysfs) -> None:
     """Let vfio take functions without an IOMMU; it stays so until the next boot."""
-    switch = sysfs.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
-    if not switch.exists():
-        raise DeviceError(
-            f"binding {address} to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio can not go without",
-            hint="a kernel with CONFIG_VFIO_NOIOMMU can; or use igb_uio or uio_pci_generic",
-        )
-    if read_text(switch) != "Y":
-        write_text(switch, "Y")
+    if read_text(_noiommu_switch(sysfs)) != "Y":
+        write_text(_noiommu_switch(sysfs), "Y")
 
 
 def unbind(sysfs: Sysfs, address: str) -> None:

@@ -163,13 +163,13 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     def pending_addresses(self, ifindex: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """IPv6 addresses whose duplicate address detection still runs, and those that it found taken."""
-        found = [(entry.get("IFA_ADDRESS"), entry.get("IFA_FLAGS") or 0) for entry in self._dump_addresses(ifindex)]
+        found = [(address.text.partition("/")[0], address.flags) for address in self._lean.addresses(ifindex)]
         failed = tuple(address for address, flags in found if flags & _IFA_F_DADFAILED)
         return tuple(a for a, flags in found if flags & _IFA_F_TENTATIVE and a not in failed), failed
 
     def addresses(self, ifindex: int) -> tuple[str, ...]:
         """The addresses of an interface in CIDR form."""
-        return tuple(f"{entry.get('IFA_ADDRESS')}/{entry['prefixlen']}" for entry in self._dump_addresses(ifindex))
+        return tuple(address.text for address in self._lean.addresses(ifindex))
 
     def add_route(self, ifindex: int, destination: str, gateway: str | None, **more: Any) -> None:
         """Add a route by an interface. NLM_F_APPEND: the same destination twice becomes multipath, as CNI asks.
@@ -186,9 +186,6 @@ class Netlink(AbstractContextManager["Netlink"]):
             for route in self._dump(partial(self._route.get_routes, family=family))
             if ifindex in _route_interfaces(route)
         )
-
-    def _dump_addresses(self, ifindex: int) -> list[Any]:
-        return self._dump(lambda: self._route.get_addr(index=ifindex))
 
     def _dump(self, ask: Callable[[], Any]) -> list[Any]:
         for _ in range(_DUMP_ATTEMPTS):

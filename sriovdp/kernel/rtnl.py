@@ -18,7 +18,7 @@ from typing import Any, Self
 from sriovdp.errors import KernelError
 from sriovdp.model import VfSettings
 
-_NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE = 16, 18, 20, 24
+_NEWLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE = 16, 18, 20, 22, 24
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _EXCL, _CREATE, _APPEND = 0x1, 0x4, 0x300, 0x200, 0x400, 0x800
 _CAPPED, _ACK_TLVS, _DUMP_INTERRUPTED = 0x100, 0x200, 0x10
@@ -78,6 +78,15 @@ class Link:
         return bool(self.flags & _IFF_ALLMULTI)
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of an interface in CIDR form, with IFA_F_* of linux/if_addr.h."""
+
+    ifindex: int
+    text: str
+    flags: int
+
+
 class Rtnl(AbstractContextManager["Rtnl"]):
     """One rtnetlink socket, in the network namespace of the thread that opened it. To be used by one thread."""
 
@@ -106,11 +115,12 @@ class Rtnl(AbstractContextManager["Rtnl"]):
 
     def links(self) -> list[Link]:
         """All interfaces of this namespace. Raises KernelError when changes interrupt the list again and again."""
-        for _ in range(_DUMP_ATTEMPTS):
-            messages = self._ask(_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0))
-            if messages is not None:
-                return [_read_link(message) for message in messages]
-        raise KernelError("listing the network interfaces was interrupted by changes too often", errno=errno.EINTR)
+        return [_read_link(message) for message in self._dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0))]
+
+    def addresses(self, ifindex: int) -> list[Address]:
+        """The addresses of an interface, of both families. Raises KernelError as `links` does."""
+        found = (_read_address(message) for message in self._dump(_GETADDR, _ADDR.pack(0, 0, 0, 0, 0)))
+        return [address for address in found if address.ifindex == ifindex]
 
     def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None] | None:
         """A PF and the settings of one of its VFs, in one request. The kernel tells those of all; no other is read."""
@@ -206,6 +216,13 @@ class Rtnl(AbstractContextManager["Rtnl"]):
             body += _nest(_RTA_METRICS, b"".join(_encode(numbers[k], _U32.pack(v)) for k, v in metrics.items()))
         self._change(_NEWROUTE, _CREATE | _APPEND, body, f"adding route {destination}")
 
+    def _dump(self, kind: int, body: bytes) -> list[bytes]:
+        for _ in range(_DUMP_ATTEMPTS):
+            messages = self._ask(kind, _DUMP, body)
+            if messages is not None:
+                return messages
+        raise KernelError("listing was interrupted by changes too often", errno=errno.EINTR)
+
     def _get(self, key: str | int, ext_mask: int) -> bytes | None:
         index, name = (key, b"") if isinstance(key, int) else (0, _encode(_IFNAME, key.encode() + b"\0"))
         try:
@@ -294,6 +311,15 @@ def _read_link(message: bytes) -> Link:
         altnames=tuple(_text(message, start, end) for kind, start, end in altnames if kind == _ALT_IFNAME),
         parent=_text(message, *found[_PARENT_DEV_NAME]) if _PARENT_DEV_NAME in found else "",
     )
+
+
+def _read_address(message: bytes) -> Address:
+    family, size, flags, _, ifindex = _ADDR.unpack_from(message)
+    found = {kind: (start, end) for kind, start, end in _attributes(message, _ADDR.size)}
+    packed = message[slice(*found[_IFA_ADDRESS])]
+    if _IFA_FLAGS in found:  # all 32 of them
+        flags = _U32.unpack_from(message, found[_IFA_FLAGS][0])[0]
+    return Address(ifindex, f"{socket.inet_ntop(family, packed)}/{size}", flags)
 
 
 def _vf_infos(message: bytes) -> Iterator[tuple[int, int, int]]:

@@ -80,15 +80,19 @@ class Offering:
         offers = assign(self._config.pools, node, self._config.physical_functions)
         for service, own in zip(self._services, offers, strict=True):
             resource = service.pool.resource
-            devices = await asyncio.to_thread(service.update, own, node, broken)
+            unfit = {**self.pod_devices.held_elsewhere(resource), **broken}
+            devices = await asyncio.to_thread(service.update, own, node, unfit)
             held = self.pod_devices.held(resource)
             if self.pod_devices.known:
                 await asyncio.to_thread(service.tidy, held)
             await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
 
-    async def ask_pods(self) -> None:
-        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once."""
-        pod_devices = await self._resources.list_devices()
+    async def ask_pods(self, *, patience: float | None = None) -> None:
+        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once.
+
+        `patience` as in `PodResources.list_devices`.
+        """
+        pod_devices = await self._resources.list_devices(patience=patience)
         if pod_devices.problem != self.pod_devices.problem:
             if pod_devices.problem:
                 logger.warning("which pod has which device is not known: %s", pod_devices.problem)

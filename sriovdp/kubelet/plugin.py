@@ -68,7 +68,8 @@ class DevicePlugin(DevicePluginServicer):
 
         A device that was offered before and is not in `devices` goes from the list, unless it is in `held`, the devices
         that pods have (None: not known, so that all may be): it is offered as unhealthy from then on, as the kubelet
-        forgets what it is no longer told of. The order of devices that stay does not change.
+        forgets what it is no longer told of. So is one in `held` that an earlier agent offered. The order of devices
+        that stay does not change.
         """
         offered = {device.id: device for device in devices}
         devices_now = {
@@ -77,6 +78,9 @@ class DevicePlugin(DevicePluginServicer):
             if id_ in offered or held is None or id_ in held
         }
         devices_now |= offered
+        devices_now |= {
+            id_: PoolDevice(id_, healthy=False, reason=_GONE) for id_ in sorted(held or ()) if id_ not in devices_now
+        }
         self._tell_changes(devices_now)
         self._devices = devices_now
         answer = pb2.ListAndWatchResponse(devices=[_advertise(device) for device in devices_now.values()])

@@ -31,10 +31,13 @@ class PodResources:
         self._socket = kubelet_dir / "pod-resources" / "kubelet.sock"
         self._timeout = timeout
 
-    async def list_devices(self) -> PodDevices:
-        """Who has what. Never raises: the answer's `problem` says why there is none."""
+    async def list_devices(self, *, patience: float | None = None) -> PodDevices:
+        """Who has what. Never raises: the answer's `problem` says why there is none.
+
+        `patience` is how long to wait for a kubelet that is slow, in seconds, if it is not to be the usual time.
+        """
         try:
-            answer: pb2.ListPodResourcesResponse = await self._call("List", pb2.ListPodResourcesRequest())
+            answer: pb2.ListPodResourcesResponse = await self._call("List", pb2.ListPodResourcesRequest(), patience)
         except SriovdpError as error:
             return PodDevices(problem=str(error))
         holders: defaultdict[tuple[str, str], list[Holder]] = defaultdict(list)
@@ -59,7 +62,7 @@ class PodResources:
             allocatable[entry.resource_name] |= frozenset(entry.device_ids)
         return dict(allocatable)
 
-    async def _call(self, method: str, request: Any) -> Any:
+    async def _call(self, method: str, request: Any, patience: float | None = None) -> Any:
         if not self._socket.exists():
             raise SriovdpError(
                 f"{self._socket} is not there",
@@ -67,7 +70,8 @@ class PodResources:
             )
         async with grpc.aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS) as channel:
             try:
-                return await getattr(PodResourcesListerStub(channel), method)(request, timeout=self._timeout)
+                stub = PodResourcesListerStub(channel)
+                return await getattr(stub, method)(request, timeout=patience or self._timeout)
             except grpc.aio.AioRpcError as error:
                 reason = f"{error.code().name}, {error.details()}"
                 raise SriovdpError(f"the kubelet did not answer {method} of PodResources: {reason}") from error

@@ -1,6 +1,7 @@
 """Delegation to IPAM plugins: the real host-local, and scripts for what it never does."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from cni.ipam import (
+    Deletion,
     IpamError,
     ask_status,
     check_addresses,
@@ -74,6 +76,47 @@ def test_a_plugin_that_knows_no_1_1_0_is_asked_in_1_0_0(script: Any) -> None:
         echo '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}]}'
     """)
     assert ask(replace(old, config={**old.config, "cniVersion": "1.1.0"})).ips[0].address == "192.0.2.7/24"
+
+
+def test_a_plugin_that_refused_1_1_0_is_asked_in_1_0_0_until_it_is_replaced(script: Any, tmp_path: Path) -> None:
+    """What a plugin refused once it refuses again; another file may know better."""
+    text = f"""
+        cat >{tmp_path}/stdin; cat {tmp_path}/stdin >>{tmp_path}/asked
+        grep -q '"cniVersion": "1.1.0"' {tmp_path}/stdin && {{ echo '{{"code": 1, "msg": "no"}}'; exit 1; }}
+        echo '{{"cniVersion": "1.0.0", "ips": [{{"address": "192.0.2.7/24"}}]}}'
+    """
+    old = script(text)
+    old = replace(old, config={**old.config, "cniVersion": "1.1.0"})
+
+    def count() -> int:
+        (tmp_path / "asked").write_text("")
+        ask(old)
+        return (tmp_path / "asked").read_text().count("cniVersion")
+
+    assert [count(), count()] == [2, 1]
+    os.utime(tmp_path / "plugin", (1, 1))
+    assert count() == 2
+
+
+def test_deletion_of_a_plugin_that_may_need_the_interface_is_done_first(script: Any, tmp_path: Path) -> None:
+    """Dhcp gives its lease back by the interface; host-local never looks, and goes beside."""
+    attachment = script(f"sleep 0.3; echo $CNI_COMMAND >>{tmp_path}/calls")
+    deletion = Deletion(attachment)
+    assert (tmp_path / "calls").read_text() == "DEL\n"
+    assert deletion.finish() is None
+
+    (tmp_path / "plugin").rename(tmp_path / "host-local")
+    deletion = Deletion(replace(attachment, config={**attachment.config, "ipam": {"type": "host-local"}}))
+    assert (tmp_path / "calls").read_text() == "DEL\n"
+    assert deletion.finish() is None
+    assert (tmp_path / "calls").read_text() == "DEL\nDEL\n"
+
+
+def test_deletion_that_fails_gives_its_error(script: Any) -> None:
+    """Whoever releases goes on with the VF, and tells afterwards."""
+    assert str(Deletion(script("echo oops >&2; exit 3")).finish()).endswith("exit code 3: oops")
+    assert "no IPAM plugin" in str(Deletion(attach({"type": "absent"})).finish())
+    assert Deletion(attach({})).finish() is None
 
 
 def test_host_local_answers_a_configuration_of_1_1_0(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is done inside a sandbox, in real network namespaces on this host with a veth pair for the VF."""
 
+import errno
 import os
 import subprocess
 import uuid
@@ -91,6 +92,43 @@ def test_taken_name_is_refused(pod: int, device: Link) -> None:
     for taken in ("lo", "lo2", "net1"):
         with pytest.raises(CniError, match=f"has an interface {taken} already"):
             netns.run_in(pod, sandbox.check_name_is_free, taken)
+
+
+@pytest.mark.parametrize("hosts_name_is_free", [True, False])
+def test_move_to_a_taken_name_is_told_by_the_kernel(pod: int, device: Link, hosts_name_is_free: bool) -> None:
+    """EEXIST, whether the kernel moved the device before it saw that, or not; ADD makes a sentence of it."""
+    if not hosts_name_is_free:
+        netns.run_in(pod, lambda: run(f"ip link add {device.name} type bridge"))
+
+    with pytest.raises(KernelError, match=r"moving .* into the sandbox as lo") as refused:
+        enter(pod, device, "lo")
+
+    assert refused.value.errno == errno.EEXIST
+    with Netlink() as netlink:
+        assert (netlink.find(device.name) is None) == hosts_name_is_free
+
+
+def test_route_by_a_gateway_of_the_other_family(pod: int, device: Link) -> None:
+    """IPv4 by an IPv6 router (RFC 5549)."""
+    enter(pod, device)
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+    result = Result((), (IpConfig("10.1.0.2/24"),), ({"dst": "10.9.0.0/16", "gw": "fe80::1"},))
+
+    netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", result)
+
+    assert "10.9.0.0/16 via inet6 fe80::1 dev net1" in netns.run_in(pod, lambda: run("ip route"))
+
+
+def test_address_that_is_there_already_is_no_fault(pod: int, device: Link) -> None:
+    """The dhcp plugin's daemon may have been quicker."""
+    enter(pod, device)
+    netns.run_in(pod, lambda: run("ip link set net1 up"))
+    result = Result((), (IpConfig("10.1.0.2/24"), IpConfig("fd01::2/64")), ())
+
+    for _ in range(2):
+        netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", result)
+
+    assert "10.1.0.2/24" in netns.run_in(pod, lambda: run("ip -o address show net1"))
 
 
 def test_addresses_and_routes_of_both_families_are_set(pod: int, device: Link) -> None:

@@ -1,6 +1,7 @@
 """The verbs as far as they can be told without a NIC: recovery, and what a request has to be."""
 
 import json
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -174,3 +175,23 @@ def test_work_under_way_is_not_taken_for_interrupted(verbs: Verbs, owed: Attachm
         assert len(verbs.journal.attachments()) == 1
     verbs.recover(at_start=False)
     assert verbs.journal.attachments() == []
+
+
+def test_debug_log_tells_the_time_of_each_step(
+    verbs: Verbs, owed: Attachment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In ms, in the order of the steps; without debug nothing is said."""
+    verbs.journal.write_attachment(replace(owed, phase="attached"))
+    config = json.dumps(owed.config).encode()
+    delete = Request("DEL", "c1", "", "net1", "", str(tmp_path), config)
+    with caplog.at_level("INFO"):
+        verbs.handle(delete, None)
+    assert " took " not in caplog.text
+    with caplog.at_level("DEBUG"):
+        verbs.handle(delete, None)
+        verbs.journal.write_attachment(replace(owed, phase="attached"))
+        verbs.handle(delete, None)
+    first, second = (record.message for record in caplog.records if " took " in record.message)
+    assert re.fullmatch(r"DEL of c1 net1 took [0-9.]+ ms: rest [0-9.]+", first)
+    steps = ("configuration and locks", "journal", "start of IPAM", "VF back and compared", "wait for IPAM", "rest")
+    assert re.findall("([a-zA-Z ]+) [0-9.]+(?:, |$)", second.partition(": ")[2]) == list(steps)

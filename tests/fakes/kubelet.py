@@ -117,6 +117,7 @@ class Kubelet:
         self._refusals: deque[str] = deque()
         self._servers: list[grpc.aio.Server] = []
         self._scan_task: asyncio.Task[None] | None = None
+        self._running = False
         self._changed = asyncio.Condition()
         self._admitting = asyncio.Lock()
 
@@ -264,9 +265,11 @@ class Kubelet:
         for server, directory in zip(self._servers, (self._directory, self._resources), strict=True):
             server.add_insecure_port(f"unix:{directory / 'kubelet.sock'}")
             await server.start()
+        self._running = True
         self._scan_task = asyncio.create_task(self._scan()) if self._watcher else None
 
     async def _stop(self) -> None:
+        self._running = False  # as gRPC may lose a cancellation that comes when a call of it ends
         if self._scan_task:
             self._scan_task.cancel()
             await asyncio.gather(self._scan_task, return_exceptions=True)
@@ -280,7 +283,7 @@ class Kubelet:
     async def _scan(self) -> None:
         """The plugin watcher: greets each socket that is new, until that works, and leaves each that is gone."""
         known: dict[Path, tuple[int, int]] = {}
-        while True:
+        while self._running:
             present = {path: identity for path in self._registry.glob("*.sock") if (identity := _identify(path))}
             for path in known.keys() - present.keys():
                 del known[path]

@@ -123,6 +123,27 @@ def test_address_is_added(inside: Any, address: str, prefix: int) -> None:
         inside(add)
 
 
+def test_addresses_are_those_of_pyroute2(inside: Any) -> None:
+    """Of both families, with their flags, and of that interface only."""
+    for address in ("10.0.0.2/24", "10.0.0.3/32", "fd00::2/64"):
+        subprocess.run(["ip", "-n", NAMES[0], "address", "add", address, "dev", "br1"], check=True)
+    subprocess.run(["ip", "-n", NAMES[0], "link", "set", "lo", "up"], check=True)
+
+    def compare() -> None:
+        with Rtnl() as rtnl, IPRoute() as oracle:
+            for name, least in (("br1", 3), ("lo", 2)):
+                link = rtnl.find(name)
+                assert link
+                expected = [
+                    (f"{entry.get('IFA_ADDRESS')}/{entry['prefixlen']}", entry.get("IFA_FLAGS"))
+                    for entry in oracle.get_addr(index=link.ifindex)
+                ]
+                assert [(address.text, address.flags) for address in rtnl.addresses(link.ifindex)] == expected
+                assert len(expected) >= least
+
+    inside(compare)
+
+
 def test_refusal_carries_the_errno_and_the_kernels_words(inside: Any) -> None:
     """What was tried, and the text of the extended acknowledgement where there is one."""
 

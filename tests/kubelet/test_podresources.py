@@ -3,15 +3,19 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from sriovdp.errors import SriovdpError
+from sriovdp.kubelet.api.podresources_v1_pb2_grpc import add_PodResourcesListerServicer_to_server
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoint
 from sriovdp.pod_devices import Holder, PodDevices
 from tests.fakes.kubelet import Kubelet
+from tests.fakes.podresources import PodResources as Lister
 from tests.kubelet.conftest import RESOURCE, vfs
 
 
@@ -46,6 +50,27 @@ async def test_absent_kubelet_is_told(tmp_path: Path) -> None:
     assert devices == PodDevices(problem=devices.problem)
     with pytest.raises(SriovdpError, match="is not there"):
         await PodResources(tmp_path).list_allocatable()
+
+
+async def test_kubelet_that_is_slow_can_be_waited_for(tmp_path: Path) -> None:
+    """Before VFs are changed it matters more to know who has them than to be quick."""
+
+    class Slow(Lister):
+        async def List(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+            await asyncio.sleep(0.5)
+            return await super().List(request, context)
+
+    (tmp_path / "pod-resources").mkdir()
+    server = grpc.aio.server()
+    add_PodResourcesListerServicer_to_server(Slow(lambda: {"web": {}}, dict), server)
+    server.add_insecure_port(f"unix:{tmp_path}/pod-resources/kubelet.sock")
+    await server.start()
+    try:
+        resources = PodResources(tmp_path, timeout=0.1)
+        assert "DEADLINE_EXCEEDED" in (await resources.list_devices()).problem
+        assert (await resources.list_devices(patience=60)).pods == {"default/web"}
+    finally:
+        await server.stop(None)
 
 
 @pytest.mark.parametrize("listens", [True, False])

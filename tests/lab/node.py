@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from sriovdp.cli.main import cli
+
 _SRIOVDP = [sys.executable, "-m", "sriovdp.cli.main"]
 _START_TIMEOUT = 90.0  # seconds; the interpreter alone takes several on an emulated machine
 _PCI = Path("/sys/bus/pci/devices")
@@ -111,6 +115,15 @@ class LabNode:
         shown = subprocess.run(["ip", "-d", "-j", "link", "show", self.pf_netdev], capture_output=True, check=True)
         settings: list[dict[str, Any]] = json.loads(shown.stdout)[0]["vfinfo_list"]
         return settings
+
+
+class QuickNode(LabNode):
+    """The lab's node, with commands in this process: an interpreter of their own takes seconds to start here."""
+
+    def run_sriovdp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, which may fail."""
+        done = CliRunner().invoke(cli, arguments)
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @dataclass

@@ -368,7 +368,7 @@ def test_plugin_as_a_program_of_its_own(plugin: Plugin, sandbox: Any, network: A
     assert json.loads(added.stdout)["interfaces"][0]["name"] == "net1"
     assert node.vlan(0) == 210
     again = run("ADD")
-    assert (again.returncode, json.loads(again.stdout)["code"]) == (1, 4)
+    assert (again.returncode, json.loads(again.stdout)["code"]) == (1, 100)
     assert plugin.call("CHECK", pod, config) == b""
     done = run("DEL")
     assert (done.returncode, done.stdout) == (0, b"")

@@ -12,7 +12,7 @@ from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node
 from tests.fakes.kubelet import Kubelet
-from tests.lab.node import AgentProcess, LabNode
+from tests.lab.node import AgentProcess, LabNode, QuickNode
 
 pytestmark = pytest.mark.lab(pfs=2, roots=True, hugepages=64)
 
@@ -57,7 +57,7 @@ def _write_config() -> str:
 def node(tmp_path: Path) -> Iterator[LabNode]:
     """The lab's node without VFs, and a config that splits both PFs."""
     (tmp_path / "config.json").write_text(_write_config())
-    yield LabNode(tmp_path / "config.json")
+    yield QuickNode(tmp_path / "config.json")
     for address, _ in _list_pfs():
         (Path("/sys/bus/pci/devices") / address / "sriov_numvfs").write_text("0")
 

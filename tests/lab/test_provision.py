@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sriovdp.provision.settings import make_stable_mac
-from tests.lab.node import LabNode
+from tests.lab.node import LabNode, QuickNode
 
 pytestmark = pytest.mark.lab(hugepages=448)
 
@@ -29,7 +29,7 @@ def node(tmp_path: Path) -> Iterator[LabNode]:
     """The lab's node without VFs, and a config for one VF on each kind of driver."""
     config = tmp_path / "config.yaml"
     config.write_text(ALL_DRIVERS)
-    node = LabNode(config)
+    node = QuickNode(config)
     node.remove_vfs()
     yield node
     node.remove_vfs()

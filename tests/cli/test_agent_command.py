@@ -1,0 +1,59 @@
+"""`sriovdp agent`: what the command makes of its options."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sriovdp.agent import Roots
+from sriovdp.cli import agent as agent_command
+from sriovdp.cli.main import cli
+from sriovdp.config.values import Config
+
+SHARED = """
+cdi: true
+resourceList:
+  - {resourceName: a, selectors: {}, nodes: {names: [red]}}
+  - {resourceName: b, selectors: {}, nodes: {labels: {nic: fast}}}
+  - {resourceName: c, selectors: {}, nodes: {names: [blue]}}
+"""
+
+
+def test_node_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config is read for the node that is told, and each folder is the one that its option names."""
+    made: list[tuple[Config, Roots]] = []
+
+    class Agent:
+        def __init__(self, config: Config, roots: Roots) -> None:
+            made.append((config, roots))
+
+        async def run(self, stop: asyncio.Event) -> None:
+            stop.set()
+
+    def leave_logging(**_: Any) -> None:
+        """Its handlers would outlive the test."""
+
+    monkeypatch.setattr(agent_command, "Agent", Agent)
+    monkeypatch.setattr(logging, "basicConfig", leave_logging)
+    (tmp_path / "c.yaml").write_text(SHARED)
+    names = {"state-dir": "s", "run-dir": "r", "kubelet-dir": "k", "device-info-dir": "d", "cdi-dir": "c"}
+    folders = [f"--{option}={tmp_path / name}" for option, name in names.items()]
+    node = ["--node-name=red", "--node-label=nic=fast"]
+    done = CliRunner().invoke(cli, ["agent", f"--config={tmp_path / 'c.yaml'}", *folders, *node])
+    assert done.exit_code == 0, done.output
+    [(config, roots)] = made
+    assert ([pool.name for pool in config.pools], config.cdi) == (["a", "b"], True)
+    paths = {"state": "s", "run": "r", "kubelet": "k", "device_info": "d", "cdi": "c"}
+    assert roots == Roots(**{key: tmp_path / name for key, name in paths.items()})
+
+
+def test_a_wrong_config_keeps_it_from_starting(tmp_path: Path) -> None:
+    """All faults are told, and the exit code is that of a failure."""
+    (tmp_path / "c.yaml").write_text("resourceList: [{resourceName: a b, selectors: {}}, {resourceName: c}]")
+    done = CliRunner().invoke(cli, ["agent", f"--config={tmp_path / 'c.yaml'}"])
+    assert done.exit_code == 1
+    assert "resourceList[0].resourceName" in done.output
+    assert "resourceList[1]" in done.output
