@@ -4,7 +4,9 @@ PYTHON := .venv/bin/python
 # PFs of the lab's shell and how they are put, like: make lab-shell LAB="--pfs 2 --wire"
 LAB ?=
 
-.PHONY: help setup demo test lint fuzz bench launcher-arm64 lab-shell clean
+PYTEST_OPTIONS := -ra --strict-markers --strict-config
+
+.PHONY: help setup demo test test-cluster lint fuzz bench launcher-arm64 lab-shell clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile
@@ -17,6 +19,10 @@ demo: setup ## tell the life of pods on an emulated SR-IOV NIC
 
 test: lint ## lint, types and the whole test suite
 	$(PYTHON) -m pytest
+
+test-cluster: setup ## the image, containerd, Multus and a Kubernetes node in the lab; KUBELET=FILE and such name programs
+	@$(PYTHON3) -m setup.cluster
+	$(PYTHON) -m pytest -o addopts="$(PYTEST_OPTIONS)" --durations=0 tests/cluster
 
 lint: setup ## style, types and layers
 	$(PYTHON) -m ruff check .

@@ -13,6 +13,8 @@ from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl import Link
 from sriovdp.model import NetDevice
 
+# a container's own can only be read; what is below follows the thread's network namespace, wherever it is mounted
+_PROC_SYS = os.environ.get("SRIOVDP_PROC_SYS", "/proc/sys")
 _DAD_TIMEOUT = 5.0  # seconds; the kernel takes one to two
 
 
@@ -125,7 +127,7 @@ def _set_sysctl(name: str, value: str) -> None:
 
 
 def _write(name: str, value: str) -> None:
-    descriptor = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = os.open(f"{_PROC_SYS}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, value.encode())
     finally:

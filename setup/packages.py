@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from setup.sources import add_backports
@@ -33,15 +34,24 @@ _HINT = "repair apt on this machine (`apt-get update` tells what it misses) and 
 
 def install_packages() -> None:
     """Install what is missing; nothing is asked of apt when nothing is."""
-    missing = [name for name in _PACKAGES if not _is_installed(name)]
+    ensure_packages(_PACKAGES)
     prefixes = [prefix for prefix in _NAMED_BY_ABI if not read(["dpkg-query", "-W", f"{prefix}[0-9]*"])]
-    if missing or prefixes:
+    if prefixes:
         update()
-        names = [*missing, *(_newest(prefix) for prefix in prefixes)]
+        names = [_newest(prefix) for prefix in prefixes]
         say(f"installing {', '.join(names)}")
         _install(names)
     if _qemu_version() < _OLDEST_QEMU:
         _install_qemu()
+
+
+def ensure_packages(names: Iterable[str]) -> None:
+    """Install those of the packages that are missing. Raises SetupError."""
+    missing = [name for name in names if not _is_installed(name)]
+    if missing:
+        update()
+        say(f"installing {', '.join(missing)}")
+        _install(missing)
 
 
 def update() -> None:

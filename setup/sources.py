@@ -45,6 +45,14 @@ def add_backports(codename: str, apt: Path = _APT) -> bool:
     return True
 
 
+def find_mirror(codename: str, apt: Path = _APT) -> str:
+    """Where this machine's own release comes from. Raises SetupError when no source has it."""
+    found = next((source.uris.split()[0] for source in _read_sources(apt) if codename in source.suites), None)
+    if found is None:
+        raise SetupError(f"no apt source of this machine has the suite {codename}; add one to {apt}/sources.list.d")
+    return found
+
+
 def _read_sources(apt: Path) -> Iterator[Source]:
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
         if path.is_file():

@@ -16,6 +16,7 @@ _SUMMARIES = {
     "reset": "Give PFs back as they were before the first apply.",
     "attachments": "Show which pod has which VF, verify it, repair it.",
     "agent": "Run the agent until SIGTERM.",
+    "status": "Ask the agent whether it can attach a VF now.",
     "record": "Save what this node looks like, to look at it elsewhere.",
     "schema": "Print the JSON schema of the config file.",
     "install-cni": "Install the CNI plugin for the container runtime.",

@@ -8,6 +8,8 @@ from sriovdp.kernel.drivers import current_driver
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
 from sriovdp.model import USERSPACE_DRIVERS
 
+_TELLING_NOTHING = {errno.EPERM, errno.EACCES}  # to a container that was not given the device
+
 
 def find_holder(sysfs: Sysfs, address: str, dev: Path = Path("/dev")) -> str | None:
     """The program that has the VF open, in words; None when there is none.
@@ -21,19 +23,19 @@ def find_holder(sysfs: Sysfs, address: str, dev: Path = Path("/dev")) -> str | N
     group = read_link(path / "iommu_group")
     nodes = [dev / "vfio/devices" / name for name in list_names(path / "vfio-dev")]
     nodes += [dev / name for name in list_names(path / "uio")]
-    if group and _is_busy(dev / "vfio" / group):
-        nodes.append(dev / "vfio" / group)
-        return _find_process(nodes) or "a program through vfio"
-    return _find_process(nodes)
+    refused = _try_opening(dev / "vfio" / group) if group else 0
+    if refused in _TELLING_NOTHING | {errno.EBUSY}:
+        nodes.append(dev / "vfio" / str(group))
+    return _find_process(nodes) or ("a program through vfio" if refused == errno.EBUSY else None)
 
 
-def _is_busy(group: Path) -> bool:
-    """A VFIO group is opened by one process at a time (drivers/vfio/group.c, vfio_group_fops_open)."""
+def _try_opening(group: Path) -> int:
+    """The errno of opening a VFIO group, 0 for none. EBUSY means that it has its one user (drivers/vfio/group.c)."""
     try:
         os.close(os.open(group, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno == errno.EBUSY
-    return False
+        return error.errno or 0
+    return 0
 
 
 def _find_process(nodes: list[Path]) -> str | None:

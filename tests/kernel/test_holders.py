@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.kernel.holders import _find_process, _is_busy
+from sriovdp.kernel.holders import _find_process, _try_opening, find_holder
+from sriovdp.kernel.sysfs import Sysfs
 
 
 def test_the_process_that_has_a_device_open_is_named() -> None:
@@ -24,15 +25,47 @@ def test_the_process_that_has_a_device_open_is_named() -> None:
 def test_a_group_that_nobody_has_is_free(tmp_path: Path) -> None:
     """A file that can be opened, and one that is not there, are not busy."""
     (tmp_path / "12").touch()
-    assert not _is_busy(tmp_path / "12")
-    assert not _is_busy(tmp_path / "13")
+    assert _try_opening(tmp_path / "12") == 0
+    assert _try_opening(tmp_path / "13") == errno.ENOENT
 
 
-def test_a_group_that_answers_ebusy_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only that error means a user; without the right to open it, nothing is known."""
-    for number, busy in ((errno.EBUSY, True), (errno.EACCES, False), (errno.ENODEV, False)):
-        monkeypatch.setattr(os, "open", lambda *_, number=number: _raise(OSError(number, "no")))
-        assert _is_busy(Path("/dev/vfio/12")) is busy
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.EBUSY, "a program through vfio"), (errno.EACCES, None), (errno.EPERM, None), (errno.ENODEV, None)],
+)
+def test_a_group_that_answers_ebusy_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str | None
+) -> None:
+    """Only that error means a user by itself."""
+    vf = make_vf(tmp_path)
+    monkeypatch.setattr(os, "open", lambda *_: _raise(OSError(number, "no")))
+    assert find_holder(Sysfs(tmp_path / "sys"), vf, tmp_path / "dev") == told
+
+
+def test_holder_is_found_where_opening_is_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container that may not open the group, the processes tell who has it."""
+    vf = make_vf(tmp_path)
+    master, slave = os.openpty()
+    try:
+        (tmp_path / "dev/vfio/12").symlink_to(os.ttyname(slave))
+        monkeypatch.setattr(os, "open", lambda *_: _raise(PermissionError(errno.EPERM, "no")))
+        holder = find_holder(Sysfs(tmp_path / "sys"), vf, tmp_path / "dev")
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert holder
+    assert holder.startswith(f"process {os.getpid()} ")
+
+
+def make_vf(folder: Path) -> str:
+    """A VF on vfio-pci in IOMMU group 12."""
+    address = "0000:02:10.0"
+    vf = folder / "sys/bus/pci/devices" / address
+    vf.mkdir(parents=True)
+    (vf / "driver").symlink_to("../../drivers/vfio-pci")
+    (vf / "iommu_group").symlink_to("../../../kernel/iommu_groups/12")
+    (folder / "dev/vfio").mkdir(parents=True)
+    return address
 
 
 def _raise(error: OSError) -> None:

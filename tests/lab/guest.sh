@@ -54,10 +54,19 @@ enter() {
     $BUSYBOX hostname lab
     ip link set lo up
     modprobe -a igb virtio_console 8021q || die "a module is missing"
+    [ -z "$CONTROL_PLANE" ] || reach_control_plane
     [ -z "$CONTAINERD" ] || start_containerd
     run_command
     sync
     $BUSYBOX poweroff -f
+}
+
+reach_control_plane() {
+    modprobe virtio_net || die "a module is missing"
+    cd /sys/bus/virtio/drivers/virtio_net/virtio*/net/* || die "the network device to the API server is missing"
+    ip link set "${PWD##*/}" up
+    ip address add 10.0.2.15/24 dev "${PWD##*/}"
+    cd /
 }
 
 start_containerd() {

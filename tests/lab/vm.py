@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from setup.kernel import Kernel, find_kernel
+from tests.lab.control_plane import ControlPlane
 from tests.lab.shape import Shape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,7 @@ class Vm:
         self._folder = tempfile.TemporaryDirectory(prefix="sriovdp-lab-")
         self._process: subprocess.Popen[bytes] | None = None
         self._pumps: list[threading.Thread] = []
+        self._control_plane = ControlPlane(Path(self._folder.name) / "control-plane") if shape.control_plane else None
         self.result = Path(self._folder.name) / "result"
 
     def __enter__(self) -> Self:
@@ -58,12 +60,17 @@ class Vm:
         if self._process:
             self._process.kill()
         self._join()
+        if self._control_plane:
+            self._control_plane.stop()
         self._folder.cleanup()
 
     def start(self, *, stdout: int = 1, stderr: int = 2) -> None:
         """Boot; the command's stdout and stderr go to these file descriptors as they come."""
         self.result.mkdir()
         (self.result / "command").write_text(self._write_script())
+        if self._control_plane:
+            self._control_plane.start()
+            self._control_plane.hand_over(self.result)
         initramfs = _pack_initramfs(self._kernel, Path(self._folder.name), self._settings())
         pumps = [self._pump_into(stdout), self._pump_into(stderr)]
         try:
@@ -121,6 +128,7 @@ class Vm:
         values = {
             "MODULES": self._kernel.modules.parent,
             "CONTAINERD": "yes" if self._shape.containerd else "",
+            "CONTROL_PLANE": "yes" if self._shape.control_plane else "",
             "INTERACTIVE": "yes" if self._interactive else "",
         }
         return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
@@ -148,6 +156,7 @@ class Vm:
             *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
             *_accelerator_options(),
             *self._shape.qemu_options(),
+            *(self._control_plane.qemu_options() if self._control_plane else ()),
             *("-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", " ".join(options)),
             *("-serial", f"file:{self._folder.name}/console"),
             *_share("root", Path("/"), "readonly=on"),

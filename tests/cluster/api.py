@@ -1,0 +1,95 @@
+"""The Kubernetes API by HTTP, as far as the tests need it, and a kubelet's own server on the node."""
+
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+NODE = "lab"
+_PATCH = "application/merge-patch+json"
+_NETWORKS = "/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions"
+
+
+class ApiError(Exception):
+    """The server refused; the message is its own."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API server of a kubeconfig, with a token."""
+
+    server: str
+    token: str
+    context: ssl.SSLContext = field(repr=False)
+
+    @classmethod
+    def read(cls, kubeconfig: Path) -> Self:
+        """From a kubeconfig in JSON, with one cluster and one user."""
+        document = json.loads(kubeconfig.read_text())
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return cls(document["clusters"][0]["cluster"]["server"], document["users"][0]["user"]["token"], context)
+
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "application/json"
+    ) -> Any:
+        """One request; the decoded answer. Raises ApiError."""
+        return json.loads(self._send(self.server + path, method, json.dumps(body).encode() if body else None, kind))
+
+    def run(self, pod: str, *command: str) -> str:
+        """Output of a command in the container of a pod, by the kubelet's own server, which answers here only."""
+        query = urlencode({"cmd": " ".join(command)})
+        path = f"https://127.0.0.1:10250/run/default/{pod}/main?{query}"
+        return self._send(path, "POST", None, "text/plain").decode()
+
+    def create(self, document: Mapping[str, Any]) -> None:
+        """Create an object of a manifest, in namespace default."""
+        folder = {
+            "Pod": "/api/v1/namespaces/default/pods",
+            "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+            "NetworkAttachmentDefinition": _NETWORKS,
+        }[document["kind"]]
+        self.call("POST", folder, document)
+
+    def pod(self, name: str) -> Any:
+        """A pod as it is now."""
+        return self.call("GET", f"/api/v1/namespaces/default/pods/{quote(name)}")
+
+    def pods(self) -> list[Any]:
+        """All pods of namespace default."""
+        return list(self.call("GET", "/api/v1/namespaces/default/pods")["items"])
+
+    def delete_pod(self, name: str, grace: int = 0) -> None:
+        """Ask for a pod's end; it is there until its kubelet has done that. 0 would not wait for it: 1 is the least."""
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": max(grace, 1)}
+        self.call("DELETE", f"/api/v1/namespaces/default/pods/{quote(name)}", options)
+
+    def node(self) -> Any:
+        """The node."""
+        return self.call("GET", f"/api/v1/nodes/{NODE}")
+
+    def events(self, name: str) -> list[str]:
+        """What was said about a pod."""
+        listed = self.call("GET", f"/api/v1/namespaces/default/events?fieldSelector=involvedObject.name={quote(name)}")
+        return [f"{one['reason']}: {one['message']}" for one in listed["items"]]
+
+    def _send(self, url: str, method: str, body: bytes | None, kind: str) -> bytes:
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
+        request = urllib.request.Request(url, body, headers, method=method)
+        for attempt in range(5):
+            try:
+                with urllib.request.urlopen(request, context=self.context, timeout=60) as answer:
+                    return bytes(answer.read())
+            except urllib.error.HTTPError as error:
+                raise ApiError(f"{method} {url}: {error.code} {error.read().decode(errors='replace')}") from None
+            except OSError:
+                if attempt == 4:
+                    raise
+                time.sleep(1)
+        raise AssertionError

@@ -1,0 +1,41 @@
+"""What tests with programs of others share: the lab's node and agent, and containerd with a folder for CNI plugins."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import node
+from tests.lab.cri import Cri, connect
+from tests.lab.installation import PLUGINS, install_agent
+from tests.lab.node import AgentProcess, LabNode
+
+__all__ = ["node"]
+
+BUILD = Path("build/cluster")
+_USUAL = Path("/opt/cni/bin")
+
+
+@pytest.fixture(scope="session")
+def plugins() -> Path:
+    """The runtime's folder of CNI plugins, with Multus in it, and also where it is on most machines."""
+    shutil.copy(BUILD / "multus", PLUGINS / "multus")
+    _USUAL.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", PLUGINS, _USUAL], check=True)
+    return PLUGINS
+
+
+@pytest.fixture(scope="module")
+def agent(node: LabNode) -> Iterator[AgentProcess]:
+    """The agent, where the plugin looks for it."""
+    with install_agent(node) as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def cri() -> Iterator[Cri]:
+    """The kubelet's place at containerd."""
+    with connect() as cri:
+        yield cri
