@@ -21,12 +21,11 @@ RUN /build/bin/pip install --no-index --find-links /wheels hatchling
 COPY pyproject.toml README.md LICENSE /source/
 COPY sriovdp /source/sriovdp
 COPY cni /source/cni
+COPY setup/wheel.py /source/setup/wheel.py
+COPY --from=launcher /sriov /source/build/sriov
 RUN /build/bin/pip wheel --no-index --find-links /wheels --no-build-isolation --no-deps --wheel-dir /wheels /source \
     && python3 -m venv --without-pip /opt/sriovdp \
     && /build/bin/pip --python /opt/sriovdp/bin/python install --no-index --find-links /wheels sriovdp
-COPY --from=launcher /sriov /sriov
-# beside the package, where `sriovdp install-cni` looks for it
-RUN install -m 755 /sriov "$(/opt/sriovdp/bin/python -Ic 'import cni; print(*cni.__path__)')/launcher/sriov"
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="sriovdp" \

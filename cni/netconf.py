@@ -111,16 +111,20 @@ class NetConf:
 def parse_network(stdin: bytes, command: str = "") -> Network:
     """Read name and version from the plugin's stdin, and nothing else: DEL must not fail for a wrong VLAN.
 
-    Raises CniError, also when the version has no such command.
+    For DEL the name may be missing, and is empty then. Raises CniError, also when the version has no such command.
     """
     raw = _decode(stdin)
     version = raw.get("cniVersion")
     checked = check_version(version if isinstance(version, str) else json.dumps(version) if version else "", command)
+    if raw.get("name") == "":
+        del raw["name"]  # what Multus makes of a delegate without one
     if raw.get("name") is None and isinstance(raw.get("if0"), str):
         # the plugin of 2017 was given none; IPAM plugins of today insist on one
         raw["name"] = f"sriov-{re.sub('[^a-zA-Z0-9_.-]', '-', raw['if0'])}"
     name = raw.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if command == "DEL" and name is None:
+        name = ""  # no ADD was ever served so, and the sandbox must be able to go
+    elif not isinstance(name, str) or not _NAME.fullmatch(name):
         raise fault("name", name, "letters, digits, '_', '.' and '-', beginning with a letter or digit")
     ipam = raw.get("ipam")
     if ipam is not None and not isinstance(ipam, dict):

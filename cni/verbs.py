@@ -307,6 +307,8 @@ class Verbs:
 
 def _delete_unknown(request: Request, network: Network) -> None:
     """DEL of what no journal has: an ADD that came to nothing, or a second DEL."""
+    if not network.name:
+        return  # and no IPAM plugin was asked for anything
     try:
         delete_addresses(draft_attachment(request, network, "", Original("", None)))
     except MissingPluginError as error:

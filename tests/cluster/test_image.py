@@ -151,7 +151,6 @@ def test_pods_get_vfs_of_the_agent_in_the_image(deployment: Deployment, agent_po
     assert agent_pod.run("sriovdp", "attachments") == "no VF is attached\n"
 
 
-@pytest.mark.xfail(strict=True, reason="duplicate address detection fails in the pod: `inet6 ... dadfailed tentative`")
 def test_pods_reach_each_other_by_ipv6(deployment: Deployment, agent_pod: Pod, cri: Cri) -> None:
     """The same by IPv6, whose addresses the kernel checks for duplicates first."""
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))

@@ -206,6 +206,15 @@ def test_application_note_4_1_kernel_mode() -> None:
     assert (conf.raw["name"], "cniVersion" in conf.raw) == ("sriov-enp12s0f1", False)
 
 
+def test_empty_name_is_a_missing_one() -> None:
+    """So Multus hands on a delegate without a name; only DEL goes without, for a sandbox that must be able to go."""
+    assert parse_old(if0="enp2s0", name="").name == "sriov-enp2s0"
+    nameless = json.dumps({"cniVersion": "1.0.0", "type": "sriov", "name": ""}).encode()
+    with pytest.raises(CniError, match="name is null"):
+        parse_network(nameless, "ADD")
+    assert parse_network(nameless, "DEL").name == ""
+
+
 def test_application_note_4_1_l2_with_vlan() -> None:
     """No addresses even where IPAM is configured, and the interface has its own name."""
     conf = parse_old(if0="enp2s0", vlan=210, if0name="north", l2enable="true", ipam={"type": "host-local"})
