@@ -1,6 +1,6 @@
 """Outside the guest: runs the tests marked `lab` in virtual machines and reports their results as if they ran here.
 
-The tests of one module whose marks ask for the same shape share a boot. As many machines are on at once as there are
+The tests of one module whose marks ask for the same shape share a boot. Two machines are on at once where there are two
 processors. Their reports come through a file of the guest's result folder and are handed to pytest in the order of the
 tests, so that names, tracebacks, captured output and durations are those of the guest.
 """
@@ -24,6 +24,7 @@ from tests.lab.vm import LabError, Vm
 
 _TIMEOUT_OF_A_TEST = 240.0  # seconds without a report after which the guest counts as hung
 _POLL = 0.1
+_AT_ONCE = 2  # guests; a container may see more processors than it is given, and a starved guest counts as hung
 _OUTPUT_LINES = 30
 _REPORTS = "reports"
 
@@ -34,7 +35,7 @@ class Forwarding:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._guests: list[_Guest] = []
-        self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._threads = ThreadPoolExecutor(min(_AT_ONCE, len(os.sched_getaffinity(0))))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
