@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tests.fakes.runtime import Sandbox
+from tests.lab.node import list_pfs
 
 _VLAN = 210
 _DPDK_INDEX = 6  # as bench/__main__.py configures each PF
@@ -28,9 +29,9 @@ class Case:
     @staticmethod
     def pfs() -> list[Path]:
         """Sysfs directories of all PFs."""
-        found = [path for path in Path("/sys/bus/pci/devices").iterdir() if (path / "sriov_totalvfs").exists()]
+        found = list_pfs()
         assert found, _MISSING
-        return sorted(found)
+        return found
 
     @classmethod
     def kernel(cls, leases: Path | None = None) -> "Case":

@@ -19,6 +19,7 @@ from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.provision import change
 from sriovdp.provision.apply import apply
+from tests.lab.node import list_pfs
 
 _DRIVERS = ("igbvf",) * 4 + ("vfio-pci",) * 2 + ("igb_uio",)
 _CONFIG = """
@@ -80,7 +81,7 @@ int main(int count, char **arguments)
 def main() -> None:
     """Measure and print, in seconds."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    pfs = [path for path in sorted(Path("/sys/bus/pci/devices").iterdir()) if (path / "sriov_totalvfs").exists()]
+    pfs = list_pfs()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         root = Path(folder)
         floor = _build(root)

@@ -35,11 +35,6 @@ class Legacy:
     kernel_driver: str | None = None
     tool: str | None = None
 
-    @property
-    def needs_no_addresses(self) -> bool:
-        """Whether the IPAM plugin is left out, as that plugin did it."""
-        return self.l2 or self.dpdk
-
 
 def parse_legacy(raw: Mapping[str, Any]) -> Legacy | None:
     """Read the legacy keys; None when there is no `if0`. Raises CniError."""

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cni.netconf import Network
-from cni.release import boot_id
 from cni.wire import Request
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Attachment, Original
+from sriovdp.journal import Attachment, Original, read_boot_id
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
@@ -53,7 +52,7 @@ class Predecessor:
             netns=request.netns,
             netns_dev=sandbox.dev,
             netns_ino=sandbox.ino,
-            boot_id=boot_id(),
+            boot_id=read_boot_id(),
             config=network.raw,
             args=request.args,
             path=request.path,

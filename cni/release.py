@@ -5,19 +5,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from cni import timing
 from cni.ipam import Deletion
 from cni.restoration import restore_vf
-from sriovdp.journal import Attachment, Journal
+from sriovdp.journal import Attachment, Journal, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.sysfs import Sysfs
 
 logger = logging.getLogger(__name__)
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def open_sandbox(attachment: Attachment, netns_fd: int | None = None) -> Iterato
 
 def is_alive(attachment: Attachment) -> bool:
     """Whether the attachment's sandbox still exists."""
-    if attachment.boot_id != boot_id():
+    if attachment.boot_id != read_boot_id():
         return False
     with open_sandbox(attachment) as sandbox_fd:
         return sandbox_fd is not None
@@ -87,10 +84,4 @@ def is_owed(attachment: Attachment) -> bool:
 
     Whoever is at work holds the lock of the VF, so this is to be asked with the lock held.
     """
-    return attachment.phase != "attached" or attachment.boot_id != boot_id()
-
-
-@cache
-def boot_id() -> str:
-    """Identity of this boot; namespaces and VF settings of another boot mean nothing."""
-    return _BOOT_ID.read_text().strip()
+    return attachment.phase != "attached" or attachment.boot_id != read_boot_id()

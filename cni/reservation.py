@@ -10,13 +10,13 @@ from typing import Protocol
 from cni.add import choose_mode
 from cni.migration import Predecessor
 from cni.netconf import NetConf, Network
-from cni.release import Release, boot_id, is_alive
+from cni.release import Release, is_alive
 from cni.selection import check_pf, list_candidates
 from cni.spec import DEVICE_IN_USE, TRY_AGAIN
 from cni.vf import Vf, find_netdev, find_vf, read_original
 from cni.wire import Request
 from sriovdp.errors import CniError
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
@@ -134,7 +134,7 @@ def draft_attachment(
         netns=request.netns,
         netns_dev=sandbox_id.dev,
         netns_ino=sandbox_id.ino,
-        boot_id=boot_id(),
+        boot_id=read_boot_id(),
         config=network.raw,
         args=request.args,
         path=request.path,

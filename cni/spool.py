@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from cni.connection import Handle
-from cni.release import boot_id
 from cni.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
 from cni.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
+from sriovdp.journal import read_boot_id
 from sriovdp.kernel import netns
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def _handle(spooled: Spooled, handle: Handle) -> Reply:
 
 
 def _open_namespace(spooled: Spooled) -> int | None:
-    if not spooled.netns_ino or spooled.boot_id != boot_id():
+    if not spooled.netns_ino or spooled.boot_id != read_boot_id():
         return None
     return netns.open_namespace(spooled.request.netns, netns.NetnsId(spooled.netns_dev, spooled.netns_ino))
 

@@ -22,7 +22,7 @@ from cni.ipam import IpamError, MissingPluginError, check_addresses, collect_gar
 from cni.locks import TIMEOUT, Locks, hold_file
 from cni.migration import Predecessor
 from cni.netconf import NetConf, Network, parse_netconf, parse_network
-from cni.release import Release, boot_id, is_alive, is_owed, open_sandbox
+from cni.release import Release, is_alive, is_owed, open_sandbox
 from cni.requestlog import log_to
 from cni.reservation import Reservation, draft_attachment
 from cni.spec import (
@@ -42,7 +42,7 @@ from cni.status import Readiness
 from cni.vf import apply_settings, find_vf
 from cni.wire import Reply, Request
 from sriovdp.errors import CniError, SriovdpError
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
@@ -278,7 +278,7 @@ class Verbs:
         attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
         if attachment is not None and is_owed(attachment):
             # a reboot made the VFs anew; only the addresses may still be reserved
-            void = attachment.boot_id != boot_id()
+            void = attachment.boot_id != read_boot_id()
             self._release(replace(attachment, released=attachment.released or void), None)
 
     def _release(self, attachment: Attachment, netns_fd: int | None) -> None:
@@ -286,7 +286,7 @@ class Verbs:
 
     def _release_or_leave_it_to_the_agent(self, attachment: Attachment, netns_fd: int | None) -> None:
         try:
-            void = attachment.boot_id != boot_id()
+            void = attachment.boot_id != read_boot_id()
             self._release(replace(attachment, released=attachment.released or void), netns_fd)
         except IpamError:
             raise

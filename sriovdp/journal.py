@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from sriovdp.errors import InUseError, JournalError
 from sriovdp.kernel.sysfs import list_names
 from sriovdp.model import VfSettings
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 VERSION = 1  # files of older versions of this program are read, as fields only come to what there was
 
 _DEVICE = re.compile(r'"device": *"([0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"')
@@ -201,6 +202,12 @@ class Journal:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@cache
+def read_boot_id() -> str:
+    """Identity of this boot; namespaces and VF settings of another boot mean nothing."""
+    return _BOOT_ID.read_text().strip()
 
 
 def _attachment_name(container_id: str, ifname: str) -> str:

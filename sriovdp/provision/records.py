@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from sriovdp.errors import InUseError, JournalError
-from sriovdp.journal import VERSION, Journal
+from sriovdp.journal import VERSION, Journal, read_boot_id
 from sriovdp.model import PciAddress, PhysicalFunction, VfSettings
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +61,6 @@ class PfRecord:
     def is_interrupted(self) -> bool:
         """Whether an apply of this boot did not come to its end."""
         return self.phase == "changing" and self.boot_id == read_boot_id()
-
-
-def read_boot_id() -> str:
-    """What tells this boot from others."""
-    return _BOOT_ID.read_text().strip()
 
 
 def write_record(journal: Journal, record: PfRecord) -> None:

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cni.release import boot_id
 from sriovdp.agent import Agent, Roots
 from sriovdp.config.file import parse
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from tests.fakes.sysfs import Tree
 
 KERNEL, DPDK = "intel.com/sriov", "intel.com/sriov_dpdk"
@@ -64,7 +63,7 @@ def owe(tmp_path: Path, device: str) -> Attachment:
         netns="/run/netns/gone",
         netns_dev=0,
         netns_ino=0,
-        boot_id=boot_id(),
+        boot_id=read_boot_id(),
         config=config,
         args="K8S_POD_NAME=red",
         phase="releasing",

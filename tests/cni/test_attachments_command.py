@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cni.release import boot_id
 from sriovdp.cli.main import cli
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def journal(tmp_path: Path) -> Journal:
     config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": "0000:01:10.2"}
     attachment = Attachment(
         "c1", "net1", "net-a", "0000:01:10.2", "kernel", Original("igbvf", None, "eth1"), "/run/netns/gone", 0, 0,
-        boot_id(), config, "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web", phase="attached",
+        read_boot_id(), config, "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web", phase="attached",
     )  # fmt: skip
     journal.write_attachment(attachment)
     return journal

@@ -17,13 +17,12 @@ import pytest
 from cni import spool as spool_module
 from cni.connection import Handle
 from cni.locks import Locks
-from cni.release import boot_id
 from cni.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
 from cni.spool import Spool
 from cni.verbs import Verbs
 from cni.wire import Reply, Request, Spooled, decode_spooled, encode_spooled
 from sriovdp.errors import CniError
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
 from tests.cni.launching import TIMEOUT, Outcome, run_alone
 
@@ -113,7 +112,7 @@ def test_del_without_agent_is_kept_and_replayed(launcher: Path, folder: Path, tm
     assert (file.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
     request = replace(DEL, netns=netns)
     device = Path("/proc/self/ns/net").stat().st_dev
-    assert decode_spooled(file.read_bytes()) == Spooled(request, device, inode, boot_id())
+    assert decode_spooled(file.read_bytes()) == Spooled(request, device, inode, read_boot_id())
     agent = Agent()
     Spool(folder).replay(agent, at_start=True)
     assert agent.seen == [(request, inode)]
@@ -361,7 +360,17 @@ def test_del_of_a_vf_that_another_pod_has_by_now(folder: Path, tmp_path: Path) -
     journal = Journal(tmp_path / "journal")
     original = Original("igbvf", None, "eth1")
     other = Attachment(
-        "c2", "net1", "net-a", "0000:01:10.2", "kernel", original, "/run/netns/b", 4, 1, boot_id(), phase="attached"
+        "c2",
+        "net1",
+        "net-a",
+        "0000:01:10.2",
+        "kernel",
+        original,
+        "/run/netns/b",
+        4,
+        1,
+        read_boot_id(),
+        phase="attached",
     )
     journal.write_attachment(other)
 

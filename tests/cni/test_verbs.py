@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from cni.locks import Locks
-from cni.release import boot_id
 from cni.verbs import Verbs
 from cni.wire import Request
-from sriovdp.journal import Attachment, Damage, Journal, Original
+from sriovdp.journal import Attachment, Damage, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
 
 DEVICE = "0000:01:10.2"
@@ -41,7 +40,7 @@ def owed(tmp_path: Path) -> Attachment:
         netns="/run/netns/gone",
         netns_dev=0,
         netns_ino=0,
-        boot_id=boot_id(),
+        boot_id=read_boot_id(),
         config=config,
         path=str(tmp_path),
         phase="releasing",

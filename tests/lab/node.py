@@ -20,6 +20,11 @@ _START_TIMEOUT = 90.0  # seconds; the interpreter alone takes several on an emul
 _PCI = Path("/sys/bus/pci/devices")
 
 
+def list_pfs() -> list[Path]:
+    """Sysfs directories of all PFs."""
+    return [path for path in sorted(_PCI.iterdir()) if (path / "sriov_totalvfs").exists()]
+
+
 @dataclass(frozen=True)
 class LabNode:
     """One PF of the guest, counted from 0. `config` is the agent's config file."""
@@ -30,7 +35,7 @@ class LabNode:
     @property
     def pf(self) -> Path:
         """Sysfs directory of the PF."""
-        return [path for path in sorted(_PCI.iterdir()) if (path / "sriov_totalvfs").exists()][self.number]
+        return list_pfs()[self.number]
 
     @property
     def pf_netdev(self) -> str:

@@ -40,11 +40,7 @@ def network(node: LabNode) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="module", autouse=True)
 def far_pf(node: LabNode) -> str:
     """The second PF's netdev, up: what it receives came over the wire."""
-    name = next(
-        path.name
-        for path in sorted(Path("/sys/class/net").iterdir())
-        if (path / "device/sriov_totalvfs").exists() and path.name != node.pf_netdev
-    )
+    name = LabNode(node.config, 1).pf_netdev
     subprocess.run(["ip", "link", "set", name, "up", "promisc", "on"], check=True)
     return name
 

@@ -12,7 +12,7 @@ from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node
 from tests.fakes.kubelet import Kubelet
-from tests.lab.node import AgentProcess, LabNode, QuickNode
+from tests.lab.node import AgentProcess, LabNode, QuickNode, list_pfs
 
 pytestmark = pytest.mark.lab(pfs=2, roots=True, hugepages=64)
 
@@ -21,8 +21,7 @@ COUNTS = {"named": 2, "rooted": 3, "single": 1, "dpdk": 4, "rest": 4}
 
 def _list_pfs() -> list[tuple[str, str]]:
     """Address and netdev of each PF of the guest."""
-    folders = (path for path in sorted(Path("/sys/bus/pci/devices").iterdir()) if (path / "sriov_totalvfs").exists())
-    return [(path.name, next((path / "net").iterdir()).name) for path in folders]
+    return [(path.name, next((path / "net").iterdir()).name) for path in list_pfs()]
 
 
 def _write_config() -> str:

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 from sriovdp.cli.main import cli
 from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node as ModelNode
 from sriovdp.provision.drift import describe_change
-from sriovdp.provision.records import PfState, read_boot_id
-from tests.lab.node import LabNode
+from sriovdp.provision.records import PfState
+from tests.lab.node import LabNode, list_pfs
 
 pytestmark = pytest.mark.lab(pfs=2, roots=True, wire=True, hugepages=448)
 
@@ -43,11 +43,6 @@ physicalFunctions:
       - {range: "1", driver: vfio-pci}
       - {range: "2", driver: igb_uio}
 """
-
-
-def list_pfs() -> list[Path]:
-    """Sysfs folders of all PFs."""
-    return [path for path in sorted(Path("/sys/bus/pci/devices").iterdir()) if (path / "sriov_totalvfs").exists()]
 
 
 def run(command: str) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from sriovdp.errors import JournalError
-from sriovdp.journal import Attachment, Journal, Original
+from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
 from sriovdp.provision import usage
-from sriovdp.provision.records import read_boot_id
 from sriovdp.provision.steps import BindDriver, SetLink, SetMtu, SetNumVfs, Step
 from sriovdp.provision.usage import find_obstacles, list_attached
 
