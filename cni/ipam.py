@@ -44,7 +44,7 @@ _outdated: set[tuple[str, int]] = set()  # executables, with the date of the fil
 class IpamCall:
     """One run of an IPAM plugin, started at once so that other work can go on beside it.
 
-    Once `cancelled` is set it is killed.
+    Once `cancelled` is set it has to end soon (`cni.plugin.GRACE`).
     """
 
     def __init__(self, plugin: str, command: str, attachment: Attachment, cancelled: Event | None = None) -> None:
@@ -98,8 +98,8 @@ class IpamCall:
             raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} answered no valid result: {error}") from error
 
     def stop(self) -> None:
-        """Kill the plugin if it still runs, and reap it."""
-        self._process.kill()
+        """See to it that the plugin has ended; `cni.plugin.GRACE` is how long that takes at most."""
+        self._process.stop()
 
     def _read_error(self, code: int, document: Any, stderr: bytes) -> IpamError:
         if isinstance(document, dict) and isinstance(document.get("code"), int):
@@ -137,7 +137,7 @@ class Addresses:
         return result
 
     def stop(self) -> None:
-        """Kill the plugin if it still runs."""
+        """See to it that the plugin has ended."""
         if self._call:
             self._call.stop()
 

@@ -1,15 +1,19 @@
-"""One run of a CNI plugin's executable: in the host's mount namespace, bounded in time and output, killed on cancel."""
+"""One run of a CNI plugin's executable: in the host's mount namespace, bounded in time and output."""
 
 import os
 import select
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Event
 
 TIMEOUT = 60.0  # seconds; kubelet gives a sandbox two to four minutes
+# seconds for one whose answer is not wanted any more: killed between making a lease and writing the owner into it,
+# host-local would lose that address for ever
+GRACE = 2.0
 OUTPUT_MAX = 1 << 20  # bytes of stdout, and of stderr
 _CANCEL_POLL = 100  # milliseconds
 _HOST_ROOT = "/proc/1/root"
@@ -21,7 +25,7 @@ class PluginKilledError(Exception):
 
 
 class PluginProcess:
-    """A plugin under way, in a session of its own. It has to be waited for or killed."""
+    """A plugin under way, in a session of its own. It has to be waited for or stopped."""
 
     def __init__(self, executable: str, environment: Mapping[str, str], stdin: bytes) -> None:
         """Start it. Raises OSError."""
@@ -55,20 +59,23 @@ class PluginProcess:
     def wait(self, cancelled: Event | None = None, timeout: float = TIMEOUT) -> tuple[int, bytes, bytes]:
         """Wait for its end; gives exit code (negative: the signal that ended it), stdout and stderr.
 
-        Raises PluginKilledError when it took too long, said too much, or when nobody waits any more.
+        Once `cancelled` is set it has GRACE to end. Raises PluginKilledError when it took too long or said too much.
         """
-        deadline = time.monotonic() + timeout
+        limit = (time.monotonic() + timeout, f"did not answer within {timeout:.0f} s")
         exit_fd = os.pidfd_open(self._pid)
         try:
             poll = select.poll()
             for descriptor in (exit_fd, *self._streams):
                 poll.register(descriptor, select.POLLIN)
             while exit_fd not in self._read(poll, _CANCEL_POLL):
-                self._check(cancelled, deadline, timeout)
+                if cancelled is not None and cancelled.is_set():
+                    cancelled = None
+                    limit = (time.monotonic() + GRACE, f"did not end within {GRACE:.0f} s after its caller gave up")
+                self._check(*limit)
             # what it said is there now; whoever else has its stdout is not waited for
             poll.unregister(exit_fd)
             while self._read(poll, 0):
-                self._check(cancelled, deadline, timeout)
+                self._check(*limit)
         finally:
             os.close(exit_fd)
         code = self._reap()
@@ -76,12 +83,11 @@ class PluginProcess:
         self._close()
         return code, out, error
 
-    def kill(self) -> None:
-        """Kill it and what it started, if it still runs, and reap it."""
+    def stop(self) -> None:
+        """Let it end if it still runs, in GRACE; then kill it and what it started."""
         if self._is_running:
-            os.killpg(self._pid, signal.SIGKILL)
-            self._reap()
-            self._close()
+            with suppress(PluginKilledError):
+                self.wait(timeout=GRACE)
 
     def _read(self, poll: "select.poll", pause: int) -> list[int]:
         """Take what there is, waiting for it so many milliseconds; gives the fds that had something to tell."""
@@ -94,17 +100,17 @@ class PluginProcess:
                     poll.unregister(descriptor)
         return ready
 
-    def _check(self, cancelled: Event | None, deadline: float, timeout: float) -> None:
-        why = ""
-        if cancelled is not None and cancelled.is_set():
-            why = "was killed, as nobody waits for its answer any more"
-        elif time.monotonic() > deadline:
-            why = f"did not answer within {timeout:.0f} s and was killed"
+    def _check(self, deadline: float, too_late: str) -> None:
+        if time.monotonic() > deadline:
+            why = too_late
         elif max(len(stream) for stream in self._streams.values()) > OUTPUT_MAX:
-            why = f"said more than {OUTPUT_MAX} bytes and was killed"
-        if why:
-            self.kill()
-            raise PluginKilledError(why)
+            why = f"said more than {OUTPUT_MAX} bytes"
+        else:
+            return
+        os.killpg(self._pid, signal.SIGKILL)
+        self._reap()
+        self._close()
+        raise PluginKilledError(f"{why} and was killed")
 
     def _reap(self) -> int:
         self._is_running = False

@@ -63,15 +63,35 @@ def test_bounds(start: Any, tmp_path: Path, text: str, timeout: float, told: str
     assert not is_running(tmp_path)
 
 
-def test_cancel_kills_with_all_its_children(start: Any, tmp_path: Path) -> None:
-    """Nobody waits for the answer any more: the whole session of the plugin goes."""
+def test_cancel_leaves_time_to_end(start: Any) -> None:
+    """What a plugin has begun, as to write a lease, it may end: nobody else can."""
+    cancelled = threading.Event()
+    cancelled.set()
+
+    assert start("sleep 0.3; echo done").wait(cancelled) == (0, b"done\n", b"")
+
+
+def test_stop_leaves_time_to_end(start: Any, tmp_path: Path) -> None:
+    """The same when nobody reads the answer."""
+    process = start(f"sleep 0.3; touch {tmp_path}/lease")
+
+    process.stop()
+    process.stop()
+
+    assert (tmp_path / "lease").exists()
+    assert not is_running(tmp_path)
+
+
+def test_cancel_kills_with_all_its_children(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the answer any more, and it does not end: the whole session of the plugin goes."""
+    monkeypatch.setattr(plugin_module, "GRACE", 0.1)
     process = start(f"sleep 60 & echo $! >{tmp_path}/child; wait")
     cancelled = threading.Event()
     while not (tmp_path / "child").exists():
         time.sleep(0.01)
     threading.Timer(0.1, cancelled.set).start()
 
-    with pytest.raises(PluginKilledError, match="nobody waits"):
+    with pytest.raises(PluginKilledError, match="after its caller gave up and was killed"):
         process.wait(cancelled)
 
     assert not is_running(tmp_path)
@@ -82,11 +102,12 @@ def test_cancel_kills_with_all_its_children(start: Any, tmp_path: Path) -> None:
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
-def test_no_descriptor_is_left(start: Any) -> None:
+def test_no_descriptor_is_left(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither after its end, nor after a kill, nor when it could not be executed at all."""
+    monkeypatch.setattr(plugin_module, "GRACE", 0.1)
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
     start("true").wait()
-    start("sleep 60").kill()
+    start("sleep 60").stop()
     with pytest.raises(OSError, match="No such file"):
         PluginProcess("/nowhere/plugin", {}, b"")
 
