@@ -28,7 +28,7 @@ class ComparedFile:
 
     def compare(self, running: Config) -> FileState:
         """How the file stands to a config. A change of comments or of other nodes' entries is none."""
-        seen = _identify(self._path), id(running)
+        seen = _identify(self._path), running
         if seen != self._seen:
             self._state = self._compare(running)
             self._seen = seen
