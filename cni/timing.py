@@ -72,13 +72,13 @@ def mark(step: str) -> None:
         marks.append((step, time.perf_counter()))
 
 
-def end(verb: str, code: int, whose: str) -> None:
-    """Stop the clock, and count and tell the whole time and that of each step. `code` is the error's, 0 for none."""
+def end(verb: str, code: int | None, whose: str) -> None:
+    """Stop the clock, and count and tell the whole time and that of each step. `code` is the error's, None for none."""
     marks, _running.marks = _running.marks, None
     marks.append(("rest", time.perf_counter()))
     whole = marks[-1][1] - marks[0][1]
     requests.add((verb, _name_outcome(code)), whole)
-    if code == 0 and verb in _STEPPED:  # a failed one has the steps of its undoing too
+    if code is None and verb in _STEPPED:  # a failed one has the steps of its undoing too
         for (_, before), (step, now) in itertools.pairwise(marks):
             steps.add((verb, step), now - before)
     if logger.isEnabledFor(logging.DEBUG):
@@ -86,8 +86,8 @@ def end(verb: str, code: int, whose: str) -> None:
         logger.debug("%s of %s took %.2f ms: %s", verb, whose, whole * 1000, ", ".join(listed))
 
 
-def _name_outcome(code: int) -> str:
+def _name_outcome(code: int | None) -> str:
     """A word out of few: the code that an IPAM plugin makes up is any number."""
-    if code == 0:
+    if code is None:
         return "ok"
-    return str(code) if 0 < code <= IPAM_FAILURE or code == INTERNAL else "other"
+    return f"{code:d}" if 0 < code <= IPAM_FAILURE or code == INTERNAL else "other"

@@ -72,7 +72,7 @@ class Verbs:
         Once `cancelled` is set, nobody waits for the answer any more: an ADD undoes what it did, and fails.
         """
         timing.begin()
-        code = 0
+        code = None
         try:
             check_environment(request)
             verbs = {
