@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from urllib.error import HTTPError
 
 import pytest
@@ -76,13 +77,11 @@ def test_dns_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_clients_that_keep_silent_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have neither a thread each nor for ever: whoever comes after them is served, and the end does not wait."""
     monkeypatch.setattr(endpoint, "_CLIENT_TIMEOUT", 0.2)
-    with serve_metrics("127.0.0.1", 0, One()) as port:
-        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+    with serve_metrics("127.0.0.1", 0, One()) as port, ExitStack() as clients:
+        silent = [clients.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
         silent[1].send(b"GET /metrics HTTP/1.1\r\nHost: ")
         assert scrape(port)["one",] == 1.0
         assert [client.recv(1) for client in silent] == [b""] * 3
-        for client in silent:
-            client.close()
 
 
 def test_many_scrapes_at_once_and_clients_that_leave() -> None:
