@@ -40,8 +40,8 @@ fuzz: setup ## feed the launcher broken replies for a minute, by libFuzzer where
 		build/fuzz 2000000 $$(date +%s); \
 	fi
 
-bench: setup ## figures from the lab
-	@$(PYTHON) -m tests.lab --pfs 2 --hugepages 448 -- .venv/bin/python -m bench
+bench: setup ## figures from the lab; PEER_CNI=FILE measures another plugin too
+	@$(PYTHON) -m tests.lab --pfs 2 --hugepages 448 --timeout 3600 -- env PEER_CNI=$(PEER_CNI) .venv/bin/python -m bench
 
 launcher-arm64: ## build the launcher for arm64, by zig or a musl cross compiler
 	@$(PYTHON3) -m setup.launcher arm64

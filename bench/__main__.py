@@ -65,9 +65,7 @@ def _measure(root: Path, agent: AgentProcess, rounds: int, at_once_rounds: int) 
         Plugin("sriovdp", programs / "sriov", programs, agent.socket),
         Floor("floor", programs / "floor", programs),
     ]
-    if peer := os.environ.get("PEER_CNI"):
-        shutil.copy(peer, programs / "peer")
-        candidates.append(Plugin("peer", programs / "peer", programs, agent.socket, may_fail=True))
+    candidates += find_peer(programs)
     _measure_each(watch, candidates, root / "leases", rounds)
     _measure_all(watch, candidates, root / "leases", at_once_rounds)
 
@@ -83,8 +81,8 @@ def _measure_each(watch: Watch, candidates: list[Candidate], leases: Path, round
     samples = Samples(reference="floor")
     for _ in range(rounds):
         for (name, case), candidate, verb in product(cases.items(), candidates, ("ADD", "DEL")):
-            [took], _ = watch.run([candidate.job(verb, case)], may_fail=candidate.may_fail)
-            samples.add((name, verb), candidate.name, took)
+            times, _ = watch.run([candidate.job(verb, case)], may_fail=candidate.may_fail)
+            samples.take((name, verb), candidate.name, times, watch.failure)
     samples.print()
     for case in cases.values():
         case.remove()
@@ -98,8 +96,8 @@ def _measure_all(watch: Watch, candidates: list[Candidate], leases: Path, rounds
     for _ in range(rounds):
         for candidate, verb in product(candidates, ("ADD", "DEL")):
             each, last = watch.run([candidate.job(verb, case) for case in cases], may_fail=candidate.may_fail)
-            samples.add((verb, "all done"), candidate.name, last)
-            samples.extend((verb, "each"), candidate.name, each)
+            samples.take((verb, "all done"), candidate.name, [last], watch.failure)
+            samples.take((verb, "each"), candidate.name, each, watch.failure)
     samples.print()
     for case in cases:
         case.remove()
@@ -151,6 +149,15 @@ def build(root: Path) -> Path:
     for program in (Path("build/sriov"), Path("/usr/lib/cni/host-local")):
         shutil.copy(program, programs)
     return programs
+
+
+def find_peer(programs: Path) -> list[Candidate]:
+    """The plugin that PEER_CNI names, if it does; it may not be able to do all that is asked of it."""
+    path = os.environ.get("PEER_CNI")
+    if not path:
+        return []
+    shutil.copy(path, programs / "peer")
+    return [Plugin("peer", programs / "peer", programs, programs / "none.sock", may_fail=True)]
 
 
 def _resident(agent: AgentProcess) -> str:

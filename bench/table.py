@@ -10,13 +10,17 @@ class Samples:
     def __init__(self, reference: str) -> None:
         self._reference = reference
         self._times: dict[tuple[str, ...], dict[str, list[float]]] = {}
+        self._failures: dict[tuple[str, ...], list[str]] = {}
 
     def add(self, row: tuple[str, ...], candidate: str, time: float) -> None:
         """Add one."""
         self._times.setdefault(row, {}).setdefault(candidate, []).append(time)
 
-    def extend(self, row: tuple[str, ...], candidate: str, times: Iterable[float]) -> None:
-        """Add many."""
+    def take(self, row: tuple[str, ...], candidate: str, times: Iterable[float], failure: str) -> None:
+        """Add times of jobs that were run at once; a failure is told with the table, and its times are none."""
+        if failure:
+            self._failures.setdefault((*row, candidate), []).append(failure)
+            return
         for time in times:
             self.add(row, candidate, time)
 
@@ -29,6 +33,8 @@ class Samples:
                 figures = " ".join(f"{quantile(times, share):8.2f}" for share in (0.5, 0.9, 0.99))
                 ratio = quantile(times, 0.5) / base
                 print(f"{' '.join(row):26} {candidate:18} {figures}   {ratio:.2f}", flush=True)
+        for row, failures in self._failures.items():
+            print(f"{' '.join(row)} failed {len(failures)} times, which is not counted: {failures[-1]}")
 
 
 def quantile(times: list[float], share: float) -> float:

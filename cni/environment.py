@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from functools import cache
 
 from cni.keys import is_ifname
@@ -11,7 +12,7 @@ from sriovdp.errors import CniError
 from sriovdp.kernel import netns
 
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
-_REQUIRED = {
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
@@ -19,6 +20,8 @@ _REQUIRED = {
     "GC": (),
     "VERSION": (),
 }
+COMMANDS = frozenset(_REQUIRED)
+"""All that CNI_COMMAND can be."""
 
 
 def check_environment(request: Request) -> None:

@@ -147,13 +147,14 @@ def parse_result(document: Any) -> Result:
 def render_error(error: Exception, version: str = VERSIONS[-1]) -> bytes:
     """JSON of an error: the message, and in `details` what to do about it."""
     message = error.message if isinstance(error, SriovdpError) else f"{type(error).__name__}: {error}"
-    document = {"cniVersion": version, "code": _code_of(error), "msg": message}
+    document = {"cniVersion": version, "code": code_of(error), "msg": message}
     if isinstance(error, SriovdpError) and error.hint:
         document["details"] = error.hint
     return json.dumps(document).encode()
 
 
-def _code_of(error: Exception) -> int:
+def code_of(error: Exception) -> int:
+    """The code that an error is answered with."""
     if isinstance(error, CniError):
         return error.code
     kinds = ((JournalError, IO_FAILURE), (InUseError, DEVICE_IN_USE), (SriovdpError, DEVICE_FAILURE))

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from cni.connection import Handle
@@ -21,13 +22,22 @@ from sriovdp.kernel import netns
 
 logger = logging.getLogger(__name__)
 
+_REJECTED = ".rejected"
 _PERMANENT = {INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, DECODING_FAILURE, INVALID_CONFIG}
 _RETRY_PAUSE = 60.0  # seconds; an IPAM plugin that fails is not asked more often
 _LOCK_TIMEOUT = 10.0  # seconds; a launcher holds the lock for as long as it writes one file
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many requests are in the spool: to be replayed, and put aside for a person."""
+
+    spooled: int
+    rejected: int
+
+
 class Spool:
-    """The spool's folder, which need not exist. To be used by one thread at a time."""
+    """The spool's folder, which need not exist. To be used by one thread at a time, but for `count`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -70,6 +80,15 @@ class Spool:
             except OSError as error:
                 logger.error("the spooled request %s can not be replayed: %s", path, error)
 
+    def count(self) -> Waiting:
+        """What is in the folder now. Raises OSError when it can not be read."""
+        try:
+            found = [path.suffix for path in self._directory.iterdir() if not path.name.startswith(".")]
+        except FileNotFoundError:
+            found = []
+        rejected = found.count(_REJECTED)
+        return Waiting(len(found) - rejected, rejected)
+
     def _list(self) -> list[Path]:
         try:
             found = [path for path in self._directory.iterdir() if not path.name.startswith(".")]
@@ -78,7 +97,7 @@ class Spool:
         except OSError as error:
             logger.error("the spool %s can not be read, its requests wait: %s", self._directory, error)
             return []
-        return sorted(path for path in found if path.suffix != ".rejected" and path.is_file())
+        return sorted(path for path in found if path.suffix != _REJECTED and path.is_file())
 
     def _replay(self, path: Path, handle: Handle, at_start: bool) -> None:
         with path.open("rb") as stream:
@@ -105,7 +124,7 @@ class Spool:
             logger.error("the spooled %s failed, trying again in %.0f s: %s", said, _RETRY_PAUSE, text)
 
     def _reject(self, path: Path, reason: str) -> None:
-        aside = path.with_name(f"{path.name}.rejected")
+        aside = path.with_name(f"{path.name}{_REJECTED}")
         logger.error("a spooled request is put aside as %s: %s", aside, reason)
         try:
             path.rename(aside)

@@ -16,7 +16,7 @@ from pathlib import Path
 from cni import announce, timing
 from cni.add import Addition
 from cni.check import Comparison
-from cni.environment import check_environment, require_sandbox
+from cni.environment import COMMANDS, check_environment, require_sandbox
 from cni.gc import is_garbage, parse_valid, refuse_if_running
 from cni.ipam import IpamError, MissingPluginError, check_addresses, collect_garbage, delete_addresses
 from cni.locks import TIMEOUT, Locks, hold_file
@@ -32,6 +32,7 @@ from cni.spec import (
     TRY_AGAIN,
     UNKNOWN_CONTAINER,
     VERSIONS,
+    code_of,
     describe_result,
     parse_result,
     render_error,
@@ -71,6 +72,7 @@ class Verbs:
         Once `cancelled` is set, nobody waits for the answer any more: an ADD undoes what it did, and fails.
         """
         timing.begin()
+        code = None
         try:
             check_environment(request)
             verbs = {
@@ -84,13 +86,16 @@ class Verbs:
                 return Reply(0, self.add(request, netns_fd, cancelled or threading.Event()))
             return Reply(0, verbs[request.command](request, netns_fd))
         except SriovdpError as error:
+            code = code_of(error)
             logger.warning("%s of %s %s failed: %s", request.command, request.container_id, request.ifname, error)
             return Reply(1, render_error(error, _version_of(request)))
         except Exception as error:
+            code = code_of(error)
             logger.exception("%s of %s %s failed", request.command, request.container_id, request.ifname)
             return Reply(1, render_error(error, _version_of(request)))
         finally:
-            timing.end(f"{request.command} of {request.container_id} {request.ifname}")
+            verb = request.command if request.command in COMMANDS else "unknown"
+            timing.end(verb, code, f"{request.container_id} {request.ifname}")
 
     @contextmanager
     def hold(self, name: str, timeout: float = TIMEOUT) -> Iterator[None]:

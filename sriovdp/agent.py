@@ -57,11 +57,12 @@ class Agent:
 
         `rescan_interval` is in seconds: how often the node is looked at when the kernel tells of no change.
         """
-        self._config = config
+        self.config = config
+        """What the node is made like."""
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
         self._verbs = Verbs(self._sysfs, self._journal, Locks())
-        self._spool = Spool(roots.state / "spool")
+        self.spool = Spool(roots.state / "spool")
         self._cni = CniServer(roots.run / "agent.sock", self._verbs.handle)
         folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi)
         self.offering = Offering(config, folders, LiveHost(self._sysfs, roots.dev), self._journal)
@@ -77,11 +78,11 @@ class Agent:
             await self._run(stop)
 
     async def _run(self, stop: asyncio.Event) -> None:
-        for warning in self._config.warnings:
+        for warning in self.config.warnings:
             logger.warning("in the config: %s", warning)
         broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
-        await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=True)
+        await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=True)
         await self.offering.ask_pods(patience=_PATIENCE)
         if not await run_unless(stop, self._provision):
             logger.warning("stopped while the node was still being changed; what hangs in the kernel is left to it")
@@ -93,8 +94,8 @@ class Agent:
             await asyncio.to_thread(self._replay_rest)
             self._cni.serve()
             await self.offering.start()
-            logger.info("the agent is ready: %d pools", len(self._config.pools))
-            for need in list_reboot_needs(self._config, self._node, self._sysfs) if self._node else ():
+            logger.info("the agent is ready: %d pools", len(self.config.pools))
+            for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
                 logger.warning("needs a reboot: %s", need)
             await self._tell_drift()
             await self._watch(stop)
@@ -120,7 +121,7 @@ class Agent:
         try:
             await self._rescan(await asyncio.to_thread(self._verbs.recover, at_start=False))
             await self._tell_drift()
-            await asyncio.to_thread(self._spool.replay, self._verbs.handle, at_start=False)
+            await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=False)
         except SriovdpError as error:
             logger.error("looking at the node failed, trying again in %.0f s: %s", self._rescan_interval, error)
 
@@ -140,19 +141,19 @@ class Agent:
             return
         self._judged = seen
         try:
-            differences = await asyncio.to_thread(list_drift, self._config, self._sysfs, self._journal, seen[1])
+            differences = await asyncio.to_thread(list_drift, self.config, self._sysfs, self._journal, seen[1])
         except SriovdpError as error:
             differences = [f"it can not be told how: {error}"]
         self._drift.update(differences)
 
     def _replay_rest(self) -> None:
         """Replay what was spooled until launchers found the socket; nothing is spooled from then on."""
-        self._spool.settle()
-        self._spool.replay(self._verbs.handle, at_start=True)
+        self.spool.settle()
+        self.spool.replay(self._verbs.handle, at_start=True)
 
     def _provision(self) -> None:
         """Make the node as the config says; what is refused or fails is told, and the rest is offered all the same."""
         try:
-            apply(self._config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
+            apply(self.config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
         except SriovdpError as error:
             logger.error("the node is not as the config says: %s", error)

@@ -5,12 +5,16 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
 
 from sriovdp.agent import Agent, Roots
 from sriovdp.cli.options import FOLDER, config_option, node_options, state_option
+from sriovdp.config.comparison import ComparedFile
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 
@@ -18,6 +22,7 @@ _ROOTS = Roots()
 # a verb that comes back from the kernel waits so many seconds for a thread that computes, as the node's rescan does;
 # Python's own 5 ms add up, once for each system call
 _SWITCH_INTERVAL = 0.001
+_IPV6, _PORT_MAX = 6, 65535
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -27,6 +32,24 @@ class OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record with its line breaks as ` | `."""
         return " | ".join(line.strip() for line in super().format(record).splitlines() if line.strip())
+
+
+def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> tuple[str, int] | None:
+    """Address and port, None when none are given."""
+    if given is None:
+        return None
+    host, _colon, port = given.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    address = host[1:-1] if is_bracketed else host
+    try:
+        if (ip_address(address).version == _IPV6) is is_bracketed and port.isdecimal() and int(port) <= _PORT_MAX:
+            return address, int(port)
+    except ValueError:
+        pass
+    raise click.BadParameter(
+        f"{given!r} is no address with a port; write an IPv4 address like 127.0.0.1:9819 or 0.0.0.0:9819, or an IPv6 "
+        f"address in brackets like [::1]:9819, with a port up to {_PORT_MAX}; port 0 is any that is free"
+    )
 
 
 @click.command()
@@ -50,11 +73,19 @@ class OneLineFormatter(logging.Formatter):
     show_default=True,
     help="Folder of CDI specs, one that the container runtime reads.",
 )
+@click.option(
+    "--metrics",
+    "endpoint",
+    metavar="ADDRESS:PORT",
+    callback=_read_endpoint,
+    help="Serve Prometheus metrics there; an IPv6 address is in brackets. Nothing is served unless this is given.",
+)
 @click.option("--verbose", is_flag=True, help="Log details too.")
 @node_options
 def command(
     config_path: Path,
     *,
+    endpoint: tuple[str, int] | None,
     verbose: bool,
     node_name: str | None,
     node_labels: dict[str, str] | None,
@@ -66,8 +97,23 @@ def command(
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.freeze()  # what was imported lives as long as the agent: no collection has to look at it again
-    config = load(config_path, NodeIdentity.find(node_name, node_labels))
-    asyncio.run(_serve(Agent(config, Roots(**folders))))
+    identity = NodeIdentity.find(node_name, node_labels)
+    agent = Agent(load(config_path, identity), Roots(**folders))
+    with _metrics(endpoint, agent, ComparedFile(config_path, identity)):
+        asyncio.run(_serve(agent))
+
+
+@contextmanager
+def _metrics(endpoint: tuple[str, int] | None, agent: Agent, file: ComparedFile) -> Iterator[None]:
+    """Serve metrics meanwhile, if they are wanted: only then is the time spent that it takes to import them."""
+    if endpoint is None:
+        yield
+        return
+    from sriovdp.metrics.collector import AgentCollector  # noqa: PLC0415
+    from sriovdp.metrics.endpoint import serve_metrics  # noqa: PLC0415
+
+    with serve_metrics(*endpoint, AgentCollector(agent, file)):
+        yield
 
 
 async def _serve(agent: Agent) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sriovdp.cdi import CdiSpecs
@@ -15,7 +16,7 @@ from sriovdp.journal import Attachment, Journal
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoints
-from sriovdp.model import Node
+from sriovdp.model import Node, PoolDevice
 from sriovdp.pod_devices import PodDevices
 from sriovdp.pool_service import PoolService
 from sriovdp.pools import assign
@@ -51,7 +52,7 @@ class Offering:
             service.pool.resource: DevicePlugin(service.pool.resource, service) for service in self._services
         }
         self._endpoints = Endpoints(folders.kubelet, self._plugins)
-        self._attachments: Mapping[str, Sequence[Attachment]] = {}
+        self._attachments: Mapping[str, Sequence[Attachment]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.pod_devices = PodDevices(problem="the kubelet was not asked yet")
         """What pods have, as of the last update."""
@@ -71,6 +72,15 @@ class Offering:
     def unregistered(self) -> dict[str, str]:
         """The pools that no kubelet knows now, each with the reason."""
         return self._endpoints.unregistered()
+
+    def devices(self) -> dict[str, list[PoolDevice]]:
+        """What is offered, by resource. Can be asked from any thread."""
+        return {resource: plugin.devices for resource, plugin in self._plugins.items()}
+
+    def attachments(self) -> list[Attachment] | None:
+        """All attachments as of the last update, None before the first. Can be asked from any thread."""
+        found = self._attachments
+        return None if found is None else list(chain.from_iterable(found.values()))
 
     async def update(self, node: Node, broken: Mapping[str, str]) -> None:
         """Take over a look at the node, and ask the kubelet what pods have. `broken` as in `PoolService.update`."""
@@ -112,7 +122,7 @@ class Offering:
         The kubelet gives a device away as soon as it knows its pod to be gone, which can be before its DEL is done:
         such an attachment is no reason to refuse, as a refused pod stays failed. ADD waits for it.
         """
-        for attachment in self._attachments.get(device, ()):
+        for attachment in (self._attachments or {}).get(device, ()):
             pod = _find_pod(attachment)
             here = attachment.phase == "attached" and pod and pod in self._ask_pods()
             if here and self._journal.find_attachment(attachment.container_id, attachment.ifname):

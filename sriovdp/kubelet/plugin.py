@@ -89,6 +89,11 @@ class DevicePlugin(DevicePluginServicer):
                 self._list = answer
                 self._changed.notify_all()
 
+    @property
+    def devices(self) -> list[PoolDevice]:
+        """What the kubelet was told last. Can be asked from any thread: each update makes a new list."""
+        return list(self._devices.values())
+
     async def end_streams(self) -> None:
         """End all streams that are open now, as a server that stops has to."""
         async with self._changed:

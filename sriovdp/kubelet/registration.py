@@ -59,7 +59,8 @@ class Endpoint:
     @property
     def registered(self) -> bool:
         """Whether a kubelet has accepted the pool, on the socket that is served now."""
-        return self._server is not None and (self._server.accepted or self._registered_at is not None)
+        server = self._server  # as other threads ask too
+        return server is not None and (server.accepted or self._registered_at is not None)
 
     async def start(self) -> None:
         """Serve, and go on in the background: it neither waits for the kubelet nor fails when there is none."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,33 @@ def test_a_wrong_config_keeps_it_from_starting(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "resourceList[0].resourceName" in done.output
     assert "resourceList[1]" in done.output
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["9819", ":9819", "localhost:9819", "::1:9819", "[127.0.0.1]:9819", "[::1]", "127.0.0.1:", "127.0.0.1:65536",
+     "127.0.0.1:-1", "127.0.0.1:http", "1.2.3:9819", ""],
+)  # fmt: skip
+def test_a_wrong_place_for_metrics_is_wrong_usage(given: str) -> None:
+    """The message says what is allowed."""
+    done = CliRunner().invoke(cli, ["agent", f"--metrics={given}"])
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert f"{given!r} is no address with a port; write an IPv4 address like 127.0.0.1:9819" in said
+    assert "brackets like [::1]:9819, with a port up to 65535" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [("127.0.0.1:9819", ("127.0.0.1", 9819)), ("[::]:0", ("::", 0)), (None, None)]
+)
+def test_the_place_for_metrics(given: str | None, place: tuple[str, int] | None) -> None:
+    """Address and port; none is given by default."""
+    context = agent_command.command.make_context("agent", [f"--metrics={given}"] if given else [])
+    assert context.params["endpoint"] == place
+
+
+def test_without_metrics_their_library_is_not_imported() -> None:
+    """It would be 46 ms of each start."""
+    code = "import sys, sriovdp.cli.agent; print(*sorted({'prometheus_client', 'wsgiref'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "\n"

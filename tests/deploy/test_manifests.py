@@ -12,6 +12,7 @@ import yaml
 
 from cni.netconf import parse_netconf
 from sriovdp.agent import Roots
+from sriovdp.cli.agent import command as agent_command
 from sriovdp.cli.main import _SUMMARIES
 from sriovdp.config.file import load
 
@@ -96,6 +97,25 @@ def test_kustomizations_name_files_that_are_there() -> None:
         files = [name for generator in document.get("configMapGenerator", ()) for name in generator["files"]]
         for name in (*document["resources"], *files):
             assert (path.parent / name).exists(), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_metrics_are_served_at_the_port_that_is_named(version: str) -> None:
+    """The overlay's patch makes a valid DaemonSet; its option is one that the agent takes, with that very port."""
+    overlay = yaml.safe_load((DEPLOY / "overlays/metrics/kustomization.yaml").read_text())
+    [patch] = overlay["patches"]
+    [added] = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]["containers"]
+    patched = json.loads(json.dumps(DAEMON_SET))
+    [agent] = patched["spec"]["template"]["spec"]["containers"]
+    assert agent["name"] == added["name"]
+    assert agent["args"] == added["args"][:1]
+    agent |= {**added, "env": agent["env"] + added["env"]}
+    kubernetes_validate.validate(patched, version, strict=True)
+    [option] = added["args"][1:]
+    [variable] = added["env"]
+    told = option.replace(f"$({variable['name']})", "192.0.2.1")
+    endpoint = agent_command.make_context("agent", [told]).params["endpoint"]
+    assert endpoint == ("192.0.2.1", added["ports"][0]["containerPort"])
 
 
 def test_agent_has_a_mount_for_each_of_its_folders() -> None:

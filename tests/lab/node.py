@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,7 @@ class AgentProcess:
 
     config: Path
     root: Path
+    options: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -153,7 +154,7 @@ class AgentProcess:
         """Start and wait until the agent answers the CNI launcher."""
         log = (self.root / "agent.log").open("ab")
         roots = [f"--{name}-dir={self.root / name}" for name in ("run", "state", "kubelet")]
-        command = [*_SRIOVDP, "agent", "--config", str(self.config), *roots]
+        command = [*_SRIOVDP, "agent", "--config", str(self.config), *roots, *self.options]
         self.socket.unlink(missing_ok=True)
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()

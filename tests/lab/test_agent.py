@@ -10,10 +10,12 @@ import pytest
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.fakes.runtime import Runtime, Sandbox
 from tests.lab.node import AgentProcess, LabNode
+from tests.scraping import find_steps, scrape
 
 pytestmark = pytest.mark.lab(hugepages=448)
 
 CONFIG = Path("config/sample.yaml")
+METRICS = 9819
 LAUNCHER = Path("build/sriov").resolve()
 KERNEL, VFIO, UIO = "intel.com/sriov", "intel.com/sriov_dpdk", "intel.com/sriov_igb_uio"
 
@@ -38,7 +40,7 @@ async def kubelet(root: Path) -> AsyncIterator[Kubelet]:
 @pytest.fixture
 async def agent(node: LabNode, kubelet: Kubelet, root: Path) -> AsyncIterator[AgentProcess]:
     """A running agent, which provisioned the node."""
-    agent = AgentProcess(CONFIG, root)
+    agent = AgentProcess(CONFIG, root, (f"--metrics=127.0.0.1:{METRICS}",))
     await asyncio.to_thread(agent.start)
     yield agent
     await asyncio.to_thread(agent.stop)
@@ -100,13 +102,17 @@ async def test_agent_restart_under_a_running_pod(node: LabNode, kubelet: Kubelet
     }
     try:
         await asyncio.to_thread(runtime.add, sandbox, config)
+        added = await asyncio.to_thread(scrape, METRICS)
         agent.kill()
         await asyncio.to_thread(agent.start)
         assert len(await kubelet.wait_for(KERNEL, count=4)) == 4, "a VF in use is still offered, and healthy"
         assert "net1" in sandbox.run("ip", "-br", "link").stdout
         await asyncio.to_thread(runtime.delete, sandbox, config)
+        deleted = await asyncio.to_thread(scrape, METRICS)
     finally:
         sandbox.remove()
+    assert find_steps(added, "ADD") >= {"state and journal", "settings on the PF", "move and rename", "interface up"}
+    assert find_steps(deleted, "DEL") >= {"move home", "settings on the PF", "VF back and compared"}
     assert node.look() == before
     assert agent.attachments() == [], agent.log()
 
