@@ -86,6 +86,9 @@ start_containerd() {
     # its snapshots can not lie on the overlay that is the root
     mkdir -p /var/lib/containerd
     [ -n "$DISK" ] || mount -t tmpfs tmpfs /var/lib/containerd
+    # a pod's user, who need not be root, gets the device nodes that the kubelet asks for
+    sed -i '/^ *\[plugins."io.containerd.grpc.v1.cri"\]/a device_ownership_from_security_context = true' \
+        /etc/containerd/config.toml
     ulimit -l unlimited # as DPDK needs it, and containerd hands on to containers
     containerd >/run/lab/result/containerd.log 2>&1 &
     tries=0
