@@ -30,8 +30,7 @@ def test_pods_after(api: Api, kubelet: Kubelet, agent: AgentProcess, node: LabNo
     wait_until(lambda: kubelet.offered(SRIOV) == 4, f"the node offers {SRIOV}")
     wait_until(lambda: api.pod("before")["status"]["phase"] != "Pending", "the kubelet decides about the old pod")
     old = api.pod("before")["status"]
-    print(f"the pod from before: {old['phase']} {old.get('reason')} {old.get('message')}")  # noqa: T201
-    print(api.events("before"), agent.attachments(), agent.log()[-4000:])
+    print(old, api.events("before"), agent.attachments(), agent.log()[-4000:])
     remove_pods(api)
     wait_until(lambda: agent.attachments() == [], "the journal is empty")
     assert not list(Path("/var/lib/cni/networks").glob("*/1*"))
