@@ -1,6 +1,6 @@
 """Programs of others for the tests with a cluster, built by the Go toolchain from their modules at pinned versions.
 
-Each is built once into the cache, with one compiler at a time and at the lowest priority. A variable of the program's
+Each is built once into the cache, with two compilers at a time and at the lowest priority. A variable of the program's
 name, like MULTUS=/usr/bin/multus, takes one that is there already.
 """
 
@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from setup.golang import find_go
 from setup.steps import SetupError, cache_folder, run, say
 
 KUBERNETES = "v1.34.2"
@@ -19,12 +20,16 @@ _HINT = "the end of its output follows; `go env GOPROXY` tells from where module
 
 @dataclass(frozen=True)
 class Program:
-    """One program. `staging` is the version of the modules that Kubernetes keeps in its own tree, for those of it."""
+    """One program; building it takes about so many `minutes`.
+
+    `staging` is the version of the modules that Kubernetes keeps in its own tree, for programs of that tree.
+    """
 
     name: str
     module: str
     version: str
     package: str
+    minutes: int
     staging: str = ""
     flags: str = ""
 
@@ -42,10 +47,10 @@ class Program:
 
 _STAMP = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}"
 _STAGING = KUBERNETES.replace("v1.", "v0.")
-MULTUS = Program("multus", "gopkg.in/k8snetworkplumbingwg/multus-cni.v4", "v4.2.2", "./cmd/multus")
-KUSTOMIZE = Program("kustomize", "sigs.k8s.io/kustomize/kustomize/v5", "v5.7.1", ".")
-KUBELET = Program("kubelet", "k8s.io/kubernetes", KUBERNETES, "./cmd/kubelet", _STAGING, _STAMP)
-KUBE_APISERVER = Program("kube-apiserver", "k8s.io/kubernetes", KUBERNETES, "./cmd/kube-apiserver", _STAGING, _STAMP)
+MULTUS = Program("multus", "gopkg.in/k8snetworkplumbingwg/multus-cni.v4", "v4.2.2", "./cmd/multus", 4)
+KUSTOMIZE = Program("kustomize", "sigs.k8s.io/kustomize/kustomize/v5", "v5.7.1", ".", 3)
+KUBELET = Program("kubelet", "k8s.io/kubernetes", KUBERNETES, "./cmd/kubelet", 17, _STAGING, _STAMP)
+KUBE_APISERVER = Program("kube-apiserver", "k8s.io/kubernetes", KUBERNETES, "./cmd/kube-apiserver", 9, _STAGING, _STAMP)
 
 
 def prepare(program: Program) -> Path:
@@ -54,17 +59,12 @@ def prepare(program: Program) -> Path:
         return program.path
     if os.environ.get(program.variable):
         raise SetupError(f"{program.variable} names {program.path}, which is no file; leave it unset to have it built")
-    if not shutil.which("go"):
-        raise SetupError(
-            f"{program.name} {program.version} has to be built, and there is no Go toolchain; install Go, or name a "
-            f"{program.name} by {program.variable}=/path/to/it"
-        )
-    say(f"building {program.name} {program.version}")
+    say(f"building {program.name} {program.version}, which takes about {program.minutes} minutes")
     started = time.monotonic()
     tree = _prepare_tree(program)
     target = program.path.with_name(f"{program.path.name}.new")
     link = f"-s -w {program.flags}".strip()
-    _go(tree, "nice", "-n", "19", "go", "build", "-p=1", f"-ldflags={link}", "-o", str(target), program.package)
+    _go(tree, "build", "-p=2", f"-ldflags={link}", "-o", str(target), program.package)
     target.rename(program.path)
     say(f"built {program.name} in {time.monotonic() - started:.0f} s")
     return program.path
@@ -76,7 +76,7 @@ def _prepare_tree(program: Program) -> Path:
     if (tree / "ready").is_file():
         return tree
     cache_folder().mkdir(parents=True, exist_ok=True)
-    downloaded = _go(cache_folder(), "go", "mod", "download", "-json", f"{program.module}@{program.version}")
+    downloaded = _go(cache_folder(), "mod", "download", "-json", f"{program.module}@{program.version}")
     run(["rm", "-rf", tree], hint="remove it by hand")
     run(["cp", "-r", json.loads(downloaded)["Dir"], tree], hint="the disk is full, or the cache can not be written")
     run(["chmod", "-R", "u+w", tree], hint="the cache belongs to somebody else")
@@ -91,11 +91,13 @@ def _prepare_tree(program: Program) -> Path:
 
 def _use_published(tree: Path, version: str) -> None:
     """Take the modules that are parts of the repository, but not of the module's archive, as they are published."""
-    described = json.loads(_go(tree, "go", "mod", "edit", "-json"))
+    described = json.loads(_go(tree, "mod", "edit", "-json"))
     names = [one["Old"]["Path"] for one in described.get("Replace") or () if one["New"]["Path"].startswith("./")]
-    _go(tree, "go", "mod", "edit", *(f"-replace={name}={name}@{version}" for name in names))
+    _go(tree, "mod", "edit", *(f"-replace={name}={name}@{version}" for name in names))
 
 
-def _go(folder: Path, *command: str) -> str:
+def _go(folder: Path, *arguments: str) -> str:
     settings = ["CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-trimpath -mod=mod -buildvcs=false"]
-    return run(["env", *settings, *command], cwd=folder, hint=_HINT)
+    if "GOTOOLCHAIN" not in os.environ:
+        settings.append("GOTOOLCHAIN=auto")  # Debian's own does not fetch a newer one unless told
+    return run(["env", *settings, "nice", "-n", "19", find_go(), *arguments], cwd=folder, hint=_HINT)

@@ -226,6 +226,23 @@ def test_route_options_of_the_specification_are_set(pod: int, device: Link) -> N
     assert Route("10.9.0.0/16", "10.1.0.9", 100) in netns.run_in(pod, read)
 
 
+def test_sysctls_through_the_nodes_own_files(
+    pod: int, device: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's /proc/sys can only be read, and the node's is mounted elsewhere: the pod's sysctl is set there."""
+    (tmp_path / "net").mkdir()
+    run(f"mount --bind /proc/sys/net {tmp_path}/net")
+    monkeypatch.setattr(sandbox, "_PROC_SYS", str(tmp_path))
+    conf = replace(CONF, sysctls={"net/ipv4/conf/IFNAME/arp_filter": "1"})
+    enter(pod, device)
+    try:
+        netns.run_in(pod, lambda: sandbox.bring_up(conf, "net1", device.parent))
+    finally:
+        run(f"umount {tmp_path}/net")
+
+    assert netns.run_in(pod, lambda: run("sysctl -n net.ipv4.conf.net1.arp_filter")) == "1\n"
+
+
 @pytest.mark.parametrize(("dad", "flag"), [("off", "nodad"), ("wait", ""), ("optimistic", "")])
 def test_duplicate_address_detection_is_a_choice(pod: int, device: Link, dad: Any, flag: str) -> None:
     """Without it an address is there at once; waited for, it is no longer tentative when ADD answers."""
