@@ -18,11 +18,14 @@ demo: setup ## tell the life of pods on an emulated SR-IOV NIC
 	@$(PYTHON) -m tests.lab --hugepages 448 --timeout 600 -- .venv/bin/python -m demo config/sample.yaml
 
 test: lint ## lint, types and the whole test suite
+	@$(PYTHON3) -m setup.cluster multus || echo "setup: GOING ON WITHOUT MULTUS: its tests will be skipped" >&2
 	$(PYTHON) -m pytest
+	@echo "Not run here: pods of a real kubelet, and the image as the agent. That is make test-cluster."
 
 test-cluster: setup ## the image, containerd, Multus and a Kubernetes node in the lab; KUBELET=FILE and such name programs
 	@$(PYTHON3) -m setup.cluster
 	$(PYTHON) -m pytest -o addopts="$(PYTEST_OPTIONS)" --durations=0 tests/cluster
+	$(PYTHON) -m tests.lab --containerd --control-plane -- $(PYTHON) -m bench.pods
 
 lint: setup ## style, types and layers
 	$(PYTHON) -m ruff check .

@@ -1,6 +1,6 @@
 """`python3 -m setup.cluster`: what `make test-cluster` needs beyond the set-up, into the cache and `build/`.
 
-It takes long where there is nothing yet, and nothing when all is there.
+It takes long where there is nothing yet, and nothing when all is there. With the argument `multus`, Multus only.
 """
 
 import sys
@@ -18,18 +18,25 @@ _LAYERS = ("base", "overlays/debian-cni", "overlays/provisioning")
 
 def main() -> int:
     """Prepare all; gives the exit code."""
+    only_multus = sys.argv[1:] == ["multus"]
     try:
         BUILD.mkdir(parents=True, exist_ok=True)
-        ensure_packages(_PACKAGES)
-        for program in (MULTUS, KUBELET, KUBE_APISERVER):
-            _link(program.name, prepare(program))
-        _render(prepare(KUSTOMIZE))
-        _link("image.tar", prepare_image())
+        _link(MULTUS.name, prepare(MULTUS))
+        if not only_multus:
+            _prepare_rest()
     except SetupError as error:
         say(f"FAILED: {error}")
         return 1
-    say(f"the cluster's parts are ready in {BUILD}")
+    say(f"{'Multus is' if only_multus else 'all parts of a cluster are'} ready in {BUILD}")
     return 0
+
+
+def _prepare_rest() -> None:
+    ensure_packages(_PACKAGES)
+    for program in (KUBELET, KUBE_APISERVER):
+        _link(program.name, prepare(program))
+    _render(prepare(KUSTOMIZE))
+    _link("image.tar", prepare_image())
 
 
 def _link(name: str, target: Path) -> None:

@@ -14,6 +14,7 @@ _PACKAGES = (
     "containerd",
     "containernetworking-plugins",  # IPAM plugins for the tests
     "dpdk-dev",  # testpmd
+    "e2fsprogs",  # the disk of a lab that reboots
     "gcc",
     "iproute2",
     "iputils-ping",

@@ -3,16 +3,51 @@
 import json
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.api import NODE, Api, ApiError
 from tests.lab.cri import wait_until
+from tests.lab.images import import_busybox
+from tests.lab.installation import PLUGINS
 
 HANDED_OVER = Path("/run/lab/result")  # by tests.lab.control_plane
 PROGRAM = Path("build/cluster/kubelet")
+_NETWORKS = Path("/etc/cni/net.d")
 _READY_TIMEOUT = 400.0  # seconds; the program is 80 MB, and its processor is emulated
+
+_DEFAULT_NETWORK = {
+    "cniVersion": "0.3.1",
+    "name": "cluster",
+    "type": "multus",
+    "binDir": str(PLUGINS),
+    "kubeconfig": f"{HANDED_OVER}/kubeconfig",
+    "delegates": [
+        {
+            "cniVersion": "0.3.1",
+            "name": "default",
+            "type": "ptp",
+            "ipam": {"type": "host-local", "subnet": "192.168.42.0/24", "routes": [{"dst": "0.0.0.0/0"}]},
+        }
+    ],
+}
+
+
+@contextmanager
+def run_kubelet(api: Api) -> Iterator["Kubelet"]:
+    """A node that is ready, with Multus as its network and busybox among its images."""
+    import_busybox()
+    _NETWORKS.mkdir(parents=True, exist_ok=True)
+    (_NETWORKS / "00-multus.conf").write_text(json.dumps(_DEFAULT_NETWORK))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        kubelet = Kubelet(Path(folder), api)
+        kubelet.start()
+        yield kubelet
+        kubelet.stop()
 
 
 @dataclass
@@ -83,8 +118,6 @@ class Kubelet:
             "tlsPrivateKeyFile": f"{HANDED_OVER}/node.key",
             "address": "127.0.0.1",
             "cgroupDriver": "cgroupfs",
-            "cgroupsPerQOS": False,
-            "enforceNodeAllocatable": [],
             "enableControllerAttachDetach": False,
             "localStorageCapacityIsolation": False,
             "evictionHard": {"memory.available": "1Mi"},

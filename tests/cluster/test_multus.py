@@ -2,13 +2,14 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.note import check_pf, check_pod
+from tests.cluster.pods import EXAMPLES
 from tests.lab.cri import Cri
 from tests.lab.node import AgentProcess, LabNode
 
@@ -20,36 +21,6 @@ physicalFunctions:
 resourceList:
 - {resourceName: sriov, selectors: {drivers: [igbvf]}}
 """
-
-EXAMPLES = Path("config/deploy/examples")
-MAC = r"([0-9A-F]{2}:){5}[0-9A-F]{2}"
-
-# section 4.3, item 1, with addresses and counters that are of that pod left open; {} is where a value is compared
-EXPECTED = {
-    "eth0": [
-        rf"eth0\s+Link encap:Ethernet\s+HWaddr {MAC}",
-        r"inet addr:192\.168\.42\.\d+\s+Bcast:\S+\s+Mask:255\.255\.255\.0",
-        r"inet6 addr: fe80::\S+/64\s+Scope:Link",
-        r"UP BROADCAST RUNNING MULTICAST\s+MTU:1500\s+Metric:1",
-    ],
-    "lo": [
-        r"lo\s+Link encap:Local Loopback",
-        r"inet addr:127\.0\.0\.1\s+Mask:255\.0\.0\.0",
-        r"inet6 addr: ::1/128\s+Scope:Host",
-        r"UP LOOPBACK RUNNING\s+MTU:65536\s+Metric:1",
-    ],
-    "net0": [
-        rf"net0\s+Link encap:Ethernet\s+HWaddr {MAC}",
-        r"inet addr:10\.56\.217\.17[1-9]\s+Bcast:\S+\s+Mask:255\.255\.255\.0",
-        r"inet6 addr: fe80::\S+/64\s+Scope:Link",
-        r"UP BROADCAST RUNNING MULTICAST\s+MTU:1500\s+Metric:1",
-    ],
-    "north": [
-        rf"north\s+Link encap:Ethernet\s+HWaddr {MAC}",
-        r"inet6 addr: fe80::\S+/64\s+Scope:Link",
-        r"UP BROADCAST RUNNING MULTICAST\s+MTU:1500\s+Metric:1",
-    ],
-}
 
 
 @pytest.fixture
@@ -77,16 +48,8 @@ def test_pod_of_the_application_note(cri: Cri, node: LabNode, unchanged: None) -
     pod = cri.run_pod("multus-multi-net-pod")
     pod.start()
     assert pod.status.status.network.ip.startswith("192.168.42.")
-    shown = {block.split()[0]: block for block in re.split(r"\n\n", pod.run("ifconfig")) if block}
-    assert shown.keys() == EXPECTED.keys()
-    for name, lines in EXPECTED.items():
-        for line in lines:
-            assert re.search(line, shown[name]), f"{line} is not in\n{shown[name]}"
-        assert ("inet addr" in shown[name]) == (name != "north")
-    listed = subprocess.run(["ip", "link", "show", node.pf_netdev], capture_output=True, text=True, check=True).stdout
-    vfs = re.findall(r"vf (\d+) .*", listed)
-    tagged = re.findall(r"vf (\d+) .*vlan 210,", listed)
-    assert (vfs, tagged) == (["0", "1", "2", "3"], ["1"]), listed
+    check_pod(pod.run("ifconfig"))
+    check_pf(node.pf_netdev, vfs=4, tagged=1)
     assert "default via 10.56.217.1 dev net0" in pod.run("ip", "route")
 
 

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--hugepages", type=int, default=0, metavar="MIB", help="MiB of 2 MiB huge pages (default 0)")
     parser.add_argument("--containerd", action="store_true", help="start containerd first")
     parser.add_argument("--control-plane", action="store_true", help="a Kubernetes API server beside the machine")
+    parser.add_argument("--disk", action="store_true", help="a disk that outlives a reboot; see tests/lab/guest.sh")
     parser.add_argument(
         "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds (default 1800)"
     )
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         shape = Shape(
             options.pfs, options.roots, options.numa, options.wire, options.hugepages, options.containerd,
-            options.control_plane,
+            options.control_plane, options.disk,
         )  # fmt: skip
         return run(shape, options.command, timeout=options.timeout, interactive=options.interactive)
     except (LabError, ValueError) as error:

@@ -1,6 +1,8 @@
 """What tests in the lab's guest share: the node as a module's CONFIG wants it, its agent, sandboxes, the plugin."""
 
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 from tests.fakes.runtime import Plugin, Sandbox, make_sandboxes
 from tests.lab.node import AgentProcess, LabNode
+
+_REBOOTED = Path("/run/lab/result/rebooted")
 
 
 @pytest.fixture
@@ -36,6 +40,18 @@ def agent(node: LabNode) -> Iterator[AgentProcess]:
         agent.start()
         yield agent
         agent.stop()
+
+
+@pytest.fixture
+def rebooted() -> None:
+    """The guest has rebooted since the tests before this one, and told no program; for shapes with a disk.
+
+    The first time this never returns: the pytest after the reboot runs the test again, fixtures of its module first.
+    """
+    if not _REBOOTED.exists():
+        _REBOOTED.touch()
+        subprocess.run(["/run/lab/bin/busybox", "reboot", "-f"], check=True)
+        time.sleep(60)
 
 
 @pytest.fixture

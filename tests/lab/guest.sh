@@ -54,6 +54,7 @@ enter() {
     $BUSYBOX hostname lab
     ip link set lo up
     modprobe -a igb virtio_console 8021q || die "a module is missing"
+    [ -z "$DISK" ] || mount_disk
     [ -z "$CONTROL_PLANE" ] || reach_control_plane
     [ -z "$CONTAINERD" ] || start_containerd
     run_command
@@ -69,10 +70,26 @@ reach_control_plane() {
     cd /
 }
 
+mount_disk() {
+    modprobe -a virtio_blk ext4 || die "a module is missing"
+    mkdir -p /disk
+    mount /dev/vda /disk || die "no disk"
+    # what is on a node's disk, as far as it changes; /run is lost at a reboot
+    for folder in /etc/cni /usr/lib/cni /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/sriovdp; do
+        mkdir -p $folder
+        [ -e /disk$folder ] || { mkdir -p /disk$folder && cp -a $folder/. /disk$folder/; }
+        mount -o bind /disk$folder $folder
+    done
+}
+
 start_containerd() {
     # its snapshots can not lie on the overlay that is the root
     mkdir -p /var/lib/containerd
-    mount -t tmpfs tmpfs /var/lib/containerd
+    [ -n "$DISK" ] || mount -t tmpfs tmpfs /var/lib/containerd
+    # a pod's user, who need not be root, gets the device nodes that the kubelet asks for
+    sed -i '/^ *\[plugins."io.containerd.grpc.v1.cri"\]/a device_ownership_from_security_context = true' \
+        /etc/containerd/config.toml
+    ulimit -l unlimited # as DPDK needs it, and containerd hands on to containers
     containerd >/run/lab/result/containerd.log 2>&1 &
     tries=0
     until ctr version >/dev/null 2>&1; do

@@ -24,6 +24,17 @@ def import_busybox() -> None:
     import_image(pause, _pack_busybox(), ["/bin/sleep", "2147483647"])
 
 
+def import_links(name: str) -> None:
+    """An image of links and places to mount at: for containers that are given the programs of this machine."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for folder in ("usr", "etc", "proc", "sys", "dev", "tmp"):
+            _add_folder(tar, folder)
+        for link in ("bin", "sbin", "lib", "lib64"):
+            _add_link(tar, link, f"usr/{link}")
+    import_image(name, buffer.getvalue(), ["/bin/sh"])
+
+
 def import_image(name: str, layer: bytes, command: Sequence[str]) -> None:
     """Hand an image of one layer, a tar, to containerd."""
     with tempfile.TemporaryDirectory() as folder:
@@ -41,14 +52,10 @@ def _pack_busybox() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr"):
-            info = tarfile.TarInfo(folder)
-            info.type, info.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(info)
+            _add_folder(tar, folder)
         _add_file(tar, "bin/busybox", _PROGRAM.read_bytes(), 0o755)
         for applet in _APPLETS:
-            link = tarfile.TarInfo(f"bin/{applet}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
+            _add_link(tar, f"bin/{applet}", "busybox")
     return buffer.getvalue()
 
 
@@ -57,7 +64,7 @@ def _pack_image(name: str, layer: bytes, command: Sequence[str]) -> bytes:
     config: Mapping[str, Any] = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
+        "config": {"Cmd": list(command), "Env": ["PATH=/bin:/sbin:/usr/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(layer).hexdigest()}"]},
     }
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
@@ -67,6 +74,18 @@ def _pack_image(name: str, layer: bytes, command: Sequence[str]) -> bytes:
         _add_file(tar, "config.json", json.dumps(config).encode())
         _add_file(tar, "manifest.json", json.dumps(manifest).encode())
     return buffer.getvalue()
+
+
+def _add_folder(tar: tarfile.TarFile, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    tar.addfile(info)
+
+
+def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    tar.addfile(info)
 
 
 def _add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:

@@ -19,7 +19,7 @@ class Shape:
     `roots` puts a PF behind a PCIe root port; several PFs have one each anyway, as their VFs would take the same slots.
     `numa` makes two NUMA nodes and spreads the PFs over them; `wire` joins all PFs in one Ethernet segment; `hugepages`
     is MiB of 2 MiB pages; `containerd` starts it before the command; `control_plane` gives the machine a Kubernetes API
-    server, as `tests.lab.control_plane` has it.
+    server, as `tests.lab.control_plane` has it. With a `disk` it may reboot, and keeps what a node keeps on its disk.
     """
 
     pfs: int = 1
@@ -29,6 +29,7 @@ class Shape:
     hugepages: int = 0
     containerd: bool = False
     control_plane: bool = False
+    disk: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.pfs <= MAX_PFS:

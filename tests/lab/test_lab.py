@@ -101,6 +101,20 @@ def test_wired_pfs_reach_each_other() -> None:
     assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
 
 
+@pytest.mark.lab(pfs=0, disk=True)
+def test_before_a_reboot() -> None:
+    """Something on the node's disk, and something that a reboot takes away."""
+    Path("/var/lib/sriovdp/kept").write_text("kept")
+    Path("/run/lost").write_text("lost")
+
+
+@pytest.mark.lab(pfs=0, disk=True)
+def test_after_a_reboot(rebooted: None) -> None:
+    """The disk is as it was, though power was lost at once; `/run` is empty."""
+    assert not Path("/run/lost").exists()
+    assert Path("/var/lib/sriovdp/kept").read_text() == "kept"
+
+
 def test_several_pfs_fit_into_one_machine() -> None:
     """Two PFs can both be split; on one bus their VFs would take the same slots."""
     split = "for pf in /sys/class/net/eth[01]/device; do echo 7 >$pf/sriov_numvfs && ls -d $pf/virtfn* | wc -l; done"

@@ -23,6 +23,7 @@ GUEST_VARIABLE = "SRIOVDP_LAB"
 _QEMU = "qemu-system-x86_64"
 _BUSYBOX = Path("/bin/busybox")
 _EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
+_DISK_SIZE = 4 << 30  # bytes
 _TAIL_LINES = 60  # a kernel's panic with its traces
 _SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1", "PYTHONDONTWRITEBYTECODE=1")
 
@@ -49,6 +50,7 @@ class Vm:
         self._process: subprocess.Popen[bytes] | None = None
         self._pumps: list[threading.Thread] = []
         self._control_plane = ControlPlane(Path(self._folder.name) / "control-plane") if shape.control_plane else None
+        self._disk = Path(self._folder.name) / "disk"
         self.result = Path(self._folder.name) / "result"
 
     def __enter__(self) -> Self:
@@ -71,6 +73,8 @@ class Vm:
         if self._control_plane:
             self._control_plane.start()
             self._control_plane.hand_over(self.result)
+        if self._shape.disk:
+            _make_disk(self._disk)
         initramfs = _pack_initramfs(self._kernel, Path(self._folder.name), self._settings())
         pumps = [self._pump_into(stdout), self._pump_into(stderr)]
         try:
@@ -130,6 +134,7 @@ class Vm:
             "CONTAINERD": "yes" if self._shape.containerd else "",
             "CONTROL_PLANE": "yes" if self._shape.control_plane else "",
             "INTERACTIVE": "yes" if self._interactive else "",
+            "DISK": "yes" if self._shape.disk else "",
         }
         return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
 
@@ -153,7 +158,8 @@ class Vm:
         ]
         return [
             *("setpriv", "--pdeathsig", "KILL"),  # who is killed leaves no machine behind
-            *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
+            *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none"),
+            *(_attach_disk(self._disk) if self._shape.disk else ("-no-reboot",)),
             *_accelerator_options(),
             *self._shape.qemu_options(),
             *(self._control_plane.qemu_options() if self._control_plane else ()),
@@ -173,6 +179,18 @@ def _copy(source: int, target: int) -> None:
         contextlib.suppress(BrokenPipeError),  # who reads has seen enough
     ):
         shutil.copyfileobj(reader, writer)
+
+
+def _make_disk(path: Path) -> None:
+    """A file system that takes the room of what is written."""
+    with path.open("wb") as image:
+        image.truncate(_DISK_SIZE)
+    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True, capture_output=True)
+
+
+def _attach_disk(path: Path) -> list[str]:
+    drive = f"file={path},if=none,id=disk,format=raw,cache=unsafe"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=disk,bus=pcie.0"]
 
 
 def _share(tag: str, path: Path, *options: str) -> list[str]:
