@@ -23,6 +23,7 @@ async def test_a_stop_does_not_wait_for_a_change_that_hangs(
 ) -> None:
     """The kernel keeps the write of sriov_numvfs for itself; the agent's event loop and its stop go on."""
     hanging, let_go = threading.Event(), threading.Event()
+    before = set(threading.enumerate())
 
     def write(path: Path, text: str) -> None:
         if path.name == "sriov_numvfs":
@@ -37,6 +38,9 @@ async def test_a_stop_does_not_wait_for_a_change_that_hangs(
         assert not let_go.is_set()
     finally:
         let_go.set()
+        for thread in set(threading.enumerate()) - before:
+            if not thread.name.startswith("asyncio"):  # those of the event loop's pool never end
+                await asyncio.to_thread(thread.join, 60)  # it writes into this test's folder
 
 
 async def test_provisions_and_offers_each_vf_in_its_pool(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
