@@ -39,6 +39,11 @@ def _pattern(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 
+def _numeric_pattern(pattern: str) -> WithJsonSchema:
+    """For words that YAML may take for a number."""
+    return WithJsonSchema({"type": ["string", "integer"], "pattern": pattern})
+
+
 def _one_of(*words: str) -> WithJsonSchema:
     return WithJsonSchema({"enum": list(words)})
 
@@ -47,13 +52,13 @@ def _number(low: int, high: int, what: str) -> PlainValidator:
     return PlainValidator(checks.check_between(low, high, what))
 
 
-_ID = WithJsonSchema({"type": ["string", "integer"], "pattern": "^[0-9a-f]{4}$"})
+_ID = _numeric_pattern("^[0-9a-f]{4}$")
 _ADDRESS_PATTERN = r"([0-9A-Fa-f]{4,}:)?[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7]"
 _RANGE_PATTERN = r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"
 _PATH = _pattern("^/")
 
-Name = Annotated[str, _word(checks.check_name), _pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
-Prefix = Annotated[str, _word(checks.check_prefix), _pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+Name = Annotated[str, _word(checks.check_name), _numeric_pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+Prefix = Annotated[str, _word(checks.check_prefix), _numeric_pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 DeviceType = Annotated[
     values.DeviceType, _word(checks.check_device_type), _one_of("netDevice", "accelerator", "auxNetDevice")
 ]
