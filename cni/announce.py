@@ -4,15 +4,17 @@ ARP as in RFC 5227 section 3 (a request for one's own address), advertisements a
 built whole and sent by the interface itself, so that no route of the pod can lead them elsewhere.
 """
 
+import fcntl
 import ipaddress
 import logging
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from cni.release import open_sandbox
+from cni.spec import parse_result
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment
 from sriovdp.kernel import netns
@@ -21,6 +23,9 @@ from sriovdp.kernel.netlink import Netlink
 logger = logging.getLogger(__name__)
 
 _PAUSES = (0.05, 0.25, 0.7, 2.0)  # seconds before each round; a VF has its carrier some 10-1000 ms after it is up
+_ENOUGH = 2  # rounds with a carrier (RFC 5227, section 1.1: ANNOUNCE_NUM)
+_SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40  # linux/sockios.h, linux/if.h
+_IFREQ = struct.Struct("=16sH22x")
 _BROADCAST = b"\xff" * 6
 _ALL_NODES = ipaddress.IPv6Address("ff02::1").packed
 _ALL_NODES_MAC = bytes.fromhex("333300000001")
@@ -34,41 +39,57 @@ def start(attachment: Attachment, addresses: Iterable[str]) -> None:
         threading.Thread(target=_repeat, args=(attachment, told), name="announce", daemon=True).start()
 
 
-def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool:
-    """Announce addresses in CIDR form now, as good as that goes. Gives whether the interface is there at all."""
+def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool | None:
+    """Announce addresses in CIDR form now. Gives whether the interface has a carrier; None when it is not there."""
+    ifname = attachment.pod_ifname
+    mac = next((one.mac for one in parse_result(attachment.result).interfaces if one.name == ifname), "")
     try:
         with open_sandbox(attachment) as sandbox_fd:
-            return sandbox_fd is not None and netns.run_in(
-                sandbox_fd, _send, attachment.pod_ifname, attachment.device, tuple(addresses)
-            )
+            return None if sandbox_fd is None else netns.run_in(sandbox_fd, _send, ifname, mac, tuple(addresses))
     except (OSError, SriovdpError) as error:
         logger.info("announcing the addresses of %s failed: %s", attachment.owner, error)
-        return False
+        return None
 
 
 def _repeat(attachment: Attachment, addresses: tuple[str, ...]) -> None:
+    heard = 0
     for pause in _PAUSES:
         time.sleep(pause)
-        if not announce_once(attachment, addresses):
+        sent = announce_once(attachment, addresses)
+        if sent is None:
+            return
+        heard += sent
+        if heard == _ENOUGH:
             return
 
 
-def _send(ifname: str, device: str, addresses: tuple[str, ...]) -> bool:
-    """Run in the sandbox."""
-    with Netlink() as netlink:
-        found = netlink.look(ifname)
-        if found is None or found.parent != device or not found.up:
-            return False
-        # advertised before it is known to be free (RFC 4862, section 5.4), an address that the NIC sends back to its
-        # sender is taken for another host's; the kernel advertises it once detection is over (ndisc_notify)
-        unusable = {address for group in netlink.pending_addresses(found.ifindex) for address in group}
-    mac = bytes.fromhex(found.mac.replace(":", ""))
+def _send(ifname: str, mac: str, addresses: tuple[str, ...]) -> bool | None:
+    """Run in the sandbox. Nothing here waits for rtnl_lock, which the ADDs beside this one fight for, but for IPv6."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
-        packets.bind((ifname, 0))
+        try:
+            packets.bind((ifname, 0))
+        except OSError:  # it was moved away
+            return None
+        own = packets.getsockname()[4]
+        _, flags = _IFREQ.unpack(fcntl.ioctl(packets, _SIOCGIFFLAGS, _IFREQ.pack(ifname.encode(), 0)))
+        if own.hex(":") != mac or not flags & _IFF_UP:
+            return None
+        unusable = _list_unusable(ifname) if any(":" in address for address in addresses) else ()
         for address in addresses:
             if address.partition("/")[0] not in unusable:
-                packets.send(build_announcement(address, mac))
-    return True
+                packets.send(build_announcement(address, own))
+    return bool(flags & _IFF_RUNNING)
+
+
+def _list_unusable(ifname: str) -> Collection[str]:
+    """Addresses that are not known to be free (RFC 4862, section 5.4).
+
+    Advertised before that, and sent back to its sender by the NIC, one would be taken for another host's. The kernel
+    advertises it once detection is over (ndisc_notify).
+    """
+    with Netlink() as netlink:
+        found = netlink.find(ifname)
+        return {address for group in netlink.pending_addresses(found.ifindex) for address in group} if found else ()
 
 
 def build_announcement(address: str, mac: bytes) -> bytes:

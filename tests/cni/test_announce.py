@@ -9,9 +9,14 @@ import pytest
 
 from cni import announce
 from cni.announce import build_announcement
+from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import netns
 
 MAC = bytes.fromhex("020000000001")
+ATTACHMENT = Attachment(
+    container_id="c1", ifname="net1", network="net-a", device="0000:01:00.1", mode="kernel",
+    original=Original("igbvf", None, "eth1"), netns="/run/netns/pod", netns_dev=0, netns_ino=0, boot_id="",
+)  # fmt: skip
 
 
 def test_gratuitous_arp_asks_for_its_own_address() -> None:
@@ -61,7 +66,7 @@ def test_address_under_detection_is_not_advertised() -> None:
     """A NIC may send the frame back to us, and the kernel would take its own address for another host's."""
     name = "announce"
     script = f"""
-        ip netns add {name} && ip -n {name} link add va type veth peer name vb
+        ip netns add {name} && ip -n {name} link add va address {MAC.hex(":")} type veth peer name vb
         ip netns exec {name} sysctl -qw net.ipv6.conf.va.dad_transmits=100
         ip -n {name} link set vb up && ip -n {name} link set va up && ip -n {name} address add 10.0.0.2/24 dev va
         ip -n {name} address add fd00::2/64 dev va && ip -n {name} address add fd00::3/64 dev va nodad
@@ -72,7 +77,7 @@ def test_address_under_detection_is_not_advertised() -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as packets, suppress(TimeoutError):
             packets.bind(("vb", 3))
             packets.settimeout(0.5)
-            assert announce._send("va", "", ("10.0.0.2/24", "fd00::2/64", "fd00::3/64"))
+            assert announce._send("va", MAC.hex(":"), ("10.0.0.2/24", "fd00::2/64", "fd00::3/64"))
             while frame := packets.recv(2048):
                 if frame[12:14] == b"\x08\x06":
                     heard.append("ARP")
@@ -87,3 +92,48 @@ def test_address_under_detection_is_not_advertised() -> None:
     finally:
         os.close(fd)
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.netns
+def test_only_the_interface_that_was_attached_is_announced() -> None:
+    """One that is gone, is down, or is another with the same name, is not; one without a carrier is told apart."""
+    name, mac = "announce", MAC.hex(":")
+    script = f"""
+        ip netns add {name} && ip -n {name} link add va address {mac} type veth peer name vb
+        ip -n {name} link add down address {mac} type veth peer name other && ip -n {name} link set va up
+    """
+    subprocess.run(["sh", "-ec", script], check=True)
+    fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
+
+    def send(ifname: str, mac: str) -> bool | None:
+        return netns.run_in(fd, announce._send, ifname, mac, ("10.0.0.2/24",))
+
+    try:
+        assert [send("none", mac), send("down", mac), send("va", "02:00:00:00:00:02")] == [None, None, None]
+        assert send("va", mac) is False
+        subprocess.run(["ip", "-n", name, "link", "set", "vb", "up"], check=True)
+        assert send("va", mac) is True
+    finally:
+        os.close(fd)
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "rounds"),
+    [([True] * 4, 2), ([False, True, False, True], 4), ([False] * 4, 4), ([None], 1), ([True, None], 2)],
+)
+def test_rounds_end_when_enough_were_heard(
+    monkeypatch: pytest.MonkeyPatch, answers: list[bool | None], rounds: int
+) -> None:
+    """Two with a carrier are enough, four without are too, and an interface that has gone ends them."""
+    done = []
+
+    def once(attachment: Attachment, addresses: object) -> bool | None:
+        done.append(addresses)
+        return answers[len(done) - 1]
+
+    monkeypatch.setattr(announce, "announce_once", once)
+    monkeypatch.setattr(announce, "_PAUSES", (0, 0, 0, 0))
+    announce._repeat(ATTACHMENT, ("10.0.0.2/24",))
+
+    assert len(done) == rounds

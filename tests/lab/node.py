@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sriovdp.cli.main import cli
 
 _SRIOVDP = [sys.executable, "-m", "sriovdp.cli.main"]
-_START_TIMEOUT = 90.0  # seconds; the interpreter alone takes several on an emulated machine
+_START_TIMEOUT = 180.0  # seconds; the interpreter alone takes several on an emulated machine
 _PCI = Path("/sys/bus/pci/devices")
 
 
