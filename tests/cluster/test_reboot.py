@@ -49,5 +49,5 @@ def test_pods_after(api: Api, kubelet: Kubelet, agent: AgentProcess, node: LabNo
 
 def is_decided(status: Any) -> bool:
     """A pod from before the reboot has been refused, or its container runs again."""
-    running = [one["ready"] and one["restartCount"] == 1 for one in status["containerStatuses"]]
+    running = [one["ready"] and one["restartCount"] == 1 for one in status.get("containerStatuses", [])]
     return status["phase"] == "Failed" or running == [True]
