@@ -6,24 +6,24 @@ The kubelet looks at its containers once a second, so single figures are no fine
 
 import subprocess
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from bench.table import Samples
 from tests.cluster.api import Api
 from tests.cluster.kubelet import HANDED_OVER, run_kubelet
-from tests.cluster.pods import SRIOV, define_networks, write_pod
+from tests.cluster.pods import NOTE, SRIOV, define_networks, write_pod
+from tests.lab.cri import wait_until
 from tests.lab.installation import PLUGINS, install_agent
 from tests.lab.node import LabNode
 
 _ROUNDS = 12
-_POLL = 0.1
+_wait = partial(wait_until, seconds=300, pause=0.1)
 _WITHOUT = "default network"
 _KINDS: dict[str, tuple[dict[str, int], str]] = {
     _WITHOUT: ({}, ""),
     "and one VF": ({SRIOV: 1}, "sriov-conf@net0"),
-    "and two VFs": ({SRIOV: 2}, "sriov-conf@net0, sriov-vlanid-l2enable-conf@north"),
+    "and two VFs": ({SRIOV: 2}, NOTE),
 }
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         steps.append(("agent answers", _uptime()))
         with run_kubelet(api) as kubelet:
             steps.append(("node is Ready", _uptime()))
-            _wait(lambda: kubelet.offered(SRIOV) == 4)
+            _wait(lambda: kubelet.offered(SRIOV) == 4, "VFs are offered")
             steps.append(("VFs are offered", _uptime()))
             for step, seconds in steps:
                 print(f"{step:20} {seconds:6.1f} s after the kernel's start")
@@ -59,10 +59,10 @@ def measure(api: Api) -> None:
             name = f"pod-{number}-{len(resources)}-{sum(resources.values())}"
             started = time.monotonic()
             api.create(write_pod(name, resources, networks))
-            _wait(partial(_is_running, api, name))
+            _wait(partial(_is_running, api, name), f"{name} runs")
             running = time.monotonic()
             api.delete_pod(name)
-            _wait(lambda: not api.pods())
+            _wait(lambda: not api.pods(), f"{name} is gone")
             if number:  # the first of each kind finds nothing cached
                 samples.add(("create to Running",), kind, (running - started) * 1000)
                 samples.add(("delete to gone",), kind, (time.monotonic() - running) * 1000)
@@ -71,14 +71,6 @@ def measure(api: Api) -> None:
 
 def _is_running(api: Api, name: str) -> bool:
     return bool(api.pod(name)["status"]["phase"] == "Running")
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(_POLL)
 
 
 def _uptime() -> float:

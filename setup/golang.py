@@ -25,7 +25,7 @@ def find_go() -> Path:
     if minor < _OLDEST:
         raise SetupError(
             f"apt has no Go 1.{_OLDEST} or newer, and programs have to be built with it; install Go, or name the "
-            "programs by variables (CONTRIBUTING.md)"
+            "programs by variables (docs/kubernetes.md)"
         )
     ensure_packages([f"golang-1.{minor}-go"])
     return _ROOT / f"go-1.{minor}/bin/go"

@@ -13,6 +13,8 @@ from tests.lab.images import BUSYBOX
 
 EXAMPLES = Path("config/deploy/examples")
 SRIOV = "intel.com/sriov"
+NOTE = "sriov-conf@net0, sriov-vlanid-l2enable-conf@north"  # the networks of application-note.yaml
+_ON_NODE = {"nodeName": NODE, "enableServiceLinks": False, "dnsPolicy": "Default"}
 _STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 _NETWORK_DEFINITION = {
@@ -70,7 +72,7 @@ def read_pod(example: str, name: str) -> Any:
     """A pod of an example, for this node."""
     documents = yaml.safe_load_all((EXAMPLES / example).read_text())
     pod = next(one for one in documents if one["kind"] == "Pod" and one["metadata"]["name"] == name)
-    pod["spec"] |= {"nodeName": NODE, "enableServiceLinks": False, "dnsPolicy": "Default"}
+    pod["spec"] |= _ON_NODE
     return pod
 
 
@@ -89,7 +91,7 @@ def write_pod(name: str, resources: Mapping[str, int] | None = None, networks: o
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "annotations": {"k8s.v1.cni.cncf.io/networks": text} if text else {}},
-        "spec": {"nodeName": NODE, "containers": [container], "enableServiceLinks": False, "dnsPolicy": "Default"},
+        "spec": {"containers": [container], **_ON_NODE},
     }
 
 

@@ -10,7 +10,16 @@ import pytest
 from tests.cluster.api import Api
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.note import check_pf, check_pod
-from tests.cluster.pods import SRIOV, define_networks, read_pod, read_status, remove_pods, wait_for_phase, write_pod
+from tests.cluster.pods import (
+    NOTE,
+    SRIOV,
+    define_networks,
+    read_pod,
+    read_status,
+    remove_pods,
+    wait_for_phase,
+    write_pod,
+)
 from tests.lab.cri import wait_until
 from tests.lab.images import import_links
 from tests.lab.node import AgentProcess, LabNode
@@ -20,7 +29,6 @@ pytestmark = pytest.mark.lab(containerd=True, control_plane=True, hugepages=320)
 CONFIG = Path("config/sample.yaml").read_text()
 DPDK, UIO = f"{SRIOV}_dpdk", f"{SRIOV}_igb_uio"
 OFFERED = {SRIOV: 4, DPDK: 2, UIO: 1}
-NOTE = "sriov-conf@net0, sriov-vlanid-l2enable-conf@north"
 WAVES, AT_ONCE = 15, 7
 ALLOCATED = Path("/run/k8s.cni.cncf.io/devinfo/dp")
 

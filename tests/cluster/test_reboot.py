@@ -8,14 +8,13 @@ import pytest
 from tests.cluster.api import Api
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.note import check_pod
-from tests.cluster.pods import SRIOV, define_networks, read_status, remove_pods, wait_for_phase, write_pod
+from tests.cluster.pods import NOTE, SRIOV, define_networks, read_status, remove_pods, wait_for_phase, write_pod
 from tests.lab.cri import wait_until
 from tests.lab.node import AgentProcess, LabNode
 
 pytestmark = pytest.mark.lab(containerd=True, control_plane=True, disk=True)
 
 CONFIG = Path("config/sample.yaml").read_text()
-NOTE = "sriov-conf@net0, sriov-vlanid-l2enable-conf@north"
 
 
 def test_pod_before(api: Api, kubelet: Kubelet, agent: AgentProcess) -> None:

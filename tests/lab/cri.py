@@ -142,9 +142,9 @@ def connect() -> Iterator[Cri]:
                 path.unlink()
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90.0, pause: float = 0.5) -> None:
     """Wait for something that another program does; fails by its name."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.5)  # each look costs an emulated processor
+        time.sleep(pause)  # each look costs an emulated processor
