@@ -7,10 +7,10 @@ built whole and sent by the interface itself, so that no route of the pod can le
 import fcntl
 import ipaddress
 import logging
+import sched
 import socket
 import struct
 import threading
-import time
 from collections.abc import Collection, Iterable
 
 from cni.release import open_sandbox
@@ -32,11 +32,56 @@ _ALL_NODES_MAC = bytes.fromhex("333300000001")
 _OVERRIDE = 0x20000000
 
 
-def start(attachment: Attachment, addresses: Iterable[str]) -> None:
-    """Announce addresses in CIDR form a few times, beside the answer. No fd of the sandbox is kept meanwhile."""
-    told = tuple(addresses)
-    if told:
-        threading.Thread(target=_repeat, args=(attachment, told), name="announce", daemon=True).start()
+class Announcer:
+    """Announces in rounds, beside the answers, by one thread for all attachments; there is none while nothing is due.
+
+    A thread for each of a dozen pods that come at once took as long from the ADDs and DELs beside it as those needed.
+    """
+
+    def __init__(self) -> None:
+        self._awake = threading.Event()
+        self._rounds = sched.scheduler(delayfunc=self._rest)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self, attachment: Attachment, addresses: Iterable[str]) -> None:
+        """Announce addresses in CIDR form a few times. No fd of the sandbox is kept meanwhile."""
+        told = tuple(addresses)
+        if told:
+            self._schedule(attachment, told, 0, 0)
+
+    def _schedule(self, attachment: Attachment, addresses: tuple[str, ...], number: int, heard: int) -> None:
+        with self._lock:
+            self._rounds.enter(_PAUSES[number], 0, self._announce, (attachment, addresses, number, heard))
+            self._awake.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="announce", daemon=True)
+                self._thread.start()
+
+    def _announce(self, attachment: Attachment, addresses: tuple[str, ...], number: int, heard: int) -> None:
+        try:
+            sent = announce_once(attachment, addresses)
+        except Exception:  # that of one attachment; the others' go on
+            logger.exception("announcing the addresses of %s failed", attachment.owner)
+            return
+        if sent is None:
+            return
+        heard += sent
+        if heard < _ENOUGH and number + 1 < len(_PAUSES):
+            self._schedule(attachment, addresses, number + 1, heard)
+
+    def _run(self) -> None:
+        while True:
+            self._rounds.run()
+            with self._lock:
+                if self._rounds.empty():
+                    self._thread = None
+                    return
+
+    def _rest(self, seconds: float) -> None:
+        """Until the next round is due, or another one may be due before it."""
+        if self._awake.wait(seconds):
+            self._awake.clear()
 
 
 def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool | None:
@@ -49,18 +94,6 @@ def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool | No
     except (OSError, SriovdpError) as error:
         logger.info("announcing the addresses of %s failed: %s", attachment.owner, error)
         return None
-
-
-def _repeat(attachment: Attachment, addresses: tuple[str, ...]) -> None:
-    heard = 0
-    for pause in _PAUSES:
-        time.sleep(pause)
-        sent = announce_once(attachment, addresses)
-        if sent is None:
-            return
-        heard += sent
-        if heard == _ENOUGH:
-            return
 
 
 def _send(ifname: str, mac: str, addresses: tuple[str, ...]) -> bool | None:

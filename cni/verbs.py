@@ -13,8 +13,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cni import announce, timing
+from cni import timing
 from cni.add import Addition
+from cni.announce import Announcer
 from cni.check import Comparison
 from cni.environment import COMMANDS, check_environment, require_sandbox
 from cni.gc import is_garbage, parse_valid, refuse_if_running
@@ -63,7 +64,7 @@ class Verbs:
     sysfs: Sysfs
     journal: Journal
     locks: Locks
-    announce: Callable[[Attachment, Iterable[str]], object] = announce.start
+    announce: Callable[[Attachment, Iterable[str]], object] = field(default_factory=lambda: Announcer().start)
     predecessor: Predecessor = field(default_factory=Predecessor)
 
     def handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event | None = None) -> Reply:

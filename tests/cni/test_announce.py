@@ -3,12 +3,14 @@
 import os
 import socket
 import subprocess
+import threading
+import time
 from contextlib import suppress
 
 import pytest
 
 from cni import announce
-from cni.announce import build_announcement
+from cni.announce import Announcer, build_announcement
 from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import netns
 
@@ -123,17 +125,60 @@ def test_only_the_interface_that_was_attached_is_announced() -> None:
     [([True] * 4, 2), ([False, True, False, True], 4), ([False] * 4, 4), ([None], 1), ([True, None], 2)],
 )
 def test_rounds_end_when_enough_were_heard(
-    monkeypatch: pytest.MonkeyPatch, answers: list[bool | None], rounds: int
+    monkeypatch: pytest.MonkeyPatch, answers: list[bool | Exception | None], rounds: int
 ) -> None:
     """Two with a carrier are enough, four without are too, and an interface that has gone ends them."""
-    done = []
-
-    def once(attachment: Attachment, addresses: object) -> bool | None:
-        done.append(addresses)
-        return answers[len(done) - 1]
-
-    monkeypatch.setattr(announce, "announce_once", once)
-    monkeypatch.setattr(announce, "_PAUSES", (0, 0, 0, 0))
-    announce._repeat(ATTACHMENT, ("10.0.0.2/24",))
+    done = _record_rounds(monkeypatch, answers, pauses=(0, 0, 0, 0))
+    _announce_to_the_end(ATTACHMENT)
 
     assert len(done) == rounds
+
+
+def test_one_thread_announces_all_when_each_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes while the thread waits for another's later round is not kept waiting."""
+    done = _record_rounds(monkeypatch, [True] * 4, pauses=(0, 0.3))
+    announcer = Announcer()
+    announcer.start(ATTACHMENT, ["10.0.0.1/24"])
+    while not done:
+        time.sleep(0.001)
+    announcer.start(ATTACHMENT, ["10.0.0.2/24"])
+    thread = announcer._thread
+    assert thread
+    thread.join(10)
+
+    assert [address for _, address in done] == ["10.0.0.1/24", "10.0.0.2/24"] * 2
+    assert {found for found, _ in done} == {thread}
+
+
+def test_attachment_that_fails_keeps_no_other_from_being_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by an error that nobody thought of."""
+    done = _record_rounds(monkeypatch, [RuntimeError("unheard of"), True, True], pauses=(0, 0))
+    _announce_to_the_end(ATTACHMENT, ATTACHMENT)
+
+    assert len(done) == 3
+
+
+def _record_rounds(
+    monkeypatch: pytest.MonkeyPatch, answers: list[bool | Exception | None], pauses: tuple[float, ...]
+) -> list[tuple[threading.Thread, str]]:
+    """Let each round answer what is said here; gives a list of the thread and the first address of each."""
+    done: list[tuple[threading.Thread, str]] = []
+
+    def once(attachment: Attachment, addresses: tuple[str, ...]) -> bool | None:
+        answer = answers[len(done)]
+        done.append((threading.current_thread(), addresses[0]))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(announce, "announce_once", once)
+    monkeypatch.setattr(announce, "_PAUSES", pauses)
+    return done
+
+
+def _announce_to_the_end(*attachments: Attachment) -> None:
+    announcer = Announcer()
+    for attachment in attachments:
+        announcer.start(attachment, ["10.0.0.2/24"])
+    while announcer._thread:
+        time.sleep(0.001)
