@@ -1,6 +1,6 @@
 """`python -m bench.native [--rounds N]`, as root: ADD and DEL on this machine, without SR-IOV and without emulation.
 
-One end of a veth pair stands for the VF: it is moved, renamed, set up and given an address by the real kernel, in a
+One end of a veth pair stands for a VF: it is moved, renamed, set up and given an address by the real kernel, in a
 real sandbox, by the real launcher, agent socket, verbs, journal and host-local. Only sysfs is a tree in a folder, and
 nothing is set on a PF. So this tells what the agent costs beside the same system calls of the floor, at this machine's
 speed; a real NIC's driver adds the same waits to both. The journal is on /dev/shm unless --state says otherwise.
@@ -36,7 +36,15 @@ from sriovdp.kernel.sysfs import Sysfs, list_names
 from tests.fakes.sysfs import PF, Tree, vf_address
 
 _LIVE_NETDEVS = Path("/sys/class/net")
-_NAME = "benchvf0"
+_COUNT = 14  # as many as the lab has
+
+
+def _name(index: int) -> str:
+    return f"benchvf{index}"
+
+
+def _mac(index: int) -> str:
+    return f"02:be:7c:00:00:{index:02x}"
 
 
 @dataclass(eq=False)
@@ -45,42 +53,49 @@ class VethCase(Case):
 
     settings: ClassVar[dict[str, Any]] = {}
     pf_ifindex = 0
+    is_kernel = True
 
     @cached_property
     def address(self) -> str:
-        """Of the tree's first VF."""
-        return vf_address(PF, 0)
+        """Of the tree's VF."""
+        return vf_address(PF, self.index)
 
     @property
     def identity(self) -> dict[str, Any]:
         """A peer finds the veth by its MAC; our plugin has no such key, and is told what the tree says."""
-        return {"deviceID": self.address, "hwaddr": (_LIVE_NETDEVS / _NAME / "address").read_text().strip()}
+        return {"deviceID": self.address, "hwaddr": _mac(self.index)}
 
     @cached_property
     def netdev(self) -> tuple[int, str]:
         """The veth."""
-        return int((_LIVE_NETDEVS / _NAME / "ifindex").read_text()), _NAME
+        name = _name(self.index)
+        return int((_LIVE_NETDEVS / name / "ifindex").read_text()), name
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.native", description=__doc__)
     parser.add_argument("--rounds", type=int, default=300, help="of ADD and DEL one after the other (default 300)")
+    parser.add_argument("--at-once-rounds", type=int, default=40, help=f"of {_COUNT} at once (default 40)")
     parser.add_argument("--state", type=Path, default=Path("/dev/shm"), help="where the journal is (default /dev/shm)")
     options = parser.parse_args()
-    pair = [_NAME, "type", "veth", "peer", "name", f"{_NAME}p"]
-    subprocess.run(["ip", "link", "add", *pair], check=True)
+    made = []
     try:
+        for index in range(_COUNT):
+            pair = [_name(index), "address", _mac(index), "type", "veth", "peer", "name", f"{_name(index)}p"]
+            subprocess.run(["ip", "link", "add", *pair], check=True)
+            made.append(_name(index))
         with (
             tempfile.TemporaryDirectory(dir="/dev/shm") as folder,
             tempfile.TemporaryDirectory(dir=options.state) as state,
         ):
-            _measure(Path(folder), Path(state), options.rounds)
+            _measure(Path(folder), Path(state), options)
     finally:
-        subprocess.run(["ip", "link", "delete", _NAME], check=True)
+        for name in made:
+            subprocess.run(["ip", "link", "delete", name], check=True)
 
 
-def _measure(root: Path, state: Path, rounds: int) -> None:
+def _measure(root: Path, state: Path, options: argparse.Namespace) -> None:
     tree = _make_tree(root / "sys")
     agent = os.fork()
     if agent == 0:
@@ -92,28 +107,35 @@ def _measure(root: Path, state: Path, rounds: int) -> None:
         Floor("floor", programs / "floor", programs),
         *find_peer(programs),
     ]
-    cases = {
-        "host-local": VethCase(tree.pci(PF), 0, root / "leases"),
-        "no IPAM": VethCase(tree.pci(PF), 0, None),
-    }
-    samples, spent = Samples(reference="floor"), defaultdict[tuple[str, str], float](float)
-    for number in range(rounds + 5):
-        for (name, case), candidate, verb in product(cases.items(), candidates, ("ADD", "DEL")):
-            before = _cpu_of_children() + _cpu_of(agent)
-            times, _ = watch.run([candidate.job(verb, case)], may_fail=candidate.may_fail)
-            if number >= 5:  # before, nothing is warm
-                samples.take((name, verb), candidate.name, times, watch.failure)
-                spent[name, candidate.name] += _cpu_of_children() + _cpu_of(agent) - before
-    print(f"a veth in place of a VF, ms, n={rounds}, state on {state}")
-    samples.print()
-    for (name, candidate_name), seconds in spent.items():
-        print(f"CPU time, {name}, {candidate_name}: {seconds / rounds / 2 * 1000:.2f} ms for each verb, all processes")
-    for case in cases.values():
+    vfs = [VethCase(tree.pci(PF), index, root / "leases") for index in range(_COUNT)]
+    print(
+        f"veths in place of VFs, ms, n={options.rounds}, {_COUNT} at once n={options.at_once_rounds}, state on {state}"
+    )
+    each = {"host-local": vfs[:1], "no IPAM": [VethCase(tree.pci(PF), 0, None)]}
+    _measure_cases(each, candidates, watch, agent, options.rounds)
+    _measure_cases({f"{_COUNT} at once": vfs}, candidates, watch, agent, options.at_once_rounds)
+    for case in (*vfs, *each["no IPAM"]):
         case.remove()
     os.kill(agent, signal.SIGTERM)
-    _, _, used = os.wait4(agent, 0)
-    user, system = (seconds / (rounds + 5) / 4 * 1000 for seconds in (used.ru_utime, used.ru_stime))
-    print(f"the agent: {user:.2f} ms in user mode, {system:.2f} ms in the kernel for each verb, announcements included")
+    os.wait4(agent, 0)
+
+
+def _measure_cases(
+    cases: dict[str, list[VethCase]], candidates: list[Candidate], watch: Watch, agent: int, rounds: int
+) -> None:
+    """Until the last one of each case is done; and what it costs all processes, announcements included."""
+    samples, spent = Samples(reference="floor"), defaultdict[tuple[str, str], float](float)
+    for number in range(rounds + 5):
+        for (name, vfs), candidate, verb in product(cases.items(), candidates, ("ADD", "DEL")):
+            before = _cpu_of_children() + _cpu_of(agent)
+            _, last = watch.run([candidate.job(verb, vf) for vf in vfs], may_fail=candidate.may_fail)
+            if number >= 5:  # before, nothing is warm
+                samples.take((name, verb), candidate.name, [last], watch.failure)
+                used = _cpu_of_children() + _cpu_of(agent) - before
+                spent[name, candidate.name] += used / rounds / len(vfs) / 2 * 1000
+    samples.print()
+    for (name, candidate_name), used in spent.items():
+        print(f"CPU time, {name}, {candidate_name}: {used:.2f} ms for each verb, all processes")
 
 
 def _cpu_of_children() -> float:
@@ -130,21 +152,24 @@ def _cpu_of(process: int) -> float:
 def _make_tree(root: Path) -> Tree:
     root.mkdir()
     tree = Tree(root)
-    tree.add_pf(vfs=1, netdev=None)
-    address = vf_address(PF, 0)
-    tree.bind(address, "igbvf")
-    shutil.rmtree(tree.pci(address) / "net", ignore_errors=True)
-    (tree.pci(address) / "net").mkdir()
-    (tree.pci(address) / "net" / _NAME).touch()
+    tree.add_pf(vfs=_COUNT, total=_COUNT, netdev=None)
+    for index in range(_COUNT):
+        address = vf_address(PF, index)
+        tree.bind(address, "igbvf")
+        shutil.rmtree(tree.pci(address) / "net", ignore_errors=True)
+        (tree.pci(address) / "net").mkdir()
+        (tree.pci(address) / "net" / _name(index)).touch()
     return tree
 
 
 def _serve(tree: Tree, socket: Path, state: Path) -> None:
     """The agent's part, until SIGTERM; does not return."""
     read = rtnl._read_link  # noqa: SLF001 - a veth has no PCI device behind it
+    parents = {_mac(index): vf_address(PF, index) for index in range(_COUNT)}
 
     def read_link(message: bytes) -> rtnl.Link:
-        return replace(read(message), parent=vf_address(PF, 0))
+        link = read(message)
+        return replace(link, parent=parents.get(link.mac, ""))
 
     def list_live(path: Path | str) -> list[str]:
         return [name for name in list_names(path) if (_LIVE_NETDEVS / name).exists()]
