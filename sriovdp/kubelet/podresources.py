@@ -5,9 +5,7 @@ kubelets before 1.34 also of pods that have ended and are not deleted yet.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 
@@ -37,7 +35,7 @@ class PodResources:
         `patience` is how long to wait for a kubelet that is slow, in seconds, if it is not to be the usual time.
         """
         try:
-            answer: pb2.ListPodResourcesResponse = await self._call("List", pb2.ListPodResourcesRequest(), patience)
+            answer = await self._list(patience or self._timeout)
         except SriovdpError as error:
             return PodDevices(problem=str(error))
         holders: defaultdict[tuple[str, str], list[Holder]] = defaultdict(list)
@@ -49,20 +47,7 @@ class PodResources:
         pods = frozenset(f"{pod.namespace}/{pod.name}" for pod in answer.pod_resources)
         return PodDevices(pods, {key: tuple(value) for key, value in holders.items()})
 
-    async def list_allocatable(self) -> Mapping[str, frozenset[str]]:
-        """Devices the kubelet would give to pods, whether they have them already or not, by resource.
-
-        Raises SriovdpError when the kubelet does not answer.
-        """
-        answer: pb2.AllocatableResourcesResponse = await self._call(
-            "GetAllocatableResources", pb2.AllocatableResourcesRequest()
-        )
-        allocatable: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
-        for entry in answer.devices:  # one for each NUMA node
-            allocatable[entry.resource_name] |= frozenset(entry.device_ids)
-        return dict(allocatable)
-
-    async def _call(self, method: str, request: Any, patience: float | None = None) -> Any:
+    async def _list(self, patience: float) -> pb2.ListPodResourcesResponse:
         if not self._socket.exists():
             raise SriovdpError(
                 f"{self._socket} is not there",
@@ -70,8 +55,7 @@ class PodResources:
             )
         async with grpc.aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS) as channel:
             try:
-                stub = PodResourcesListerStub(channel)
-                return await getattr(stub, method)(request, timeout=patience or self._timeout)
+                return await PodResourcesListerStub(channel).List(pb2.ListPodResourcesRequest(), timeout=patience)
             except grpc.aio.AioRpcError as error:
                 reason = f"{error.code().name}, {error.details()}"
-                raise SriovdpError(f"the kubelet did not answer {method} of PodResources: {reason}") from error
+                raise SriovdpError(f"the kubelet did not answer List of PodResources: {reason}") from error

@@ -97,10 +97,11 @@ def write_pod(name: str, resources: Mapping[str, int] | None = None, networks: o
 
 def wait_for_phase(api: Api, name: str, *phases: str) -> Any:
     """The pod when it is in one of the phases; fails with what was said about it."""
-    try:
-        wait_until(lambda: api.pod(name)["status"]["phase"] in phases, f"{name} is {' or '.join(phases)}", 150)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {api.pod(name)['status']}, {api.events(name)}") from None
+
+    def tell() -> str:
+        return f"{name} is {' or '.join(phases)}: {api.pod(name)['status']}, {api.events(name)}"
+
+    wait_until(lambda: api.pod(name)["status"]["phase"] in phases, tell, 150)
     return api.pod(name)
 
 

@@ -101,7 +101,7 @@ def test_testpmd_in_a_pod(api: Api, node: LabNode, name: str, driver: str) -> No
     container["args"] = [container["args"][0] + " --forward-mode=txonly"]
     api.create(pod)
     running = wait_for_phase(api, name, "Running", "Failed")
-    wait_until(lambda: _count_sent(api.log(name)) > 0, f"testpmd sends: {running['status']}, {api.log(name)}", 60)
+    wait_until(lambda: _count_sent(api.log(name)) > 0, lambda: f"testpmd sends: {api.log(name)}", 60)
     device = read_status(running)["net1"]["device-info"]["pci"]["pci-address"]
     index = next(index for index in range(7) if node.vf(index) == device)
     assert node.look()["drivers"][f"virtfn{index}"] == driver

@@ -142,9 +142,11 @@ def connect() -> Iterator[Cri]:
                 path.unlink()
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90.0, pause: float = 0.5) -> None:
-    """Wait for something that another program does; fails by its name."""
+def wait_until(
+    condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 90.0, pause: float = 0.5
+) -> None:
+    """Wait for something that another program does; fails by its name, or by what there is to be said then."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
+        assert time.monotonic() < deadline, f"in vain: {what if isinstance(what, str) else what()}"
         time.sleep(pause)  # each look costs an emulated processor
