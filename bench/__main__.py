@@ -38,6 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=100, help="of ADD and DEL one after the other (default 100)")
     parser.add_argument("--at-once-rounds", type=int, default=20, help="of many at once (default 20)")
+    parser.add_argument(
+        "--rest", type=float, default=0.5, help="seconds from ADD to DEL, in which announcements end (default 0.5)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         root = Path(folder)
@@ -49,7 +52,7 @@ def main() -> None:
         agent.start()
         print(f"agent: answers {(time.perf_counter() - started) * 1000:.0f} ms after its exec, {_resident(agent)}")
         try:
-            _measure(root, agent, options.rounds, options.at_once_rounds)
+            _measure(root, agent, options)
             print(f"\nagent: {_resident(agent)} afterwards")
         finally:
             agent.stop()
@@ -57,21 +60,21 @@ def main() -> None:
                 (pf / "sriov_numvfs").write_text("0")
 
 
-def _measure(root: Path, agent: AgentProcess, rounds: int, at_once_rounds: int) -> None:
+def _measure(root: Path, agent: AgentProcess, options: argparse.Namespace) -> None:
     programs = build(root)
     watch = Watch(programs / "floor", root)
-    _measure_launcher(watch, programs, rounds)
+    _measure_launcher(watch, programs, options.rounds)
     candidates: list[Candidate] = [
         Plugin("sriovdp", programs / "sriov", programs, agent.socket),
         Floor("floor", programs / "floor", programs),
     ]
     candidates += find_peer(programs)
-    _measure_each(watch, candidates, root / "leases", rounds)
-    _measure_all(watch, candidates, root / "leases", at_once_rounds)
+    _measure_each(watch, candidates, root / "leases", options)
+    _measure_all(watch, candidates, root / "leases", options)
 
 
-def _measure_each(watch: Watch, candidates: list[Candidate], leases: Path, rounds: int) -> None:
-    print(f"\none after the other, ms, n={rounds}", flush=True)
+def _measure_each(watch: Watch, candidates: list[Candidate], leases: Path, options: argparse.Namespace) -> None:
+    print(f"\none after the other, {options.rest} s from ADD to DEL, ms, n={options.rounds}", flush=True)
     cases = {
         "kernel, host-local": Case.kernel(leases),
         "kernel, no IPAM": Case.kernel(),
@@ -79,8 +82,10 @@ def _measure_each(watch: Watch, candidates: list[Candidate], leases: Path, round
         "vfio-pci, no IPAM": Case.dpdk(),
     }
     samples = Samples(reference="floor")
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for (name, case), candidate, verb in product(cases.items(), candidates, ("ADD", "DEL")):
+            if verb == "DEL":
+                time.sleep(options.rest)
             times, _ = watch.run([candidate.job(verb, case)], may_fail=candidate.may_fail)
             samples.take((name, verb), candidate.name, times, watch.failure)
     samples.print()
@@ -88,13 +93,16 @@ def _measure_each(watch: Watch, candidates: list[Candidate], leases: Path, round
         case.remove()
 
 
-def _measure_all(watch: Watch, candidates: list[Candidate], leases: Path, rounds: int) -> None:
+def _measure_all(watch: Watch, candidates: list[Candidate], leases: Path, options: argparse.Namespace) -> None:
     cases = Case.every(leases)
     dpdk = sum(not case.is_kernel for case in cases)
-    print(f"\n{len(cases)} at once, {dpdk} of them in DPDK mode, all with host-local, ms, n={rounds}", flush=True)
+    n = options.at_once_rounds
+    print(f"\n{len(cases)} at once, {dpdk} of them in DPDK mode, all with host-local, ms, n={n}", flush=True)
     samples = Samples(reference="floor")
-    for _ in range(rounds):
+    for _ in range(n):
         for candidate, verb in product(candidates, ("ADD", "DEL")):
+            if verb == "DEL":
+                time.sleep(options.rest)
             each, last = watch.run([candidate.job(verb, case) for case in cases], may_fail=candidate.may_fail)
             samples.take((verb, "all done"), candidate.name, [last], watch.failure)
             samples.take((verb, "each"), candidate.name, each, watch.failure)
