@@ -33,7 +33,7 @@ _INPUTS = (
 # what the official slim image has not either (docker-library/debian, .slimify-excludes), and what apt keeps
 _THINNED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives")
 _CERTIFICATES = "/etc/machine-ca.crt"  # not below /etc/ssl/certs, which the package ca-certificates writes anew
-_HINT = "the end of its output follows; `apt-get update` and `pip config list` tell what this machine can download"
+_HINT = "the end of its output follows; `apt-get update` and `pip config list` in .venv/bin tell what can be downloaded"
 
 
 def prepare_image() -> Path:
@@ -97,9 +97,8 @@ def _prepare_base() -> Path:
 
 def _teach_downloads(tree: Path) -> None:
     """Let pip in the image download as it does on this machine: the same index, the same certificates."""
-    settings = dict(
-        re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", read(["pip3", "config", "list"]), re.MULTILINE)
-    )
+    told = read([f"{CHECKOUT}/.venv/bin/python", "-m", "pip", "config", "list"])
+    settings = dict(re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", told, re.MULTILINE))
     kept = {key: value for key, value in settings.items() if key in {"index-url", "extra-index-url", "trusted-host"}}
     bundle = settings.get("cert") or os.environ.get("SSL_CERT_FILE")
     if bundle:
