@@ -13,7 +13,7 @@ from setup.steps import CHECKOUT, SetupError, run, say
 
 BUILD = CHECKOUT / "build/cluster"
 _PACKAGES = ("etcd-server", "openssl", "socat")
-_LAYERS = ("base", "overlays/debian-cni", "overlays/provisioning")
+_LAYERS = ("base", "overlays/debian-cni", "overlays/metrics", "overlays/provisioning")
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """A DaemonSet's containers by the CRI, as a kubelet makes them of its manifest: mounts, rights, environment."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ _MASKED = (
     *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"),
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-_NODE_NAME = "lab"
+_FIELDS = {"spec.nodeName": "lab", "status.hostIP": "127.0.0.1"}  # what the kubelet would know
 
 
 def find(path: Path, kind: str) -> dict[str, Any]:
@@ -32,7 +33,10 @@ def describe_container(
     """
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     mounts = [_describe_mount(mount, volumes[mount["name"]], config) for mount in container["volumeMounts"]]
-    envs = [api.KeyValue(key=one["name"], value=one.get("value", _NODE_NAME)) for one in container.get("env", ())]
+    environment = {
+        one["name"]: one["value"] if "value" in one else _FIELDS[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        for one in container.get("env", ())
+    }
     context = container["securityContext"]
     added = [name for name in context["capabilities"].get("add", ()) if name != without]
     security = api.LinuxContainerSecurityContext(
@@ -48,8 +52,8 @@ def describe_container(
     return {
         "image": container["image"],
         "command": (),
-        "args": container["args"],
-        "envs": envs,
+        "args": [re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], arg) for arg in container["args"]],
+        "envs": [api.KeyValue(key=name, value=value) for name, value in environment.items()],
         "mounts": mounts,
         "linux": api.LinuxContainerConfig(security_context=security),
     }

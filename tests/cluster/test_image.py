@@ -18,6 +18,7 @@ from tests.lab.cri import Cri, Pod, api, wait_until
 from tests.lab.images import import_archive
 from tests.lab.installation import PLUGINS
 from tests.lab.node import LabNode
+from tests.scraping import scrape
 
 pytestmark = pytest.mark.lab(containerd=True)
 
@@ -37,8 +38,9 @@ class Deployment:
 
     def start(self, name: str, args: tuple[str, ...] = (), *, without: str = "") -> Pod:
         """One of the DaemonSet's containers in a pod of its own; `args` in place of its own."""
-        spec = find(BUILD / "debian-cni.yaml", "DaemonSet")["spec"]["template"]["spec"]
-        [container] = [one for one in (*spec["initContainers"], *spec["containers"]) if one["name"] == name]
+        spec, container = _find_container("debian-cni", name)
+        if name == "agent":  # with metrics too, which are a layer of their own
+            container |= {key: _find_container("metrics", name)[1][key] for key in ("args", "env")}
         fields = describe_container(spec, container | ({"args": args} if args else {}), self.config, without=without)
         pod = self.cri.run_pod(f"{name}-{time.monotonic_ns()}", on_node=True, log_directory=str(LOGS))
         pod.start(log_path=f"{pod.name}.log", **fields)
@@ -72,6 +74,13 @@ class Deployment:
 
     def _state(self, pod: Pod) -> Any:
         return self.cri.call("ContainerStatus", api.ContainerStatusRequest(container_id=pod.container)).status
+
+
+def _find_container(layer: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod of a layer's DaemonSet, and one of its containers."""
+    spec = find(BUILD / f"{layer}.yaml", "DaemonSet")["spec"]["template"]["spec"]
+    [container] = [one for one in (*spec["initContainers"], *spec["containers"]) if one["name"] == name]
+    return spec, container
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +158,17 @@ def test_pods_get_vfs_of_the_agent_in_the_image(deployment: Deployment, agent_po
     second.remove()
     assert node.look() == before
     assert agent_pod.run("sriovdp", "attachments").startswith("no VF is attached\n")
+
+
+def test_metrics_count_each_add(deployment: Deployment, agent_pod: Pod, cri: Cri) -> None:
+    """They are served at the node's address, by what the image has and without any right for it."""
+    added = ("sriovdp_cni_request_duration_seconds_count", "ok", "ADD")
+    before = scrape(9819).get(added, 0)
+    use_vfs(cri, LabNode(deployment.config / "config.yaml"))
+    cri.run_pod("counted").remove()
+    after = scrape(9819)
+    assert after[added] == before + 1, deployment.log(agent_pod)
+    assert after["sriovdp_config_current",] == 1
 
 
 def test_pods_reach_each_other_by_ipv6(deployment: Deployment, agent_pod: Pod, cri: Cri) -> None:
