@@ -35,7 +35,7 @@ _OVERRIDE = 0x20000000
 class Announcer:
     """Announces in rounds, beside the answers, by one thread for all attachments; there is none while nothing is due.
 
-    A thread for each of a dozen pods that come at once took as long from the ADDs and DELs beside it as those needed.
+    With a thread for each of a dozen pods that come at once, the ADDs and DELs beside them took twice as long.
     """
 
     def __init__(self) -> None:
