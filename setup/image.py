@@ -14,7 +14,7 @@ from pathlib import Path
 
 from setup import packages
 from setup.sources import find_mirror
-from setup.steps import CHECKOUT, SetupError, cache_folder, read, run, say
+from setup.steps import CHECKOUT, SetupError, cache_folder, run, say
 
 IMAGE = "docker.io/sriovdp/sriovdp:0.1.0"
 _BASE = "docker.io/library/debian:trixie-slim"
@@ -97,7 +97,7 @@ def _prepare_base() -> Path:
 
 def _teach_downloads(tree: Path) -> None:
     """Let pip in the image download as it does on this machine: the same index, the same certificates."""
-    told = read([f"{CHECKOUT}/.venv/bin/python", "-m", "pip", "config", "list"])
+    told = run([CHECKOUT / ".venv/bin/python", "-m", "pip", "config", "list"], hint="run `make setup` first")
     settings = dict(re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", told, re.MULTILINE))
     kept = {key: value for key, value in settings.items() if key in {"index-url", "extra-index-url", "trusted-host"}}
     bundle = settings.get("cert") or os.environ.get("SSL_CERT_FILE")
