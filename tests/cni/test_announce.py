@@ -144,7 +144,7 @@ def test_one_thread_announces_all_when_each_is_due(monkeypatch: pytest.MonkeyPat
     announcer.start(ATTACHMENT, ["10.0.0.2/24"])
     thread = announcer._thread
     assert thread
-    thread.join(10)
+    _wait_for_the_end(announcer)
 
     assert [address for _, address in done] == ["10.0.0.1/24", "10.0.0.2/24"] * 2
     assert {found for found, _ in done} == {thread}
@@ -180,5 +180,11 @@ def _announce_to_the_end(*attachments: Attachment) -> None:
     announcer = Announcer()
     for attachment in attachments:
         announcer.start(attachment, ["10.0.0.2/24"])
-    while announcer._thread:
-        time.sleep(0.001)
+    _wait_for_the_end(announcer)
+
+
+def _wait_for_the_end(announcer: Announcer) -> None:
+    """Until nothing is due any more; a thread that died of something is no end."""
+    if thread := announcer._thread:
+        thread.join(10)
+    assert announcer._thread is None
