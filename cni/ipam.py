@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
+from cni.keys import is_ipam_plugin
 from cni.plugin import PluginKilledError, PluginProcess, date_executable, find_executable
 from cni.spec import (
     INCOMPATIBLE_VERSION,
+    INVALID_CONFIG,
     INVALID_ENVIRONMENT,
     IPAM_FAILURE,
     UNKNOWN_CONTAINER,
@@ -36,6 +38,10 @@ class IpamError(CniError):
 
 class MissingPluginError(IpamError):
     """There is no such plugin in CNI_PATH."""
+
+
+class UnusablePluginError(MissingPluginError):
+    """`ipam.type` names no IPAM plugin. ADD refuses it, so nothing can have been reserved."""
 
 
 _outdated: set[tuple[str, int]] = set()  # executables, with the date of the file, that refused specification 1.1.0
@@ -159,10 +165,13 @@ class Deletion:
         """Start it. One that may look at the interface is done now, while that is where it was."""
         self._call: IpamCall | None = None
         self._error: IpamError | None = None
-        plugin = _plugin_of(attachment)
+        plugin = None
         try:
+            plugin = _plugin_of(attachment)
             if plugin:
                 self._call = IpamCall(plugin, "DEL", attachment)
+        except UnusablePluginError as error:
+            logger.warning("%s: no address was reserved: %s", attachment.owner, error)
         except IpamError as error:
             self._error = error
         if plugin not in _BLIND_PLUGINS:
@@ -219,7 +228,16 @@ def _ask_what_may_be_missing(command: str, attachment: Attachment) -> None:
 
 
 def _plugin_of(attachment: Attachment) -> str | None:
-    return (attachment.config.get("ipam") or {}).get("type") or None
+    """The plugin's name, None without one. Raises UnusablePluginError: the journal is trusted no more than stdin."""
+    ipam = attachment.config.get("ipam") or {}
+    plugin = ipam.get("type") if isinstance(ipam, dict) else ipam
+    if not plugin:
+        return None
+    if not is_ipam_plugin(plugin, attachment.config.get("type")):
+        raise UnusablePluginError(
+            INVALID_CONFIG, f"ipam.type {plugin!r} is refused", hint="set it to the name of an IPAM plugin in CNI_PATH"
+        )
+    return str(plugin)
 
 
 def _environment(command: str, attachment: Attachment) -> dict[str, str]:

@@ -18,6 +18,8 @@ Parse = Callable[[str, Any], Any]
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 _DOTTED_MAC = re.compile(r"(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
 _IFNAME = re.compile(r"[^/:\s]{1,15}")  # as libcni has it, pkg/utils
+_PLUGIN_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.\-]{0,254}")
+_OWN_TYPE = "sriov"
 _ARGS = frozenset({"MAC", "IgnoreUnknown", "IP", "GATEWAY"})  # the last two are for IPAM plugins
 
 
@@ -126,6 +128,16 @@ def mac(key: str, value: Any) -> str | None:
 def is_ifname(name: str) -> bool:
     """Whether the kernel and libcni take a name for an interface."""
     return bool(_IFNAME.fullmatch(name)) and name not in {".", ".."}
+
+
+def is_plugin_name(name: Any) -> bool:
+    """Whether it can name a file in CNI_PATH: no path, as libcni's FindInPath refuses one too."""
+    return isinstance(name, str) and bool(_PLUGIN_NAME.fullmatch(name))
+
+
+def is_ipam_plugin(name: Any, own_type: Any = None) -> bool:
+    """Whether `ipam.type` may name it: a file in CNI_PATH, and not this plugin, which would wait for its own lock."""
+    return is_plugin_name(name) and name not in {_OWN_TYPE, own_type}
 
 
 def parse_args(args: str) -> dict[str, str]:

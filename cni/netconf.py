@@ -204,8 +204,8 @@ def _parse_mac(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str) ->
 
 def _parse_ipam(raw: Mapping[str, Any]) -> str | None:
     kind = keys.section(raw, "ipam").get("type")
-    if kind and (not isinstance(kind, str) or "/" in kind):
-        raise fault("ipam.type", kind, "the name of an IPAM plugin in CNI_PATH")
+    if kind and not keys.is_ipam_plugin(kind, raw.get("type")):
+        raise fault("ipam.type", kind, "the name of an IPAM plugin in CNI_PATH, and not of this plugin")
     return kind or None
 
 

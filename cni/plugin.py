@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from threading import Event
 
+from cni.keys import is_plugin_name
+
 TIMEOUT = 60.0  # seconds; kubelet gives a sandbox two to four minutes
 # seconds for one whose answer is not wanted any more: killed between making a lease and writing the owner into it,
 # host-local would lose that address for ever
@@ -123,7 +125,12 @@ class PluginProcess:
 
 
 def find_executable(name: str, path: str) -> str | None:
-    """The first executable file of that name in the folders of a search path, as the host sees them."""
+    """The first executable file of that name in the folders of a search path, as the host sees them.
+
+    A name with `/` in it is never found: names come from those who write networks, and they choose no programs.
+    """
+    if not is_plugin_name(name):
+        return None
     root = _HOST_ROOT if _entrance() else ""
     for directory in path.split(os.pathsep):
         candidate = f"{directory}/{name}"

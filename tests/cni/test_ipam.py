@@ -236,3 +236,29 @@ def test_status_and_gc_of_a_plugin_from_before_them_are_nothing(tmp_path: Path) 
     collect_garbage(attachment)
     with pytest.raises(IpamError, match="no IPAM plugin"):
         ask_status(replace(attachment, path="/nowhere"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["../plugin", "/bin/sh", "sub/plugin", "..", ".", "a\0b", "sriov", ["plugin"], 7, {"a": 1}]
+)
+def test_a_path_and_our_own_type_are_never_executed(script: Any, tmp_path: Path, kind: Any) -> None:
+    """Not for any verb and not from the journal: who writes a network chooses no programs of the node."""
+    (tmp_path / "sub").mkdir()
+    attachment = script(f"echo ran >>{tmp_path / 'calls'}")
+    (tmp_path / "sub/plugin").symlink_to(tmp_path / "plugin")
+    (tmp_path / "sriov").symlink_to(tmp_path / "plugin")
+    for path in (tmp_path, tmp_path / "sub"):
+        named = replace(attachment, path=str(path), config=attachment.config | {"ipam": {"type": kind}})
+        for verb in (ask, delete_addresses, check_addresses, ask_status, collect_garbage):
+            with pytest.raises(IpamError, match=r"ipam\.type") as refused:
+                verb(named)
+            assert refused.value.code == 7
+        assert Deletion(named).finish() is None, "no ADD got an address from it"
+    assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("ipam", ["../plugin", ["plugin"], 7])
+def test_a_journal_entry_with_a_broken_ipam_owes_nothing(script: Any, ipam: Any) -> None:
+    """No ADD took such a configuration."""
+    attachment = script("exit 1")
+    assert Deletion(replace(attachment, config=attachment.config | {"ipam": ipam})).finish() is None

@@ -129,7 +129,7 @@ def ask(verbs: Verbs, command: str, **keys: object) -> dict[str, object]:
     """Run a verb without a container; gives the error, or nothing."""
     config = {"cniVersion": "1.1.0", "name": "net-a", "type": "sriov"} | keys
     path = str(config.pop("path", ""))
-    container = ("c1", "/run/netns/none", "net1") if command in {"DEL", "ADD"} else ("", "", "")
+    container = ("c1", "/run/netns/none", "net1") if command in {"DEL", "ADD", "CHECK"} else ("", "", "")
     reply = verbs.handle(Request(command, *container, "", path, json.dumps(config).encode()), None)
     return json.loads(reply.stdout) if reply.stdout else {}
 
@@ -158,6 +158,21 @@ def test_gc_releases_by_network_name_and_goes_on_after_failures(verbs: Verbs, ow
 def test_del_of_nothing_with_a_missing_ipam_plugin_succeeds(verbs: Verbs) -> None:
     """An ADD that failed for want of the plugin reserved nothing; its DEL must not keep the pod terminating."""
     assert ask(verbs, "DEL", ipam={"type": "absent"}, path="/nowhere") == {}
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "GC", "STATUS", "CHECK"])
+def test_no_verb_executes_a_path(verbs: Verbs, tmp_path: Path, command: str) -> None:
+    """The runtime sends DEL after an ADD that was refused, and GC when it likes."""
+    plugin = tmp_path / "plugin"
+    plugin.write_text(f"#!/bin/sh\necho $CNI_COMMAND >>{tmp_path / 'calls'}\n")
+    plugin.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    more: dict[str, object] = {"cni.dev/valid-attachments": []} if command == "GC" else {"deviceID": DEVICE}
+
+    error = ask(verbs, command, ipam={"type": "../plugin"}, path=str(tmp_path / "bin"), **more)
+
+    assert not (tmp_path / "calls").exists()
+    assert ("ipam.type" in str(error.get("msg"))) == (command != "DEL"), "a pod that was never attached can go"
 
 
 def test_errors_carry_the_version_of_the_configuration(verbs: Verbs) -> None:
