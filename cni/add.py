@@ -104,8 +104,7 @@ class Addition:
     def _bind_driver(self) -> None:
         """After the PF's side: a driver takes the admin MAC over when it is bound."""
         if self.conf.driver:
-            legacy = self.conf.legacy
-            bind_driver(self.sysfs, self.vf.address, self.conf.driver, legacy.tool if legacy else None)
+            bind_driver(self.sysfs, self.vf.address, self.conf.driver)
 
     def _enter_sandbox(self, attachment: Attachment) -> Interface:
         common: dict[str, Any] = {

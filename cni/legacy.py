@@ -4,12 +4,16 @@ As the application note "Multiple Network Interfaces in Kubernetes" has them, se
 that time comes without `name` and `cniVersion`.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from cni.keys import absolute_path, fault, flag, is_ifname, number, section, text
 from sriovdp.model import USERSPACE_DRIVERS
+
+logger = logging.getLogger(__name__)
 
 KEYS = ("if0", "if0name", "l2enable", "vf", "dpdk", "cniDir")
 
@@ -23,7 +27,7 @@ class Legacy:
     """A configuration that names a PF in place of a VF.
 
     `vf` is the index of the VF, None is the first free one. `ifname` is the interface's name in the pod in place of
-    CNI_IFNAME. `tool` binds drivers in place of our own code, where it can be executed.
+    CNI_IFNAME. `dpdk_tool` is read and never run: a network's author chooses no program of the node.
     """
 
     pf: str
@@ -33,7 +37,6 @@ class Legacy:
     dpdk: bool = False
     driver: str | None = None
     kernel_driver: str | None = None
-    tool: str | None = None
 
 
 def parse_legacy(raw: Mapping[str, Any]) -> Legacy | None:
@@ -47,6 +50,8 @@ def parse_legacy(raw: Mapping[str, Any]) -> Legacy | None:
         raise fault("if0name", ifname, "a name for an interface, and neither eth0, eth1 nor lo")
     absolute_path("cniDir", raw.get("cniDir") or "")
     dpdk = {key: text(f"dpdk.{key}", value) for key, value in section(raw, "dpdk", _DPDK_KEYS).items() if value}
+    if dpdk.get("dpdk_tool"):
+        _report_unused_tool()
     driver = dpdk.get("dpdk_driver")
     if dpdk and driver not in USERSPACE_DRIVERS:
         raise fault("dpdk.dpdk_driver", driver, " or ".join(sorted(USERSPACE_DRIVERS)))
@@ -58,8 +63,13 @@ def parse_legacy(raw: Mapping[str, Any]) -> Legacy | None:
         bool(dpdk),
         driver,
         dpdk.get("kernel_driver"),
-        dpdk.get("dpdk_tool"),
     )
+
+
+@cache
+def _report_unused_tool() -> None:
+    """Once in the agent's life: such a network is attached again and again."""
+    logger.warning("dpdk.dpdk_tool is ignored: sriovdp binds drivers itself and runs no program that a network names")
 
 
 def _parse_l2(value: Any) -> bool:

@@ -2,9 +2,6 @@
 
 import errno
 import logging
-import os
-import stat
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +20,6 @@ logger = logging.getLogger(__name__)
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})  # a driver without that setting, or with half of it
 # what drivers say to a setting that they do not take; anything else is no matter of one setting
 _REFUSALS = _UNSUPPORTED | {errno.EINVAL, errno.EPERM, errno.ERANGE}
-_TOOL_TIMEOUT = 60.0  # seconds
 # what the kernel sets as a whole; in this order the kernel sets them within one request too (do_setvfinfo)
 _GROUPS = (
     ("mac",),
@@ -185,8 +181,8 @@ def _change_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
     netlink.set_link(device.ifindex, f"setting MAC {mac} of {device.name}", address=mac)
 
 
-def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str, tool: str | None = None) -> bool:
-    """Bind a VF to a driver, or to none if `wanted` is empty; by a tool like dpdk-devbind.py where there is one.
+def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str) -> bool:
+    """Bind a VF to a driver, or to none if `wanted` is empty.
 
     Gives whether there was anything to do. Raises InUseError when a program has the VF open, and DeviceError or
     KernelError when it does not bind.
@@ -203,36 +199,8 @@ def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str, tool: str | None
         drivers.unbind(sysfs, address)
         return True
     driver = drivers.resolve_driver(sysfs, address, wanted)
-    if tool and _is_trustworthy(tool):
-        _run_tool(tool, driver, address)
-    drivers.bind(sysfs, address, driver)  # which does nothing where the tool did it
+    drivers.bind(sysfs, address, driver)
     return True
-
-
-def _is_trustworthy(tool: str) -> bool:
-    """Whether a program named in a network configuration is the node's own: a pod's author must not run another."""
-    try:
-        state = Path(tool).stat()
-    except OSError:
-        logger.info("there is no %s; binding without it", tool)
-        return False
-    owned = state.st_uid == 0 and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if not (Path(tool).is_absolute() and stat.S_ISREG(state.st_mode) and os.access(tool, os.X_OK) and owned):
-        logger.warning("%s is no program that only root can write; binding without it", tool)
-        return False
-    return True
-
-
-def _run_tool(tool: str, driver: str, address: PciAddress) -> None:
-    """Run it; what came of it is judged by the driver that the VF has then, as it ends with 0 after most failures."""
-    try:
-        done = subprocess.run([tool, "-b", driver, address], capture_output=True, timeout=_TOOL_TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        logger.warning("running %s failed, binding without it: %s", tool, error)
-        return
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        logger.warning("%s ended with exit code %d, binding without it: %s", tool, done.returncode, said)
 
 
 def move_into(netlink: Netlink, device: Link, netns_fd: int, ifname: str) -> None:
