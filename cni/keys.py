@@ -99,8 +99,8 @@ def text(key: str, value: Any) -> str:
 def absolute_path(key: str, value: Any) -> str:
     """Read an absolute path without `..`; an empty text stays empty."""
     path = text(key, value)
-    if path and (not path.startswith("/") or ".." in path.split("/")):
-        raise fault(key, value, "an absolute path")
+    if path and (not path.startswith("/") or ".." in path.split("/") or not path.isprintable()):
+        raise fault(key, value, "an absolute path of printable characters, without ..")
     return path
 
 

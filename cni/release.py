@@ -52,8 +52,13 @@ class Release:
 
 
 def _remove_device_info(attachment: Attachment) -> None:
-    if attachment.device_info:
+    """Remove the file that ADD wrote. What is there in its place is not ours, and no reason to keep the VF."""
+    if not attachment.device_info:
+        return
+    try:
         Path(attachment.device_info).unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        logger.warning("%s: removing device-info file %r failed: %s", attachment.owner, attachment.device_info, error)
 
 
 @contextmanager

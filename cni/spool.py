@@ -79,6 +79,8 @@ class Spool:
                 self._reject(path, str(error))
             except OSError as error:
                 logger.error("the spooled request %s can not be replayed: %s", path, error)
+            except Exception:  # whatever a file holds: the others are replayed, and the agent goes on
+                logger.exception("the spooled request %s can not be replayed", path)
 
     def count(self) -> Waiting:
         """What is in the folder now. Raises OSError when it can not be read."""

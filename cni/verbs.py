@@ -192,6 +192,9 @@ class Verbs:
                         self._release(listed, None)
             except SriovdpError as error:
                 failures.append(str(error))
+            except Exception as error:
+                logger.exception("releasing VF %s from %s failed", listed.device, listed.owner)
+                failures.append(f"releasing VF {listed.device} from {listed.owner} failed: {error!r}")
         try:
             collect_garbage(draft_attachment(request, network, "", Original("", None)))
         except SriovdpError as error:
@@ -227,6 +230,9 @@ class Verbs:
                 logger.error("VF %s is not back from %s: %s", entry.device, entry.owner, error)
                 if not isinstance(error, IpamError):
                     failed[entry.device] = f"not back from {entry.owner}: {error}"
+            except Exception as error:  # whatever an entry holds: the others go on, and so does the agent
+                logger.exception("VF %s is not back from %s", entry.device, entry.owner)
+                failed[entry.device] = f"not back from {entry.owner}: {error!r}"
         return failed
 
     def verify(self, attachment: Attachment) -> list[str]:
@@ -308,6 +314,8 @@ class Verbs:
                 self._release(attachment, netns_fd)
             except SriovdpError as error:
                 logger.error("undoing the ADD of VF %s failed, the agent goes on trying: %s", attachment.device, error)
+            except Exception:
+                logger.exception("undoing the ADD of VF %s failed, the agent goes on trying", attachment.device)
             raise
 
 

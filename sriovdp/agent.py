@@ -124,6 +124,8 @@ class Agent:
             await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=False)
         except SriovdpError as error:
             logger.error("looking at the node failed, trying again in %.0f s: %s", self._rescan_interval, error)
+        except Exception:  # the pods of the node need an agent, whatever one look at it runs into
+            logger.exception("looking at the node failed, trying again in %.0f s", self._rescan_interval)
 
     async def _rescan(self, broken: Mapping[str, str]) -> None:
         """Tell the kubelet what there is; `broken` are VFs that no pod should get, with the reason."""

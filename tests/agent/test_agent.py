@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from sriovdp import agent
 from sriovdp.agent import Agent
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Journal
+from sriovdp.inventory import take_snapshot
+from sriovdp.journal import Journal, Original
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import Node
 from sriovdp.provision import change
 from tests.agent.running import CONFIG, DPDK, KERNEL, find_roots, owe, run_agent, wait_until
 from tests.fakes.kubelet import AdmissionError, Kubelet
@@ -172,3 +176,38 @@ async def test_the_kernels_events_are_followed_at_once(tree: Tree, kubelet: Kube
             tree.bind(vf_address(PF, 2), "vfio-pci")
             agent._events.event.set()
             await kubelet.wait_for(DPDK, count=2)
+
+
+async def test_no_entry_of_the_journal_stops_the_agent(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+    """Neither a running one nor its start: the device-info path is a folder, or no path at all."""
+    (tmp_path / "folder").mkdir()
+    for path in (str(tmp_path / "folder"), f"{tmp_path}/a\0b"):
+        async with run_agent(tree, tmp_path):
+            await kubelet.wait_for(DPDK, count=2)
+            entry = replace(owe(tmp_path, vf_address(PF, 2)), mode="dpdk", device_info=path)
+            journal = Journal(tmp_path / "state/journal")
+            journal.write_attachment(replace(entry, original=Original("vfio-pci", None)))
+            await wait_until(lambda journal=journal: journal.attachments() == [])  # type: ignore[misc]
+        journal.write_attachment(replace(entry, original=Original("vfio-pci", None)))
+        async with run_agent(tree, tmp_path):
+            assert await kubelet.wait_for(DPDK, count=2)
+            assert journal.attachments() == []
+
+
+async def test_no_look_at_the_node_stops_the_agent(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it runs into: it is logged, and the next look is as good as any."""
+    failures = [OSError(24, "Too many open files"), ValueError("embedded null byte"), RecursionError()]
+
+    def look(sysfs: Sysfs) -> Node:
+        if failures:
+            raise failures.pop()
+        return take_snapshot(sysfs)
+
+    async with run_agent(tree, tmp_path):
+        await kubelet.wait_for(DPDK, count=2)
+        monkeypatch.setattr(agent, "take_snapshot", look)
+        tree.unbind(vf_address(PF, 2))
+        assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [vf_address(PF, 2)]
+    assert failures == []

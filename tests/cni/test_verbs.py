@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cni import release, restoration
 from cni.locks import Locks
 from cni.verbs import Verbs
 from cni.wire import Request
@@ -76,6 +77,41 @@ def test_recovery_leaves_alone_what_a_del_finished_meanwhile(
 
     assert not recovery.is_alive()
     assert not (tmp_path / "calls").exists()
+
+
+@pytest.mark.parametrize("broken", ["folder", "nul"])
+def test_recovery_contains_a_broken_entry(verbs: Verbs, owed: Attachment, tmp_path: Path, broken: str) -> None:
+    """A device-info file that became a folder, or a path that is none, keeps back neither its VF nor the next entry."""
+    path = str(tmp_path / "info") if broken == "folder" else f"{tmp_path}/a\0b"
+    (tmp_path / "info").mkdir()
+    verbs.journal.write_attachment(replace(owed, container_id="c0", device_info=path))
+    verbs.journal.write_attachment(owed)
+
+    assert verbs.recover(at_start=True) == {}
+
+    assert verbs.journal.attachments() == []
+    assert (tmp_path / "calls").read_text() == "DEL\nDEL\n"
+
+
+def test_recovery_contains_every_exception(
+    verbs: Verbs, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no code foresaw: the entry's own VF is given to nobody, the others are released."""
+    real = restoration.restore_vf
+
+    def fail_once(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
+        if attachment.container_id == "c0":
+            raise ZeroDivisionError("as never seen before")
+        real(sysfs, attachment, netns_fd)
+
+    monkeypatch.setattr(release, "restore_vf", fail_once)
+    verbs.journal.write_attachment(replace(owed, container_id="c0", device="0000:01:10.4"))
+    verbs.journal.write_attachment(owed)
+
+    failed = verbs.recover(at_start=True)
+
+    assert [(device, "as never seen before" in why) for device, why in failed.items()] == [("0000:01:10.4", True)]
+    assert [entry.container_id for entry in verbs.journal.attachments()] == ["c0"]
 
 
 def test_recovery_leaves_running_pods_alone(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
