@@ -22,7 +22,7 @@ from bench.__main__ import CONFIG, build
 from bench.candidates import Case
 from cni import ipam, verbs
 from cni.locks import Locks
-from cni.wire import Request
+from cni.protocol.wire import Request
 from sriovdp import journal
 from sriovdp.kernel import drivers, netlink, netns, sysfs
 from tests.lab.node import LabNode

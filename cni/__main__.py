@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cni.announce import announce_once
 from cni.locks import Locks
-from cni.spec import VERSIONS
+from cni.protocol.spec import VERSIONS
+from cni.protocol.wire import Reply, Request
 from cni.verbs import Verbs
-from cni.wire import Reply, Request
 from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 

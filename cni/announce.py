@@ -13,8 +13,8 @@ import struct
 import threading
 from collections.abc import Collection, Iterable
 
+from cni.protocol.spec import parse_result
 from cni.release import open_sandbox
-from cni.spec import parse_result
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment
 from sriovdp.kernel import netns

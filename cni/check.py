@@ -4,8 +4,8 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni.netconf import NetConf
-from cni.spec import Interface, Result
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import Interface, Result
 from cni.vf import find_vf
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from cni.spec import DECODING_FAILURE, INTERNAL, TRY_AGAIN, render_error
-from cni.wire import (
+from cni.protocol.spec import DECODING_FAILURE, INTERNAL, TRY_AGAIN, render_error
+from cni.protocol.wire import (
     HEADER_SIZE,
     Header,
     Reply,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cni.spec import INVALID_CONFIG
+from cni.protocol.spec import INVALID_CONFIG
 from sriovdp.errors import CniError, InUseError
 from sriovdp.journal import Attachment
 from sriovdp.kernel import netns

@@ -12,7 +12,7 @@ from threading import Event
 from typing import Any
 
 from cni.plugin import PluginKilledError, PluginProcess, date_executable, find_executable
-from cni.spec import (
+from cni.protocol.spec import (
     INCOMPATIBLE_VERSION,
     INVALID_ENVIRONMENT,
     IPAM_FAILURE,

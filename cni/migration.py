@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cni.netconf import Network
-from cni.wire import Request
+from cni.protocol.netconf import Network
+from cni.protocol.wire import Request
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment, Original, read_boot_id
 from sriovdp.kernel import drivers, netns

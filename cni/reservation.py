@@ -9,12 +9,12 @@ from typing import Protocol
 
 from cni.add import choose_mode
 from cni.migration import Predecessor
-from cni.netconf import NetConf, Network
+from cni.protocol.netconf import NetConf, Network
+from cni.protocol.spec import DEVICE_IN_USE, TRY_AGAIN
+from cni.protocol.wire import Request
 from cni.release import Release, is_alive
 from cni.selection import check_pf, list_candidates
-from cni.spec import DEVICE_IN_USE, TRY_AGAIN
 from cni.vf import Vf, find_netdev, find_vf, read_original
-from cni.wire import Request
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns

@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from cni.netconf import NetConf
-from cni.spec import INVALID_ENVIRONMENT, Result
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import INVALID_ENVIRONMENT, Result
 from sriovdp.errors import CniError, DeviceError, KernelError, VerifyError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl import Link

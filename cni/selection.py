@@ -2,8 +2,8 @@
 
 import ipaddress
 
-from cni.legacy import Legacy
-from cni.spec import INVALID_CONFIG
+from cni.protocol.keys_2017 import Legacy
+from cni.protocol.spec import INVALID_CONFIG
 from cni.vf import find_netdev
 from sriovdp.errors import CniError, DeviceError
 from sriovdp.kernel.netlink import Netlink

@@ -1,7 +1,7 @@
 """Requests that launchers kept on disk while there was no agent: DEL and GC, to be replayed in their order.
 
-A file is complete or not there; its format is told in cni/wire.py. Its name begins with the time at which it was
-written, so that names sort as requests came. A request is forgotten once it was done; what can never be done is put
+A file is complete or not there; its format is told in cni/protocol/wire.py. Its name begins with the time at which it
+was written, so that names sort as requests came. A request is forgotten once it was done; what can never be done is put
 aside under a name that ends with `.rejected`, for a person to look at.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cni.connection import Handle
-from cni.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
-from cni.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
+from cni.protocol.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
+from cni.protocol.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
 from sriovdp.journal import read_boot_id
 from sriovdp.kernel import netns
 

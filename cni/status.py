@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from cni.ipam import ask_status
-from cni.netconf import NetConf
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.selection import list_candidates
-from cni.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.vf import find_vf
 from sriovdp.errors import CniError, DeviceError, SriovdpError
 from sriovdp.journal import Attachment, Journal

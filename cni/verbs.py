@@ -17,16 +17,13 @@ from cni import timing
 from cni.add import Addition
 from cni.announce import Announcer
 from cni.check import Comparison
-from cni.environment import COMMANDS, check_environment, require_sandbox
 from cni.gc import is_garbage, parse_valid, refuse_if_running
 from cni.ipam import IpamError, MissingPluginError, check_addresses, collect_garbage, delete_addresses
 from cni.locks import TIMEOUT, Locks, hold_file
 from cni.migration import Predecessor
-from cni.netconf import NetConf, Network, parse_netconf, parse_network
-from cni.release import Release, is_alive, is_owed, open_sandbox
-from cni.requestlog import log_to
-from cni.reservation import Reservation, draft_attachment
-from cni.spec import (
+from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
+from cni.protocol.netconf import NetConf, Network, parse_netconf, parse_network
+from cni.protocol.spec import (
     DEVICE_FAILURE,
     INVALID_CONFIG,
     INVALID_NETNS,
@@ -40,9 +37,12 @@ from cni.spec import (
     render_result,
     render_versions,
 )
+from cni.protocol.wire import Reply, Request
+from cni.release import Release, is_alive, is_owed, open_sandbox
+from cni.requestlog import log_to
+from cni.reservation import Reservation, draft_attachment
 from cni.status import Readiness
 from cni.vf import apply_settings, find_vf
-from cni.wire import Reply, Request
 from sriovdp.errors import CniError, SriovdpError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns

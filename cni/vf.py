@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni.spec import DEVICE_FAILURE
+from cni.protocol.spec import DEVICE_FAILURE
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
 from sriovdp.journal import Original
 from sriovdp.kernel import drivers

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from cni.connection import Handle
+from cni.protocol.spec import VERSIONS
+from cni.protocol.wire import HEADER_SIZE, decode_header
 from cni.server import CniServer
-from cni.spec import VERSIONS
-from cni.wire import HEADER_SIZE, decode_header
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "cni/launcher/sriov.c"

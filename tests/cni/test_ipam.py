@@ -18,7 +18,7 @@ from cni.ipam import (
     delete_addresses,
     request_addresses,
 )
-from cni.spec import Result
+from cni.protocol.spec import Result
 from sriovdp.journal import Attachment, Original
 
 PLUGINS = Path("/usr/lib/cni")

@@ -12,8 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from cni.spec import VERSIONS
-from cni.wire import ENVIRONMENT_MAX, HEADER_SIZE, STDIN_MAX, STDOUT_MAX, Reply, Request, decode_header, encode_reply
+from cni.protocol.spec import VERSIONS
+from cni.protocol.wire import (
+    ENVIRONMENT_MAX,
+    HEADER_SIZE,
+    STDIN_MAX,
+    STDOUT_MAX,
+    Reply,
+    Request,
+    decode_header,
+    encode_reply,
+)
 from tests.cni.launching import BASE, TIMEOUT, Outcome, run, scripted, serving
 
 # a runtime's way to exec us in which nothing would end us

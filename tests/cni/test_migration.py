@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cni.migration import Predecessor
-from cni.netconf import Network
-from cni.wire import Request
+from cni.protocol.netconf import Network
+from cni.protocol.wire import Request
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import VfSettings
 

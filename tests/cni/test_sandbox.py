@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from cni import sandbox
-from cni.netconf import NetConf
-from cni.spec import Interface, IpConfig, Result
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import Interface, IpConfig, Result
 from cni.vf import move_into
 from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel import netns

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cni import server as server_module
+from cni.protocol.wire import STDIN_MAX, STDOUT_MAX, Reply, Request, encode_request
 from cni.server import CniServer
-from cni.wire import STDIN_MAX, STDOUT_MAX, Reply, Request, encode_request
 from tests.cni.conversing import (
     ADD,
     TIMEOUT,

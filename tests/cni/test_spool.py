@@ -17,10 +17,10 @@ import pytest
 from cni import spool as spool_module
 from cni.connection import Handle
 from cni.locks import Locks
-from cni.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
+from cni.protocol.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
+from cni.protocol.wire import Reply, Request, Spooled, decode_spooled, encode_spooled
 from cni.spool import Spool
 from cni.verbs import Verbs
-from cni.wire import Reply, Request, Spooled, decode_spooled, encode_spooled
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs

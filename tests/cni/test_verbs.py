@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cni.locks import Locks
+from cni.protocol.wire import Request
 from cni.verbs import Verbs
-from cni.wire import Request
 from sriovdp.journal import Attachment, Damage, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
 

@@ -15,8 +15,8 @@ from typing import Any
 from cni.announce import announce_once
 from cni.locks import Locks
 from cni.migration import Predecessor
+from cni.protocol.wire import Request
 from cni.verbs import Verbs
-from cni.wire import Request
 from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cni import keys
-from cni.keys import fault
-from cni.legacy import KEYS as LEGACY_KEYS
-from cni.legacy import Legacy, parse_legacy
-from cni.spec import DECODING_FAILURE, INVALID_CONFIG, Result, check_version, parse_result
+from cni.protocol import keys
+from cni.protocol.keys import fault
+from cni.protocol.keys_2017 import KEYS as LEGACY_KEYS
+from cni.protocol.keys_2017 import Legacy, parse_legacy
+from cni.protocol.spec import DECODING_FAILURE, INVALID_CONFIG, Result, check_version, parse_result
 from sriovdp.errors import CniError
 from sriovdp.model import KERNEL_DRIVER, PciAddress
 

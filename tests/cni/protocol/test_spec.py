@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cni.spec import (
+from cni.protocol.spec import (
     VERSIONS,
     Interface,
     IpConfig,

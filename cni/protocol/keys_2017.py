@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cni.keys import absolute_path, fault, flag, is_ifname, number, section, text
+from cni.protocol.keys import absolute_path, fault, flag, is_ifname, number, section, text
 from sriovdp.model import USERSPACE_DRIVERS
 
 KEYS = ("if0", "if0name", "l2enable", "vf", "dpdk", "cniDir")

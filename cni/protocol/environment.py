@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from cni.keys import is_ifname
-from cni.spec import INVALID_ENVIRONMENT, INVALID_NETNS
-from cni.wire import Request
+from cni.protocol.keys import is_ifname
+from cni.protocol.spec import INVALID_ENVIRONMENT, INVALID_NETNS
+from cni.protocol.wire import Request
 from sriovdp.errors import CniError
 from sriovdp.kernel import netns
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cni.legacy import Legacy
-from cni.netconf import NetConf, parse_netconf, parse_network
-from cni.spec import VERSIONS
+from cni.protocol.keys_2017 import Legacy
+from cni.protocol.netconf import NetConf, parse_netconf, parse_network
+from cni.protocol.spec import VERSIONS
 from sriovdp.errors import CniError
 
 VF = "0000:01:10.2"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cni.spec import INVALID_CONFIG, INVALID_ENVIRONMENT
+from cni.protocol.spec import INVALID_CONFIG, INVALID_ENVIRONMENT
 from sriovdp.errors import CniError, DeviceError
 from sriovdp.model import PciAddress
 

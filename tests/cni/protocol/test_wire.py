@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.wire import (
+from cni.protocol.wire import (
     ENVIRONMENT_MAX,
     HEADER_SIZE,
     STDIN_MAX,
