@@ -20,7 +20,8 @@ from typing import Any
 
 from bench.__main__ import CONFIG, build
 from bench.candidates import Case
-from cni import ipam, verbs
+from cni import verbs
+from cni.ipam import delegate
 from cni.locks import Locks
 from cni.protocol.wire import Request
 from sriovdp import journal
@@ -55,7 +56,7 @@ class Steps:
 
     def instrument(self) -> None:
         """Time what there is, in whatever module it was imported by its name."""
-        for owner in (netlink.Netlink, journal.Journal, ipam.IpamCall):
+        for owner in (netlink.Netlink, journal.Journal, delegate.IpamCall):
             for name, member in list(vars(owner).items()):
                 if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
                     setattr(owner, name, self.wrap(f"{owner.__name__}.{name}", member))
@@ -135,7 +136,7 @@ _Members = list[tuple[Any, str, Any]]
 
 
 def _remember() -> _Members:
-    owners: list[Any] = [netlink.Netlink, journal.Journal, ipam.IpamCall]
+    owners: list[Any] = [netlink.Netlink, journal.Journal, delegate.IpamCall]
     owners += [module for name, module in sys.modules.items() if name.startswith(("cni", "sriovdp"))]
     return [
         (owner, name, member)

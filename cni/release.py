@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cni import timing
-from cni.ipam import Deletion
+from cni.ipam.delegate import Deletion
 from cni.restoration import restore_vf
 from sriovdp.journal import Attachment, Journal, read_boot_id
 from sriovdp.kernel import netns

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cni.ipam import ask_status
+from cni.ipam.delegate import ask_status
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.selection import list_candidates

@@ -18,7 +18,7 @@ from cni.add import Addition
 from cni.announce import Announcer
 from cni.check import Comparison
 from cni.gc import is_garbage, parse_valid, refuse_if_running
-from cni.ipam import IpamError, MissingPluginError, check_addresses, collect_garbage, delete_addresses
+from cni.ipam.delegate import IpamError, MissingPluginError, check_addresses, collect_garbage, delete_addresses
 from cni.locks import TIMEOUT, Locks, hold_file
 from cni.migration import Predecessor
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import cni.ipam
+import cni.ipam.delegate
 import cni.sandbox
 from sriovdp.errors import KernelError
 from sriovdp.journal import Journal
@@ -40,7 +40,7 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (Journal, "write_attachment"),
     (Journal, "remove_attachment"),
     (cni.sandbox, "_set_sysctl"),
-    (cni.ipam.IpamCall, "_finish"),
+    (cni.ipam.delegate.IpamCall, "_finish"),
 )
 
 KERNEL = {"vlan": 210, "vlanQoS": 3, "mac": "02:00:00:00:aa:01", "max_tx_rate": 100}

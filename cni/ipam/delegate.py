@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
-from cni.plugin import PluginKilledError, PluginProcess, date_executable, find_executable
+from cni.ipam.process import PluginKilledError, PluginProcess, date_executable, find_executable
 from cni.protocol.spec import (
     INCOMPATIBLE_VERSION,
     INVALID_ENVIRONMENT,
@@ -44,7 +44,7 @@ _outdated: set[tuple[str, int]] = set()  # executables, with the date of the fil
 class IpamCall:
     """One run of an IPAM plugin, started at once so that other work can go on beside it.
 
-    Once `cancelled` is set it has to end soon (`cni.plugin.GRACE`).
+    Once `cancelled` is set it has to end soon (`cni.ipam.process.GRACE`).
     """
 
     def __init__(self, plugin: str, command: str, attachment: Attachment, cancelled: Event | None = None) -> None:
@@ -98,7 +98,7 @@ class IpamCall:
             raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} answered no valid result: {error}") from error
 
     def stop(self) -> None:
-        """See to it that the plugin has ended; `cni.plugin.GRACE` is how long that takes at most."""
+        """See to it that the plugin has ended; `cni.ipam.process.GRACE` is how long that takes at most."""
         self._process.stop()
 
     def _read_error(self, code: int, document: Any, stderr: bytes) -> IpamError:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cni.ipam import (
+from cni.ipam.delegate import (
     Deletion,
     IpamError,
     ask_status,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cni import plugin as plugin_module
-from cni.plugin import PluginKilledError, PluginProcess, find_executable
+from cni.ipam import process as process_module
+from cni.ipam.process import PluginKilledError, PluginProcess, find_executable
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_stop_leaves_time_to_end(start: Any, tmp_path: Path) -> None:
 
 def test_cancel_kills_with_all_its_children(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the answer any more, and it does not end: the whole session of the plugin goes."""
-    monkeypatch.setattr(plugin_module, "GRACE", 0.1)
+    monkeypatch.setattr(process_module, "GRACE", 0.1)
     process = start(f"sleep 60 & echo $! >{tmp_path}/child; wait")
     cancelled = threading.Event()
     while not (tmp_path / "child").exists():
@@ -104,7 +104,7 @@ def test_cancel_kills_with_all_its_children(start: Any, tmp_path: Path, monkeypa
 
 def test_no_descriptor_is_left(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither after its end, nor after a kill, nor when it could not be executed at all."""
-    monkeypatch.setattr(plugin_module, "GRACE", 0.1)
+    monkeypatch.setattr(process_module, "GRACE", 0.1)
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names, not paths
     start("true").wait()
     start("sleep 60").stop()
@@ -118,10 +118,10 @@ def test_in_a_container_the_hosts_files_count(monkeypatch: pytest.MonkeyPatch, t
     """Process 1 in another mount namespace is the host's: it says which plugins there are, and is entered for them."""
     (tmp_path / "host/opt").mkdir(parents=True)
     (tmp_path / "host/opt/plugin").touch(0o755)
-    monkeypatch.setattr(plugin_module, "_HOST_ROOT", str(tmp_path / "host"))
-    monkeypatch.setattr(plugin_module, "_entrance", lambda: ("/bin/echo", "entered"))
+    monkeypatch.setattr(process_module, "_HOST_ROOT", str(tmp_path / "host"))
+    monkeypatch.setattr(process_module, "_entrance", lambda: ("/bin/echo", "entered"))
 
     assert find_executable("plugin", "/opt") == "/opt/plugin"
     assert PluginProcess("/opt/plugin", {}, b"").wait() == (0, b"entered /opt/plugin\n", b"")
-    monkeypatch.setattr(plugin_module, "_entrance", tuple)
+    monkeypatch.setattr(process_module, "_entrance", tuple)
     assert find_executable("plugin", "/opt") is None
