@@ -5,12 +5,13 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cni import sandbox, timing
+from cni import timing
 from cni.deviceinfo import write_device_info
 from cni.ipam.delegate import request_addresses
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
-from cni.vf import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
+from cni.vf import sandbox
+from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
 from sriovdp.errors import CniError, KernelError
 from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel import drivers, netns

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import Interface, Result
-from cni.vf import find_vf
+from cni.vf.settings import find_vf
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment
 from sriovdp.kernel import drivers, netns

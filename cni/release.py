@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cni import timing
 from cni.ipam.delegate import Deletion
-from cni.restoration import restore_vf
+from cni.vf.restoration import restore_vf
 from sriovdp.journal import Attachment, Journal, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.sysfs import Sysfs

@@ -14,7 +14,7 @@ from cni.protocol.spec import DEVICE_IN_USE, TRY_AGAIN
 from cni.protocol.wire import Request
 from cni.release import Release, is_alive
 from cni.selection import check_pf, list_candidates
-from cni.vf import Vf, find_netdev, find_vf, read_original
+from cni.vf.settings import Vf, find_netdev, find_vf, read_original
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns

@@ -4,7 +4,7 @@ import ipaddress
 
 from cni.protocol.keys_2017 import Legacy
 from cni.protocol.spec import INVALID_CONFIG
-from cni.vf import find_netdev
+from cni.vf.settings import find_netdev
 from sriovdp.errors import CniError, DeviceError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link

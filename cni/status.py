@@ -6,7 +6,7 @@ from cni.ipam.delegate import ask_status
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.selection import list_candidates
-from cni.vf import find_vf
+from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError, SriovdpError
 from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel.netlink import Netlink

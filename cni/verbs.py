@@ -42,7 +42,7 @@ from cni.release import Release, is_alive, is_owed, open_sandbox
 from cni.requestlog import log_to
 from cni.reservation import Reservation, draft_attachment
 from cni.status import Readiness
-from cni.vf import apply_settings, find_vf
+from cni.vf.settings import apply_settings, find_vf
 from sriovdp.errors import CniError, SriovdpError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cni.ipam.delegate
-import cni.sandbox
+import cni.vf.sandbox
 from sriovdp.errors import KernelError
 from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
@@ -39,7 +39,7 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (drivers, "write_text"),
     (Journal, "write_attachment"),
     (Journal, "remove_attachment"),
-    (cni.sandbox, "_set_sysctl"),
+    (cni.vf.sandbox, "_set_sysctl"),
     (cni.ipam.delegate.IpamCall, "_finish"),
 )
 

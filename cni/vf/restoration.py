@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from cni import timing
-from cni.vf import (
+from cni.vf.settings import (
     Vf,
     apply_settings,
     bind_driver,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from cni.vf import Vf, apply_settings
+from cni.vf.settings import Vf, apply_settings
 from sriovdp.errors import KernelError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.model import PciAddress, VfSettings

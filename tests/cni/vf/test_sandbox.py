@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cni import sandbox
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import Interface, IpConfig, Result
-from cni.vf import move_into
+from cni.vf import sandbox
+from cni.vf.settings import move_into
 from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink, Route
