@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cni import timing
-from cni.deviceinfo import write_device_info
+from cni.device_info import write_device_info
 from cni.ipam.delegate import request_addresses
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result

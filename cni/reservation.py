@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cni.add import choose_mode
-from cni.migration import Predecessor
+from cni.foreign_state import Predecessor
 from cni.protocol.netconf import NetConf, Network
 from cni.protocol.spec import DEVICE_IN_USE, TRY_AGAIN
 from cni.protocol.wire import Request

@@ -17,10 +17,10 @@ from cni import timing
 from cni.add import Addition
 from cni.announce import Announcer
 from cni.check import Comparison
+from cni.foreign_state import Predecessor
 from cni.gc import is_garbage, parse_valid, refuse_if_running
 from cni.ipam.delegate import IpamError, MissingPluginError, check_addresses, collect_garbage, delete_addresses
 from cni.locks import TIMEOUT, Locks, hold_file
-from cni.migration import Predecessor
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
 from cni.protocol.netconf import NetConf, Network, parse_netconf, parse_network
 from cni.protocol.spec import (
@@ -39,7 +39,7 @@ from cni.protocol.spec import (
 )
 from cni.protocol.wire import Reply, Request
 from cni.release import Release, is_alive, is_owed, open_sandbox
-from cni.requestlog import log_to
+from cni.request_log import log_to
 from cni.reservation import Reservation, draft_attachment
 from cni.status import Readiness
 from cni.vf.settings import apply_settings, find_vf

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cni.announce import announce_once
+from cni.foreign_state import Predecessor
 from cni.locks import Locks
-from cni.migration import Predecessor
 from cni.protocol.wire import Request
 from cni.verbs import Verbs
 from sriovdp.journal import Journal

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cni.migration import Predecessor
+from cni.foreign_state import Predecessor
 from cni.protocol.netconf import Network
 from cni.protocol.wire import Request
 from sriovdp.kernel.sysfs import Sysfs
