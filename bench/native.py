@@ -28,7 +28,7 @@ from bench.candidates import Candidate, Case, Floor, Plugin, Watch
 from bench.table import Samples
 from cni.locks import Locks
 from cni.server import CniServer
-from cni.verbs import Verbs
+from cni.verbs.dispatch import Verbs
 from cni.vf import restoration, settings
 from sriovdp.journal import Journal
 from sriovdp.kernel import rtnl

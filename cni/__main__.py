@@ -9,11 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from cni.announce import announce_once
 from cni.locks import Locks
 from cni.protocol.spec import VERSIONS
 from cni.protocol.wire import Reply, Request
-from cni.verbs import Verbs
+from cni.verbs.announce import announce_once
+from cni.verbs.dispatch import Verbs
 from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cni.locks import Locks
 from cni.server import CniServer
 from cni.spool import Spool
-from cni.verbs import Verbs
+from cni.verbs.dispatch import Verbs
 from sriovdp.config.values import Config
 from sriovdp.drift_log import DriftLog
 from sriovdp.errors import SriovdpError

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from cni.locks import Locks
-from cni.release import is_alive
-from cni.verbs import Verbs
+from cni.verbs.dispatch import Verbs
+from cni.verbs.release import is_alive
 from sriovdp.cli.allocated import ask_kubelet, kubelet_option
 from sriovdp.cli.options import state_option, sysfs_option
 from sriovdp.errors import SriovdpError

@@ -20,7 +20,7 @@ from cni.locks import Locks
 from cni.protocol.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
 from cni.protocol.wire import Reply, Request, Spooled, decode_spooled, encode_spooled
 from cni.spool import Spool
-from cni.verbs import Verbs
+from cni.verbs.dispatch import Verbs
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cni.announce import announce_once
 from cni.foreign_state import Predecessor
 from cni.locks import Locks
 from cni.protocol.wire import Request
-from cni.verbs import Verbs
+from cni.verbs.announce import announce_once
+from cni.verbs.dispatch import Verbs
 from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 

@@ -10,7 +10,7 @@ import pytest
 
 from cni.locks import Locks
 from cni.protocol.wire import Request
-from cni.verbs import Verbs
+from cni.verbs.dispatch import Verbs
 from sriovdp.journal import Attachment, Damage, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
 

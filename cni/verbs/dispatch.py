@@ -14,11 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cni import timing
-from cni.add import Addition
-from cni.announce import Announcer
-from cni.check import Comparison
 from cni.foreign_state import Predecessor
-from cni.gc import is_garbage, parse_valid, refuse_if_running
 from cni.ipam.delegate import IpamError, MissingPluginError, check_addresses, collect_garbage, delete_addresses
 from cni.locks import TIMEOUT, Locks, hold_file
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
@@ -38,10 +34,14 @@ from cni.protocol.spec import (
     render_versions,
 )
 from cni.protocol.wire import Reply, Request
-from cni.release import Release, is_alive, is_owed, open_sandbox
 from cni.request_log import log_to
-from cni.reservation import Reservation, draft_attachment
-from cni.status import Readiness
+from cni.verbs.add import Addition
+from cni.verbs.announce import Announcer
+from cni.verbs.check import Comparison
+from cni.verbs.gc import is_garbage, parse_valid, refuse_if_running
+from cni.verbs.release import Release, is_alive, is_owed, open_sandbox
+from cni.verbs.reservation import Reservation, draft_attachment
+from cni.verbs.status import Readiness
 from cni.vf.settings import apply_settings, find_vf
 from sriovdp.errors import CniError, SriovdpError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id

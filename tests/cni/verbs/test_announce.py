@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from cni import announce
-from cni.announce import Announcer, build_announcement
+from cni.verbs import announce
+from cni.verbs.announce import Announcer, build_announcement
 from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import netns
 
@@ -52,7 +52,7 @@ def test_neighbour_learns_the_new_mac(family: str, address: str) -> None:
         ip {family} neigh add {address} lladdr 02:00:00:00:00:99 dev vb nud stale
         .venv/bin/python -c '
 import socket
-from cni.announce import build_announcement
+from cni.verbs.announce import build_announcement
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
     packets.bind(("va", 0))
     packets.send(build_announcement("{address}/24", bytes.fromhex("020000000001")))'

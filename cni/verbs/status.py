@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cni.ipam.delegate import ask_status
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
-from cni.selection import list_candidates
+from cni.verbs.choice import list_candidates
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError, SriovdpError
 from sriovdp.journal import Attachment, Journal

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Collection, Iterable
 
 from cni.protocol.spec import parse_result
-from cni.release import open_sandbox
+from cni.verbs.release import open_sandbox
 from sriovdp.errors import SriovdpError
 from sriovdp.journal import Attachment
 from sriovdp.kernel import netns

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from cni.add import choose_mode
 from cni.foreign_state import Predecessor
 from cni.protocol.netconf import NetConf, Network
 from cni.protocol.spec import DEVICE_IN_USE, TRY_AGAIN
 from cni.protocol.wire import Request
-from cni.release import Release, is_alive
-from cni.selection import check_pf, list_candidates
+from cni.verbs.add import choose_mode
+from cni.verbs.choice import check_pf, list_candidates
+from cni.verbs.release import Release, is_alive
 from cni.vf.settings import Vf, find_netdev, find_vf, read_original
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id
