@@ -27,7 +27,7 @@ from bench.__main__ import build, find_peer
 from bench.candidates import Candidate, Case, Floor, Plugin, Watch
 from bench.table import Samples
 from cni.locks import Locks
-from cni.server import CniServer
+from cni.service.server import CniServer
 from cni.verbs.dispatch import Verbs
 from cni.vf import restoration, settings
 from sriovdp.journal import Journal

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cni.locks import Locks
-from cni.server import CniServer
-from cni.spool import Spool
+from cni.service.server import CniServer
+from cni.service.spool import Spool
 from cni.verbs.dispatch import Verbs
 from sriovdp.config.values import Config
 from sriovdp.drift_log import DriftLog

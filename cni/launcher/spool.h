@@ -1,5 +1,5 @@
 /*
- * The spool: requests on disk that wait for an agent. Included by sriov.c; cni/spool.py reads what this writes.
+ * The spool: requests on disk that wait for an agent. Included by sriov.c; cni/service/spool.py reads what this writes.
  * `size` bytes of `data` are a request, and TRAILER more behind them are there to be filled in.
  */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cni import spool as spool_module
-from cni.connection import Handle
 from cni.locks import Locks
 from cni.protocol.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
 from cni.protocol.wire import Reply, Request, Spooled, decode_spooled, encode_spooled
-from cni.spool import Spool
+from cni.service import spool as spool_module
+from cni.service.connection import Handle
+from cni.service.spool import Spool
 from cni.verbs.dispatch import Verbs
 from sriovdp.errors import CniError
 from sriovdp.journal import Attachment, Journal, Original, read_boot_id

@@ -1,7 +1,7 @@
 """The agent's socket for the launcher: takes requests with their network namespace and sends back replies.
 
 The event loop accepts and receives, never blocking; a request's verb runs in a worker thread, which sends the reply
-itself (cni/connection.py). What two verbs must not do at once is for the verbs to lock: requests start in the order in
+itself (connection.py). What two verbs must not do at once is for the verbs to lock: requests start in the order in
 which they came, whichever PF they are about.
 """
 
@@ -14,7 +14,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cni.connection import Connection, Handle
+from cni.service.connection import Connection, Handle
 from sriovdp.errors import SriovdpError
 
 logger = logging.getLogger(__name__)

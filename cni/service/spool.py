@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni.connection import Handle
 from cni.protocol.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
 from cni.protocol.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
+from cni.service.connection import Handle
 from sriovdp.journal import read_boot_id
 from sriovdp.kernel import netns
 

@@ -14,7 +14,7 @@ import pytest
 
 from cni.protocol.spec import DECODING_FAILURE, INTERNAL, TRY_AGAIN
 from cni.protocol.wire import STDIN_MAX, STDOUT_MAX, Reply, Request, decode_reply, encode_request
-from cni.server import CniServer
+from cni.service.server import CniServer
 from sriovdp.errors import SriovdpError
 from tests.cni.conversing import (
     ADD,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cni import server as server_module
 from cni.protocol.wire import STDIN_MAX, STDOUT_MAX, Reply, Request, encode_request
-from cni.server import CniServer
+from cni.service import server as server_module
+from cni.service.server import CniServer
 from tests.cni.conversing import (
     ADD,
     TIMEOUT,
