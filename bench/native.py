@@ -30,9 +30,9 @@ from cni.locks import Locks
 from cni.service.server import CniServer
 from cni.verbs.dispatch import Verbs
 from cni.vf import restoration, settings
-from sriovdp.journal import Journal
 from sriovdp.kernel import rtnl
 from sriovdp.kernel.sysfs import Sysfs, list_names
+from sriovdp.state.journal import Journal
 from tests.fakes.sysfs import PF, Tree, vf_address
 
 _LIVE_NETDEVS = Path("/sys/class/net")

@@ -24,8 +24,8 @@ from cni.ipam import delegate
 from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs import dispatch
-from sriovdp import journal
 from sriovdp.kernel import drivers, netlink, netns, sysfs
+from sriovdp.state import journal
 from tests.lab.node import LabNode
 
 

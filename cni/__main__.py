@@ -14,8 +14,8 @@ from cni.protocol.spec import VERSIONS
 from cni.protocol.wire import Reply, Request
 from cni.verbs.announce import announce_once
 from cni.verbs.dispatch import Verbs
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Journal
 
 _STATE = "/var/lib/sriovdp"
 

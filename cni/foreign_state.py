@@ -15,10 +15,10 @@ from typing import Any
 from cni.protocol.netconf import Network
 from cni.protocol.wire import Request
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Attachment, Original, read_boot_id
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.state.journal import Attachment, Original, read_boot_id
 
 logger = logging.getLogger(__name__)
 

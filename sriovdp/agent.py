@@ -20,7 +20,6 @@ from sriovdp.drift_log import DriftLog
 from sriovdp.errors import SriovdpError
 from sriovdp.host import LiveHost
 from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
@@ -29,6 +28,7 @@ from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.drift import describe_change, list_drift
 from sriovdp.provision.waiting import run_unless
+from sriovdp.state.journal import Journal
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from sriovdp.allocation import Access
 from sriovdp.config.values import DeviceType, Pool
 from sriovdp.errors import SriovdpError
-from sriovdp.files import write_whole
+from sriovdp.state.files import write_whole
 
 _VERSION = "0.5.0"
 _START = "sriovdp-"

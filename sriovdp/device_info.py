@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sriovdp.config.values import Pool
-from sriovdp.files import write_whole
 from sriovdp.model import VirtualFunction
 from sriovdp.pools import Offer
+from sriovdp.state.files import write_whole
 
 _VERSION = "1.1.0"
 _ENDING = "-device.json"

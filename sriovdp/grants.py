@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sriovdp.allocation import Access
-from sriovdp.files import write_whole
 from sriovdp.pools import Offer
+from sriovdp.state.files import write_whole
 
 _VERSION = 1
 

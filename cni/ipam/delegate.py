@@ -21,7 +21,7 @@ from cni.protocol.spec import (
     parse_result,
 )
 from sriovdp.errors import CniError
-from sriovdp.journal import Attachment
+from sriovdp.state.journal import Attachment
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from cni.protocol.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
 from cni.protocol.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
 from cni.service.connection import Handle
-from sriovdp.journal import read_boot_id
 from sriovdp.kernel import netns
+from sriovdp.state.journal import read_boot_id
 
 logger = logging.getLogger(__name__)
 

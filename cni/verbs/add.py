@@ -13,12 +13,12 @@ from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interfa
 from cni.vf import sandbox
 from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
 from sriovdp.errors import CniError, KernelError
-from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl import Link
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
+from sriovdp.state.journal import Attachment, Journal
 
 
 def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "dpdk"]:

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable
 from cni.protocol.spec import parse_result
 from cni.verbs.release import open_sandbox
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Attachment
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.state.journal import Attachment
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from cni.protocol.netconf import NetConf
 from cni.protocol.spec import Interface, Result
 from cni.vf.settings import find_vf
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Attachment
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment
 
 
 @dataclass(frozen=True, slots=True)

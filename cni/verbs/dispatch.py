@@ -44,11 +44,11 @@ from cni.verbs.reservation import Reservation, draft_attachment
 from cni.verbs.status import Readiness
 from cni.vf.settings import apply_settings, find_vf
 from sriovdp.errors import CniError, SriovdpError
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from cni.protocol.spec import INVALID_CONFIG
 from sriovdp.errors import CniError, InUseError
-from sriovdp.journal import Attachment
 from sriovdp.kernel import netns
+from sriovdp.state.journal import Attachment
 
 _KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # libcni sends both
 

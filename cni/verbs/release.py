@@ -10,9 +10,9 @@ from pathlib import Path
 from cni import timing
 from cni.ipam.delegate import Deletion
 from cni.vf.restoration import restore_vf
-from sriovdp.journal import Attachment, Journal, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Attachment, Journal, read_boot_id
 
 logger = logging.getLogger(__name__)
 

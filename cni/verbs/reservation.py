@@ -16,11 +16,11 @@ from cni.verbs.choice import check_pf, list_candidates
 from cni.verbs.release import Release, is_alive
 from cni.vf.settings import Vf, find_netdev, find_vf, read_original
 from sriovdp.errors import CniError
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel import netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 
 logger = logging.getLogger(__name__)
 

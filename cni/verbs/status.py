@@ -8,10 +8,10 @@ from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.verbs.choice import list_candidates
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError, SriovdpError
-from sriovdp.journal import Attachment, Journal
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, Journal
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from cni.vf.settings import (
     set_netdev_mac,
 )
 from sriovdp.errors import KernelError, VerifyError
-from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl import Link
 from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, Original
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from cni.protocol.spec import DEVICE_FAILURE
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
-from sriovdp.journal import Original
 from sriovdp.kernel import drivers
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl import Link
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
 from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.state.journal import Original
 
 logger = logging.getLogger(__name__)
 

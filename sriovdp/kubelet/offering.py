@@ -12,7 +12,6 @@ from sriovdp.config.values import Config
 from sriovdp.device_info import DeviceInfoFiles
 from sriovdp.grants import Grants
 from sriovdp.host import LiveHost
-from sriovdp.journal import Attachment, Journal
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoints
@@ -20,6 +19,7 @@ from sriovdp.model import Node, PoolDevice
 from sriovdp.pod_devices import PodDevices
 from sriovdp.pool_service import PoolService
 from sriovdp.pools import assign
+from sriovdp.state.journal import Attachment, Journal
 
 logger = logging.getLogger(__name__)
 

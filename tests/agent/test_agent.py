@@ -11,8 +11,8 @@ import pytest
 from sriovdp.agent import Agent
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Journal
 from sriovdp.provision import change
+from sriovdp.state.journal import Journal
 from tests.agent.running import CONFIG, DPDK, KERNEL, find_roots, owe, run_agent, wait_until
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.fakes.sysfs import PF, Tree, vf_address

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sriovdp.cli.main import cli
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs.announce import announce_once
 from cni.verbs.dispatch import Verbs
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Journal
 
 _EXEC_TIMEOUT = 180.0  # seconds, for a machine that is emulated
 

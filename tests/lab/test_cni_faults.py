@@ -14,9 +14,9 @@ import pytest
 import cni.ipam.delegate
 import cni.vf.sandbox
 from sriovdp.errors import KernelError
-from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.state.journal import Journal
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox, make_sandboxes
 from tests.lab.node import LabNode
 

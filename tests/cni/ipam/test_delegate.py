@@ -19,7 +19,7 @@ from cni.ipam.delegate import (
     request_addresses,
 )
 from cni.protocol.spec import Result
-from sriovdp.journal import Attachment, Original
+from sriovdp.state.journal import Attachment, Original
 
 PLUGINS = Path("/usr/lib/cni")
 

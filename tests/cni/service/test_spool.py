@@ -22,8 +22,8 @@ from cni.service.connection import Handle
 from cni.service.spool import Spool
 from cni.verbs.dispatch import Verbs
 from sriovdp.errors import CniError
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from tests.cni.launching import TIMEOUT, Outcome, run_alone
 
 DEL = Request("DEL", "c1", "/run/netns/a", "net1", "K8S_POD_NAME=red", "/opt/cni/bin", b'{"name": "net-a"}')

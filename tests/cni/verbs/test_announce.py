@@ -11,8 +11,8 @@ import pytest
 
 from cni.verbs import announce
 from cni.verbs.announce import Announcer, build_announcement
-from sriovdp.journal import Attachment, Original
 from sriovdp.kernel import netns
+from sriovdp.state.journal import Attachment, Original
 
 MAC = bytes.fromhex("020000000001")
 ATTACHMENT = Attachment(

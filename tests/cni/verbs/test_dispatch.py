@@ -11,8 +11,8 @@ import pytest
 from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs.dispatch import Verbs
-from sriovdp.journal import Attachment, Damage, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Attachment, Damage, Journal, Original, read_boot_id
 
 DEVICE = "0000:01:10.2"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sriovdp.errors import InUseError, JournalError
-from sriovdp.journal import Attachment, Journal, Original
 from sriovdp.model import VfSettings
+from sriovdp.state.journal import Attachment, Journal, Original
 
 ATTACHMENT = Attachment(
     container_id="c1",

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from sriovdp.errors import InUseError, JournalError
-from sriovdp.journal import VERSION, Journal, read_boot_id
 from sriovdp.model import PciAddress, PhysicalFunction, VfSettings
+from sriovdp.state.journal import VERSION, Journal, read_boot_id
 
 
 @dataclass(frozen=True, slots=True)
