@@ -13,8 +13,8 @@ from sriovdp.device_info import DeviceInfoFiles
 from sriovdp.errors import InUseError, SriovdpError
 from sriovdp.grants import Grants
 from sriovdp.host import LiveHost
-from sriovdp.inventory import take_snapshot
 from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.pool_service import PoolService
 from sriovdp.pools import assign
 from tests.fakes.sysfs import PF, Tree, connect, vf_address

@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError, SriovdpError, VerifyError
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.change import Change
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, plan

@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sriovdp.errors import DeviceError, SriovdpError
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import NOBODY, Outcome
 from sriovdp.provision.change import Change
 from sriovdp.provision.originals import plan_return

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from sriovdp.cli.main import cli
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node as ModelNode
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.drift import describe_change
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.state.provisioned import PfState

@@ -12,8 +12,8 @@ import pytest
 from sriovdp.config.file import parse
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError, InUseError, JournalError, KernelError, VerifyError
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import read_text
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change, usage
 from sriovdp.provision.apply import apply
 from sriovdp.provision.settings import make_stable_mac

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.inventory import take_snapshot
 from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import apply
 from sriovdp.provision.drift import describe_change, list_drift
 from sriovdp.state.journal import Journal

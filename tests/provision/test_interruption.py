@@ -10,9 +10,9 @@ import pytest
 
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import read_text
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision.apply import apply
 from sriovdp.provision.reset import reset

@@ -8,8 +8,8 @@ import pytest
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError, InUseError, JournalError, KernelError
-from sriovdp.inventory import take_snapshot
 from sriovdp.model import VfSettings
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision import reset as reset_module
 from sriovdp.provision.apply import apply

@@ -1,7 +1,7 @@
 """The node as it is now: its network PCI functions, their VFs and subfunctions, its accelerators. Needs no root.
 
-From sysfs, rtnetlink, devlink and the routing table; or from a recorded tree, which `sriovdp.recording` wrote, and then
-from nothing else.
+From sysfs, rtnetlink, devlink and the routing table; or from a recorded tree, which `recording` wrote, and then from
+nothing else.
 """
 
 import re
@@ -32,7 +32,7 @@ from sriovdp.model import (
     VfSettings,
     VirtualFunction,
 )
-from sriovdp.recording import Facts, read_facts
+from sriovdp.node.recording import Facts, read_facts
 
 _LIVE_ROOT = Path("/sys")
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)

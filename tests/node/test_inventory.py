@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sriovdp.inventory import find_netdev_name, take_snapshot
 from sriovdp.kernel import devlink
 from sriovdp.kernel.attributes import Folder
 from sriovdp.kernel.devlink import list_ddp_profiles
@@ -19,7 +18,8 @@ from sriovdp.kernel.modules import list_loadable
 from sriovdp.kernel.routes import list_default_routes, list_stack
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import NetDevice, Node, PciAddress, VfSettings
-from sriovdp.pci_names import name_ids
+from sriovdp.node.inventory import find_netdev_name, take_snapshot
+from sriovdp.node.pci_names import name_ids
 from tests.fakes.sysfs import PF, PF_MAC, Tree, connect, vf_address
 
 
@@ -166,7 +166,7 @@ def test_what_the_host_needs_is_told_of_the_live_node(tree: Tree, monkeypatch: p
     (tree.root / "class/net/br0").mkdir()
     (tree.pci(PF) / "net/enp1s0/upper_br0").mkdir()
     assert uses() == ["br0 of this host is on top of enp1s0", ""]
-    monkeypatch.setattr("sriovdp.inventory.list_default_routes", lambda: frozenset({"br0", "v0110f0"}))
+    monkeypatch.setattr("sriovdp.node.inventory.list_default_routes", lambda: frozenset({"br0", "v0110f0"}))
     assert uses() == [
         "enp1s0 carries the default route of this host, through br0",
         "v0110f0 carries the default route of this host",
