@@ -16,7 +16,6 @@ from cni.service.server import CniServer
 from cni.service.spool import Spool
 from cni.verbs.dispatch import Verbs
 from sriovdp.config.values import Config
-from sriovdp.drift_log import DriftLog
 from sriovdp.errors import SriovdpError
 from sriovdp.host import LiveHost
 from sriovdp.kernel.events import KernelEvents
@@ -27,6 +26,7 @@ from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.drift import describe_change, list_drift
+from sriovdp.provision.drift_log import DriftLog
 from sriovdp.provision.waiting import run_unless
 from sriovdp.state.journal import Journal
 

@@ -13,7 +13,7 @@ from sriovdp.cli.allocated import ask_kubelet, kubelet_option
 from sriovdp.cli.options import state_option, sysfs_option
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.pod_devices import PodDevices
+from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.state.journal import Attachment, Damage, Journal
 
 _FAILED = 1

@@ -13,10 +13,10 @@ from sriovdp.device_info import DeviceInfoFiles
 from sriovdp.grants import Grants
 from sriovdp.host import LiveHost
 from sriovdp.kubelet.plugin import DevicePlugin
+from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoints
 from sriovdp.model import Node, PoolDevice
-from sriovdp.pod_devices import PodDevices
 from sriovdp.pool_service import PoolService
 from sriovdp.pools import assign
 from sriovdp.state.journal import Attachment, Journal

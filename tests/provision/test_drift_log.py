@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from sriovdp.drift_log import DriftLog
+from sriovdp.provision.drift_log import DriftLog
 
 BIND, GROW = "bind VF 1", "create 4 VFs"
 
