@@ -17,12 +17,12 @@ from cni.service.spool import Spool
 from cni.verbs.dispatch import Verbs
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
-from sriovdp.host import LiveHost
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
+from sriovdp.pools.host import LiveHost
 from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.drift import describe_change, list_drift

@@ -10,7 +10,7 @@ from sriovdp.config.file import load, parse
 from sriovdp.errors import ConfigError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.node.inventory import take_snapshot
-from sriovdp.pools import assign
+from sriovdp.pools.assignment import assign
 from tests.recordings.nodes import build
 
 EXAMPLES = Path(__file__).parent / "examples"

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sriovdp.allocation import Access
 from sriovdp.config.values import DeviceType, Pool
 from sriovdp.errors import SriovdpError
+from sriovdp.pools.allocation import Access
 from sriovdp.state.files import write_whole
 
 _VERSION = "0.5.0"

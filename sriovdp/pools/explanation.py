@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sriovdp.candidates import Candidate, list_candidates
 from sriovdp.config.values import PfConfig, Pool
 from sriovdp.model import Node
-from sriovdp.selectors import Rejection, judge
+from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.selectors import Rejection, judge
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sriovdp.candidates import Candidate, list_candidates
 from sriovdp.config.document import Path, write_path
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, Pool
@@ -17,7 +16,8 @@ from sriovdp.model import (
     PhysicalFunction,
     VirtualFunction,
 )
-from sriovdp.selectors import find_owner, find_selector, reject
+from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.selectors import find_owner, find_selector, reject
 
 Finding = tuple[Path, str]
 """Where in the file, and a sentence."""

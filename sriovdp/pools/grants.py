@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sriovdp.allocation import Access
-from sriovdp.pools import Offer
+from sriovdp.pools.allocation import Access
+from sriovdp.pools.assignment import Offer
 from sriovdp.state.files import write_whole
 
 _VERSION = 1

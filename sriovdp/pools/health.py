@@ -1,9 +1,9 @@
 """Whether a device is fit to be given to a pod, by the conditions that its pool sets. Pure."""
 
-from sriovdp.allocation import Access, Host, find_access
 from sriovdp.config.values import Pool
 from sriovdp.errors import DeviceError
-from sriovdp.pools import Offer
+from sriovdp.pools.allocation import Access, Host, find_access
+from sriovdp.pools.assignment import Offer
 
 
 def find_fault(pool: Pool, offer: Offer) -> str:

@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from sriovdp.allocation import Access, Allocation, allocate, find_access
-from sriovdp.candidates import list_candidates
-from sriovdp.cdi import CdiSpecs, name_device
 from sriovdp.config.values import Pool
-from sriovdp.device_info import DeviceInfoFiles
 from sriovdp.errors import DeviceError, InUseError, SriovdpError
-from sriovdp.grants import Grant, Grants
-from sriovdp.health import judge
-from sriovdp.host import LiveHost
 from sriovdp.model import Node, PoolDevice
-from sriovdp.placement import prefer
-from sriovdp.pools import Offer
-from sriovdp.selectors import reject
+from sriovdp.pools.allocation import Access, Allocation, allocate, find_access
+from sriovdp.pools.assignment import Offer
+from sriovdp.pools.candidates import list_candidates
+from sriovdp.pools.cdi import CdiSpecs, name_device
+from sriovdp.pools.device_info import DeviceInfoFiles
+from sriovdp.pools.grants import Grant, Grants
+from sriovdp.pools.health import judge
+from sriovdp.pools.host import LiveHost
+from sriovdp.pools.placement import prefer
+from sriovdp.pools.selectors import reject
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sriovdp.config.values import Order, Placement
-from sriovdp.placement import Place, prefer
+from sriovdp.pools.placement import Place, prefer
 
 ORDERS: tuple[Order, ...] = ("packed", "spread", "samePF", "distinctPF")
 

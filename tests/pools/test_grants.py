@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.allocation import find_access
-from sriovdp.grants import Grant, Grants
+from sriovdp.pools.allocation import find_access
+from sriovdp.pools.grants import Grant, Grants
 from tests.nodes import FakeHost, make_pool, offer
 
 POOL = make_pool("0000:3b:02.1", "0000:3b:02.3")

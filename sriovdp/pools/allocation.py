@@ -13,7 +13,7 @@ from typing import Protocol
 from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import DeviceError
 from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction
-from sriovdp.pools import Offer
+from sriovdp.pools.assignment import Offer
 
 Info = Mapping[str, Mapping[str, str]]
 """What a program is told of a device: by provider (`vfio`, `rdma`, ...), then by key."""
@@ -33,7 +33,7 @@ _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Host(Protocol):
-    """What this host has; see `sriovdp.host`."""
+    """What this host has; see `sriovdp.pools.host`."""
 
     def find_nodes(self, pattern: str) -> Sequence[str]:
         """Paths of the device nodes there are of that name or pattern, as a program on the host would write them."""

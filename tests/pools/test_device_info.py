@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sriovdp.config.values import Pool, Selector
-from sriovdp.device_info import DeviceInfoFiles, describe
+from sriovdp.pools.device_info import DeviceInfoFiles, describe
 from tests.nodes import PF, make_pool, offer
 
 

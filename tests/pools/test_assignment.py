@@ -7,13 +7,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sriovdp.candidates import Candidate, list_candidates
 from sriovdp.config.file import load
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import PfConfig, PfName, PfSelect, Pool, Selector
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
-from sriovdp.pools import assign
-from sriovdp.selectors import Rejection, find_owner, find_selector, judge, reject
+from sriovdp.pools.assignment import assign
+from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.selectors import Rejection, find_owner, find_selector, judge, reject
 
 DRIVERS = ("igbvf", "igbvf", "vfio-pci", "igb_uio", "uio_pci_generic", None)
 
@@ -73,7 +73,7 @@ def test_the_first_pool_in_file_order_owns_a_device() -> None:
 
 def test_an_upstream_file_selects_what_upstream_documents() -> None:
     """Ranges split one PF between pools; the selector without fields takes what nobody else wanted."""
-    pools = load(Path(__file__).parent / "config" / "examples" / "split_pf.json").pools
+    pools = load(Path(__file__).parents[1] / "config" / "examples" / "split_pf.json").pools
     node = Node((make_pf(0x3B, "ens1f0", ["iavf", "iavf", "vfio-pci", "iavf", "vfio-pci", "igb_uio", "iavf"]),))
     assert list_ids(node, *pools) == {
         "east_kernel": ["3b.0", "3b.1", "3b.3"],

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from sriovdp.allocation import find_access
 from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import DeviceError
 from sriovdp.model import DeviceNode, PciAddress, Traits
+from sriovdp.pools.allocation import find_access
 from tests.nodes import FakeHost, make_pool, offer
 
 KERNEL, VFIO, UIO, RDMA, VDPA = (f"0000:3b:02.{n}" for n in (0, 1, 3, 5, 6))

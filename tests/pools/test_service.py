@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp import pool_service
-from sriovdp.cdi import CdiSpecs
 from sriovdp.config.values import Pool
-from sriovdp.device_info import DeviceInfoFiles
 from sriovdp.errors import InUseError, SriovdpError
-from sriovdp.grants import Grants
-from sriovdp.host import LiveHost
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
-from sriovdp.pool_service import PoolService
-from sriovdp.pools import assign
+from sriovdp.pools import service as pool_service
+from sriovdp.pools.assignment import assign
+from sriovdp.pools.cdi import CdiSpecs
+from sriovdp.pools.device_info import DeviceInfoFiles
+from sriovdp.pools.grants import Grants
+from sriovdp.pools.host import LiveHost
+from sriovdp.pools.service import PoolService
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.nodes import make_pool
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sriovdp.candidates import Candidate, list_candidates
 from sriovdp.config.values import PfConfig, Pool, Selector
 from sriovdp.model import Node
-from sriovdp.placement import Place
-from sriovdp.selectors import find_owner
+from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.placement import Place
+from sriovdp.pools.selectors import find_owner
 
 
 @dataclass(frozen=True, slots=True)

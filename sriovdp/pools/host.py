@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sriovdp.candidates import Candidate
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
 from sriovdp.model import Subfunction
+from sriovdp.pools.candidates import Candidate
 
 _SYS = Path("/sys")
 _DEV = "/dev/"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sriovdp.config.values import HealthCondition
-from sriovdp.health import judge
 from sriovdp.model import NetDevice, Traits
+from sriovdp.pools.health import judge
 from tests.nodes import FakeHost, make_pool, offer
 
 UP = NetDevice("enp59s0", 2, "52:54:00:aa:00:01", 1500, up=True, carrier=True)

@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sriovdp.candidates import Candidate
 from sriovdp.config.values import PfName, Pool, RootDevice, Selector
 from sriovdp.model import Subfunction
+from sriovdp.pools.candidates import Candidate
 
 
 @dataclass(frozen=True, slots=True)

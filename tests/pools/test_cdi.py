@@ -8,11 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sriovdp.allocation import Access, find_access
-from sriovdp.cdi import CdiSpecs, name_device, write_spec
 from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import SriovdpError
 from sriovdp.model import DeviceNode, Mount
+from sriovdp.pools.allocation import Access, find_access
+from sriovdp.pools.cdi import CdiSpecs, name_device, write_spec
 from tests.nodes import FakeHost, make_pool, offer
 
 SCHEMA = json.loads((Path(__file__).parent / "cdi_schema.json").read_text())

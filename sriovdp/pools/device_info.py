@@ -12,7 +12,7 @@ from typing import Any
 
 from sriovdp.config.values import Pool
 from sriovdp.model import VirtualFunction
-from sriovdp.pools import Offer
+from sriovdp.pools.assignment import Offer
 from sriovdp.state.files import write_whole
 
 _VERSION = "1.1.0"
