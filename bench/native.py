@@ -26,13 +26,13 @@ from typing import Any, ClassVar
 from bench.__main__ import build, find_peer
 from bench.candidates import Candidate, Case, Floor, Plugin, Watch
 from bench.table import Samples
-from cni import restoration, vf
 from cni.locks import Locks
-from cni.server import CniServer
-from cni.verbs import Verbs
-from sriovdp.journal import Journal
+from cni.service.server import CniServer
+from cni.verbs.dispatch import Verbs
+from cni.vf import restoration, settings
 from sriovdp.kernel import rtnl
 from sriovdp.kernel.sysfs import Sysfs, list_names
+from sriovdp.state.journal import Journal
 from tests.fakes.sysfs import PF, Tree, vf_address
 
 _LIVE_NETDEVS = Path("/sys/class/net")
@@ -175,7 +175,7 @@ def _serve(tree: Tree, socket: Path, state: Path) -> None:
         return [name for name in list_names(path) if (_LIVE_NETDEVS / name).exists()]
 
     rtnl._read_link = read_link  # noqa: SLF001
-    for module in (vf, restoration):
+    for module in (settings, restoration):
         vars(module)["list_names"] = list_live
     sys.setswitchinterval(0.001)
     gc.freeze()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from sriovdp.config.file import parse
 from sriovdp.config.values import Config
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.provision import change
 from sriovdp.provision.apply import apply
+from sriovdp.state.journal import Journal
 from tests.lab.node import list_pfs
 
 _DRIVERS = ("igbvf",) * 4 + ("vfio-pci",) * 2 + ("igb_uio",)

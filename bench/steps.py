@@ -20,11 +20,12 @@ from typing import Any
 
 from bench.__main__ import CONFIG, build
 from bench.candidates import Case
-from cni import ipam, verbs
+from cni.ipam import delegate
 from cni.locks import Locks
-from cni.wire import Request
-from sriovdp import journal
+from cni.protocol.wire import Request
+from cni.verbs import dispatch
 from sriovdp.kernel import drivers, netlink, netns, sysfs
+from sriovdp.state import journal
 from tests.lab.node import LabNode
 
 
@@ -55,7 +56,7 @@ class Steps:
 
     def instrument(self) -> None:
         """Time what there is, in whatever module it was imported by its name."""
-        for owner in (netlink.Netlink, journal.Journal, ipam.IpamCall):
+        for owner in (netlink.Netlink, journal.Journal, delegate.IpamCall):
             for name, member in list(vars(owner).items()):
                 if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
                     setattr(owner, name, self.wrap(f"{owner.__name__}.{name}", member))
@@ -80,7 +81,7 @@ def main() -> None:
         (root / "config.yaml").write_text(CONFIG)
         LabNode(root / "config.yaml").apply()
         programs = build(root)
-        subject = verbs.Verbs(sysfs.Sysfs(), journal.Journal(root / "journal"), Locks())
+        subject = dispatch.Verbs(sysfs.Sysfs(), journal.Journal(root / "journal"), Locks())
         leases = root / "leases"
         for name, case in (("kernel, host-local", Case.kernel(leases)), ("vfio-pci, no IPAM", Case.dpdk())):
             _measure(name, subject, case, programs, rounds)
@@ -89,7 +90,7 @@ def main() -> None:
             (pf / "sriov_numvfs").write_text("0")
 
 
-def _measure(name: str, subject: verbs.Verbs, case: Case, programs: Path, rounds: int) -> None:
+def _measure(name: str, subject: dispatch.Verbs, case: Case, programs: Path, rounds: int) -> None:
     totals: dict[str, list[float]] = {"ADD": [], "DEL": []}
     steps = {verb: Steps() for verb in totals}
     plain = _remember()
@@ -111,7 +112,7 @@ def _measure(name: str, subject: verbs.Verbs, case: Case, programs: Path, rounds
             print(f"  {own * 1000 / count:8.2f} ms  {found.calls[step] / count:5.1f} x  {step}")
 
 
-def _call(subject: verbs.Verbs, case: Case, verb: str, programs: Path) -> float:
+def _call(subject: dispatch.Verbs, case: Case, verb: str, programs: Path) -> float:
     told = case.environment(verb, programs)
     request = Request(
         verb, told["CNI_CONTAINERID"], told["CNI_NETNS"], "net1", told["CNI_ARGS"], told["CNI_PATH"], case.config
@@ -127,7 +128,7 @@ def _call(subject: verbs.Verbs, case: Case, verb: str, programs: Path) -> float:
     return took
 
 
-def _takes_event(subject: verbs.Verbs) -> bool:
+def _takes_event(subject: dispatch.Verbs) -> bool:
     return len(inspect.signature(subject.handle).parameters) > 2
 
 
@@ -135,7 +136,7 @@ _Members = list[tuple[Any, str, Any]]
 
 
 def _remember() -> _Members:
-    owners: list[Any] = [netlink.Netlink, journal.Journal, ipam.IpamCall]
+    owners: list[Any] = [netlink.Netlink, journal.Journal, delegate.IpamCall]
     owners += [module for name, module in sys.modules.items() if name.startswith(("cni", "sriovdp"))]
     return [
         (owner, name, member)

@@ -9,13 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from cni.announce import announce_once
 from cni.locks import Locks
-from cni.spec import VERSIONS
-from cni.verbs import Verbs
-from cni.wire import Reply, Request
-from sriovdp.journal import Journal
+from cni.protocol.spec import VERSIONS
+from cni.protocol.wire import Reply, Request
+from cni.verbs.announce import announce_once
+from cni.verbs.dispatch import Verbs
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Journal
 
 _STATE = "/var/lib/sriovdp"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cni.spec import TRY_AGAIN
+from cni.protocol.spec import TRY_AGAIN
 from sriovdp.errors import CniError, JournalError
 
 TIMEOUT = 60.0  # seconds

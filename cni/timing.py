@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cni.spec import INTERNAL, IPAM_FAILURE
+from cni.protocol.spec import INTERNAL, IPAM_FAILURE
 
 logger = logging.getLogger(__name__)
 

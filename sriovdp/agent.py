@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cni.locks import Locks
-from cni.server import CniServer
-from cni.spool import Spool
-from cni.verbs import Verbs
+from cni.service.server import CniServer
+from cni.service.spool import Spool
+from cni.verbs.dispatch import Verbs
 from sriovdp.config.values import Config
-from sriovdp.drift_log import DriftLog
 from sriovdp.errors import SriovdpError
-from sriovdp.host import LiveHost
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.pools.host import LiveHost
 from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.drift import describe_change, list_drift
+from sriovdp.provision.drift_log import DriftLog
 from sriovdp.provision.waiting import run_unless
+from sriovdp.state.journal import Journal
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from sriovdp.model import (
     VdpaDevice,
     VirtualFunction,
 )
-from sriovdp.pools import Offer, assign
+from sriovdp.pools.assignment import Offer, assign
 
 PF = PciAddress("0000:3b:00.0")
 RDMA = RdmaDevice(

@@ -45,7 +45,7 @@ static ssize_t receive_checked(int fd, void *at, size_t size, int flags)
 	return recv(fd, at, size, flags);
 }
 
-/* What the launcher accepted must be a reply as cni/wire.py tells, and all of it must have come. */
+/* What the launcher accepted must be a reply as cni/protocol/wire.py tells, and all of it must have come. */
 static void check_reply(const uint8_t *data, size_t size, size_t output)
 {
 	check(size >= REPLY_HEADER && memcmp(data, "SRIO\0\0\0\1", 8) == 0, "a reply without a header was accepted");

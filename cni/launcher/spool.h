@@ -1,5 +1,5 @@
 /*
- * The spool: requests on disk that wait for an agent. Included by sriov.c; cni/spool.py reads what this writes.
+ * The spool: requests on disk that wait for an agent. Included by sriov.c; cni/service/spool.py reads what this writes.
  * `size` bytes of `data` are a request, and TRAILER more behind them are there to be filled in.
  */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
@@ -24,7 +24,7 @@ static int open_spool(const char *spool)
 	return folder >= 0 && made && syncfs(folder) < 0 ? -1 : folder;
 }
 
-/* What the spool has behind a request, see cni/wire.py. Zeros where the namespace, or its boot, can not be told. */
+/* Behind a request in the spool, see cni/protocol/wire.py. Zeros where the namespace, or its boot, can not be told. */
 static void put_trailer(unsigned char *at, int netns)
 {
 	struct stat status = {0};

@@ -5,7 +5,7 @@
  * namespace to the sriovdp agent, prints the agent's answer and exits with the agent's exit code. Its own are VERSION,
  * errors about the agent not answering, and DEL and GC while there is no agent: these it keeps on disk for the next one.
  * When it is killed, its connection closes; that is how the agent learns that nobody waits for the answer any more.
- * The format of frames and of what is kept on disk is told in cni/wire.py.
+ * The format of frames and of what is kept on disk is told in cni/protocol/wire.py.
  *
  *     musl-gcc -static -Os -s -Wall -Wextra -Werror -o build/sriov cni/launcher/sriov.c
  */
@@ -49,7 +49,7 @@
 	"{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\"," \
 	"\"1.0.0\",\"1.1.0\"]}\n"
 
-/* as in cni/wire.py */
+/* as in cni/protocol/wire.py */
 #define MAGIC "SRIO"
 enum { PROTOCOL_VERSION = 1, REQUEST_HEADER = 20, REPLY_HEADER = 16 };
 enum { ENVIRONMENT_MAX = 64 << 10, STDIN_MAX = 1 << 20, STDOUT_MAX = 4 << 20, EXIT_CODE_MAX = 255 };

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sriovdp.cli.options import FOLDER
-from sriovdp.pod_devices import PodDevices
+from sriovdp.kubelet.pod_devices import PodDevices
 
 kubelet_option = click.option(
     "--kubelet-dir",

@@ -8,11 +8,11 @@ from sriovdp.cli.allocated import kubelet_option, list_allocated
 from sriovdp.cli.options import config_option, node_options, state_option
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs, wait_for_pfs
+from sriovdp.state.journal import Journal
 
 _APPLIED = 4
 

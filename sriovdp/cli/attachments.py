@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from cni.locks import Locks
-from cni.release import is_alive
-from cni.verbs import Verbs
+from cni.verbs.dispatch import Verbs
+from cni.verbs.release import is_alive
 from sriovdp.cli.allocated import ask_kubelet, kubelet_option
 from sriovdp.cli.options import state_option, sysfs_option
 from sriovdp.errors import SriovdpError
-from sriovdp.journal import Attachment, Damage, Journal
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.pod_devices import PodDevices
+from sriovdp.kubelet.pod_devices import PodDevices
+from sriovdp.state.journal import Attachment, Damage, Journal
 
 _FAILED = 1
 

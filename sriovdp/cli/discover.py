@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sriovdp.cli.options import sysfs_option
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node, PhysicalFunction, Subfunction, VfSettings, VirtualFunction
-from sriovdp.pci_names import name_ids
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.node.pci_names import name_ids
 
 _PIPE_WIDTH = 118  # columns where stdout is no terminal
 

@@ -10,10 +10,10 @@ from sriovdp.cli.options import config_option, node_options, sysfs_option
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.errors import DeviceError
-from sriovdp.explanation import Verdict, describe, explain, write
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.pools.explanation import Verdict, describe, explain, write
 
 
 @click.command()

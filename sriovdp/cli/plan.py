@@ -11,12 +11,12 @@ from sriovdp.cli.allocated import kubelet_option, list_allocated
 from sriovdp.cli.options import config_option, node_options, state_option, sysfs_option
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import survey
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.plan import Plan
+from sriovdp.state.journal import Journal
 
 
 @click.command()

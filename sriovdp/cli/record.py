@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from sriovdp.cli.options import FOLDER, sysfs_option
-from sriovdp.inventory import collect_facts, take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.recording import record
+from sriovdp.node.inventory import collect_facts, take_snapshot
+from sriovdp.node.recording import record
 
 
 @click.command()

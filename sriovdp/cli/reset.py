@@ -6,9 +6,9 @@ import click
 
 from sriovdp.cli.allocated import kubelet_option, list_allocated
 from sriovdp.cli.options import state_option
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.provision.reset import reset
+from sriovdp.state.journal import Journal
 
 
 @click.command()

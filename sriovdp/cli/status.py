@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cni.wire import REPLY_HEADER_SIZE, STDOUT_MAX, Reply, Request, decode_reply, encode_request
+from cni.protocol.wire import REPLY_HEADER_SIZE, STDOUT_MAX, Reply, Request, decode_reply, encode_request
 from sriovdp.cli.options import FOLDER
 from sriovdp.errors import SriovdpError
 

@@ -9,9 +9,9 @@ from sriovdp.config.dump import write_yaml
 from sriovdp.config.file import Loaded, load_with_places
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.errors import ConfigError
-from sriovdp.fit import Fit
-from sriovdp.inventory import list_known_drivers, take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.node.inventory import list_known_drivers, take_snapshot
+from sriovdp.pools.fit import Fit
 
 
 @click.command()

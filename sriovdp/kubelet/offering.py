@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from sriovdp.cdi import CdiSpecs
 from sriovdp.config.values import Config
-from sriovdp.device_info import DeviceInfoFiles
-from sriovdp.grants import Grants
-from sriovdp.host import LiveHost
-from sriovdp.journal import Attachment, Journal
 from sriovdp.kubelet.plugin import DevicePlugin
+from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoints
 from sriovdp.model import Node, PoolDevice
-from sriovdp.pod_devices import PodDevices
-from sriovdp.pool_service import PoolService
-from sriovdp.pools import assign
+from sriovdp.pools.assignment import assign
+from sriovdp.pools.cdi import CdiSpecs
+from sriovdp.pools.device_info import DeviceInfoFiles
+from sriovdp.pools.grants import Grants
+from sriovdp.pools.host import LiveHost
+from sriovdp.pools.service import PoolService
+from sriovdp.state.journal import Attachment, Journal
 
 logger = logging.getLogger(__name__)
 

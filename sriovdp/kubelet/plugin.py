@@ -13,11 +13,11 @@ from typing import Protocol, TypeVar
 import grpc
 import grpc.aio
 
-from sriovdp.allocation import Allocation
 from sriovdp.errors import SriovdpError
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginServicer
 from sriovdp.model import PoolDevice
+from sriovdp.pools.allocation import Allocation
 
 logger = logging.getLogger(__name__)
 

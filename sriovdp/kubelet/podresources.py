@@ -12,7 +12,7 @@ import grpc.aio
 from sriovdp.errors import SriovdpError
 from sriovdp.kubelet.api import podresources_v1_pb2 as pb2
 from sriovdp.kubelet.api.podresources_v1_pb2_grpc import PodResourcesListerStub
-from sriovdp.pod_devices import Holder, PodDevices
+from sriovdp.kubelet.pod_devices import Holder, PodDevices
 
 _TIMEOUT = 2.0  # seconds; the kubelet answers from memory
 _CHANNEL_OPTIONS = (

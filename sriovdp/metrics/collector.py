@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from cni import timing
 from sriovdp.agent import Agent
 from sriovdp.config.comparison import ComparedFile
-from sriovdp.journal import Phase
+from sriovdp.state.journal import Phase
 
 _BOUNDS = [*(str(bound) for bound in timing.BOUNDS), "+Inf"]
 

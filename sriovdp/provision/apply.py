@@ -12,18 +12,18 @@ from types import MappingProxyType
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError, SriovdpError, VerifyError
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal, read_boot_id
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.change import Change
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, plan
-from sriovdp.provision.records import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
 from sriovdp.provision.steps import BindDriver, Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached
 from sriovdp.provision.waiting import Report, run_together
+from sriovdp.state.journal import Journal, read_boot_id
+from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
 
 logger = logging.getLogger(__name__)
 

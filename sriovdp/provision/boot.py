@@ -3,10 +3,10 @@
 import time
 
 from sriovdp.config.values import Config
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.waiting import Report
 
 _INTERVAL = 0.5

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sriovdp.errors import DeviceError, KernelError, SriovdpError
-from sriovdp.inventory import find_netdev_name
 from sriovdp.kernel import drivers
 from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
+from sriovdp.node.inventory import find_netdev_name
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,

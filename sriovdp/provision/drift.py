@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError
-from sriovdp.journal import Journal
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
 from sriovdp.provision.apply import NOBODY, survey
+from sriovdp.state.journal import Journal
 
 
 def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY) -> list[str]:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from sriovdp.model import NO_DRIVER, USERSPACE_DRIVERS, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction
-from sriovdp.provision.records import PfState, VfState
 from sriovdp.provision.steps import (
     BindDriver,
     SetAdminMac,
@@ -17,6 +16,7 @@ from sriovdp.provision.steps import (
     SetVfMtu,
     Step,
 )
+from sriovdp.state.provisioned import PfState, VfState
 
 _REASON = "it was so before"
 _NEW_VF = VfSettings(ZERO_MAC, spoofchk=True, trust=False, link_state="auto")

@@ -5,18 +5,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sriovdp.errors import DeviceError, SriovdpError
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal, read_boot_id
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import NOBODY, Outcome
 from sriovdp.provision.change import Change
 from sriovdp.provision.originals import plan_return
-from sriovdp.provision.records import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
 from sriovdp.provision.steps import Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_disturbed
 from sriovdp.provision.waiting import Report
+from sriovdp.state.journal import Journal, read_boot_id
+from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sriovdp.errors import InUseError, JournalError
-from sriovdp.journal import Journal, read_boot_id
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.routes import is_of_host
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
+from sriovdp.state.journal import Journal, read_boot_id
 
 _LIVE_ROOT = Path("/sys")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sriovdp.agent import Agent, Roots
 from sriovdp.config.file import parse
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from tests.fakes.sysfs import Tree
 
 KERNEL, DPDK = "intel.com/sriov", "intel.com/sriov_dpdk"

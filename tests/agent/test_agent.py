@@ -12,11 +12,11 @@ from sriovdp import agent
 from sriovdp.agent import Agent
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal, Original
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
+from sriovdp.state.journal import Journal, Original
 from tests.agent.running import CONFIG, DPDK, KERNEL, find_roots, owe, run_agent, wait_until
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.fakes.sysfs import PF, Tree, vf_address

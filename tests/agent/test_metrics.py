@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cni.wire import Request, encode_request
+from cni.protocol.wire import Request, encode_request
 from sriovdp.cli.status import ask
 from tests.agent.running import DPDK, KERNEL, owe, wait_until
 from tests.cni.conversing import converse

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp import pool_service
-from sriovdp.journal import Journal
+from sriovdp.pools import service as pool_service
+from sriovdp.state.journal import Journal
 from tests.agent.running import CONFIG, DPDK, KERNEL, owe, run_agent, wait_until
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.fakes.sysfs import PF, Tree, vf_address

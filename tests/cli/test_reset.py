@@ -12,8 +12,8 @@ from sriovdp.cli import reset as reset_command
 from sriovdp.cli.allocated import list_allocated
 from sriovdp.cli.main import cli
 from sriovdp.errors import DeviceError, InUseError
-from sriovdp.journal import Journal
 from sriovdp.provision.apply import Outcome
+from sriovdp.state.journal import Journal
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 
 CONFIG = "physicalFunctions: [{select: {vendors: ['8086']}, numVfs: 2}]\n"

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 from click.testing import CliRunner, Result
 
-from cni.server import CniServer
-from cni.wire import Reply
+from cni.protocol.wire import Reply
+from cni.service.server import CniServer
 from sriovdp.cli.main import cli
 
 TROUBLE = Reply(1, b'{"cniVersion": "1.1.0", "code": 50, "msg": "this node has no VFs", "details": "make some"}')

@@ -10,9 +10,9 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cni.connection import Handle
-from cni.server import CniServer
-from cni.wire import Reply, Request, decode_reply, encode_request
+from cni.protocol.wire import Reply, Request, decode_reply, encode_request
+from cni.service.connection import Handle
+from cni.service.server import CniServer
 
 ADD = Request("ADD", "id", "/run/netns/a", "net1", "", "/opt/cni/bin", b'{"name": "red"}')
 TIMEOUT = 30.0  # seconds, a bound for a test that hangs

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cni.connection import Handle
-from cni.server import CniServer
-from cni.spec import VERSIONS
-from cni.wire import HEADER_SIZE, decode_header
+from cni.protocol.spec import VERSIONS
+from cni.protocol.wire import HEADER_SIZE, decode_header
+from cni.service.connection import Handle
+from cni.service.server import CniServer
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "cni/launcher/sriov.c"

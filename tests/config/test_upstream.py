@@ -8,9 +8,9 @@ import pytest
 
 from sriovdp.config.file import load, parse
 from sriovdp.errors import ConfigError
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.pools import assign
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.pools.assignment import assign
 from tests.recordings.nodes import build
 
 EXAMPLES = Path(__file__).parent / "examples"

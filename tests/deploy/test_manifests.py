@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from cni.netconf import parse_netconf
+from cni.protocol.netconf import parse_netconf
 from sriovdp.agent import Roots
 from sriovdp.cli.agent import command as agent_command
 from sriovdp.cli.main import _SUMMARIES

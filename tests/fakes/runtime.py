@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cni.announce import announce_once
+from cni.foreign_state import Predecessor
 from cni.locks import Locks
-from cni.migration import Predecessor
-from cni.verbs import Verbs
-from cni.wire import Request
-from sriovdp.journal import Journal
+from cni.protocol.wire import Request
+from cni.verbs.announce import announce_once
+from cni.verbs.dispatch import Verbs
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Journal
 
 _EXEC_TIMEOUT = 180.0  # seconds, for a machine that is emulated
 

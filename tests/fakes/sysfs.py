@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from sriovdp import inventory
 from sriovdp.errors import KernelError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.attributes import Folder
 from sriovdp.kernel.sysfs import Sysfs, read_int, read_link, read_text
 from sriovdp.model import ZERO_MAC, NetDevice, VfSettings
+from sriovdp.node import inventory
 from sriovdp.provision import change
 
 PF = "0000:01:00.0"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.allocation import Allocation
 from sriovdp.errors import DeviceError
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.model import DeviceNode, Mount, PoolDevice
+from sriovdp.pools.allocation import Allocation
 
 RESOURCE = "intel.com/sriov_dpdk"
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from sriovdp.allocation import allocate, find_access
-from sriovdp.cdi import name_device
 from sriovdp.config.values import Pool, Selector
 from sriovdp.kubelet.plugin import write_answer
 from sriovdp.model import DeviceNode, Mount
+from sriovdp.pools.allocation import allocate, find_access
+from sriovdp.pools.cdi import name_device
 from tests.nodes import ACCELERATOR, SF, FakeHost, make_pool, offer
 
 GOLDEN = Path(__file__).parent / "golden"

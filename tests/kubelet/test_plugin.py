@@ -11,13 +11,13 @@ import grpc
 import grpc.aio
 import pytest
 
-from sriovdp.allocation import Allocation
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.registration import Endpoint
 from sriovdp.kubelet.server import PluginServer
 from sriovdp.model import DeviceNode, Mount, PoolDevice
+from sriovdp.pools.allocation import Allocation
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.kubelet.conftest import RESOURCE, STUCK, Service, vfs
 

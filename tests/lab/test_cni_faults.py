@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-import cni.ipam
-import cni.sandbox
+import cni.ipam.delegate
+import cni.vf.sandbox
 from sriovdp.errors import KernelError
-from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.state.journal import Journal
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox, make_sandboxes
 from tests.lab.node import LabNode
 
@@ -39,8 +39,8 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (drivers, "write_text"),
     (Journal, "write_attachment"),
     (Journal, "remove_attachment"),
-    (cni.sandbox, "_set_sysctl"),
-    (cni.ipam.IpamCall, "_finish"),
+    (cni.vf.sandbox, "_set_sysctl"),
+    (cni.ipam.delegate.IpamCall, "_finish"),
 )
 
 KERNEL = {"vlan": 210, "vlanQoS": 3, "mac": "02:00:00:00:aa:01", "max_tx_rate": 100}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cni.spec import VERSIONS
+from cni.protocol.spec import VERSIONS
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.node import LabNode
 

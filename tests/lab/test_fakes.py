@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, PhysicalFunction, VirtualFunction
+from sriovdp.node.inventory import take_snapshot
 from tests.fakes.sysfs import PF, PF_MAC, Tree, connect, vf_address
 from tests.lab.node import LabNode
 

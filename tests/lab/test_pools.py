@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.inventory import take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node
+from sriovdp.node.inventory import take_snapshot
 from tests.fakes.kubelet import Kubelet
 from tests.lab.node import AgentProcess, LabNode, QuickNode, list_pfs
 

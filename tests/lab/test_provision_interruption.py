@@ -12,14 +12,14 @@ import pytest
 
 from sriovdp.config.file import parse
 from sriovdp.config.values import Config
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
 from sriovdp.kernel.pf_netlink import PfNetlink
 from sriovdp.kernel.sysfs import Sysfs, read_text, write_text
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision.apply import apply
 from sriovdp.provision.reset import reset
+from sriovdp.state.journal import Journal
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab

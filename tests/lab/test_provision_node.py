@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from sriovdp.cli.main import cli
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.events import KernelEvents
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node as ModelNode
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.drift import describe_change
-from sriovdp.provision.records import PfState
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.provisioned import PfState
 from tests.lab.node import LabNode, list_pfs
 
 pytestmark = pytest.mark.lab(pfs=2, roots=True, wire=True, hugepages=448)

@@ -12,13 +12,13 @@ import pytest
 from sriovdp.config.file import parse
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError, InUseError, JournalError, KernelError, VerifyError
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import read_text
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change, usage
 from sriovdp.provision.apply import apply
-from sriovdp.provision.records import PfState, claim_provisioning
 from sriovdp.provision.settings import make_stable_mac
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.provisioned import PfState, claim_provisioning
 from tests.fakes.sysfs import PF, PF_MAC, Netlink, Tree, connect, vf_address
 
 

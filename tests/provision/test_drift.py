@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import apply
 from sriovdp.provision.drift import describe_change, list_drift
+from sriovdp.state.journal import Journal
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.provision.test_apply import attach, make_config
 

@@ -10,14 +10,14 @@ import pytest
 
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import read_text
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision.apply import apply
-from sriovdp.provision.records import PfState, list_records
 from sriovdp.provision.reset import reset
+from sriovdp.state.journal import Journal
+from sriovdp.state.provisioned import PfState, list_records
 from tests.fakes.sysfs import PF, Netlink, Tree, connect
 
 

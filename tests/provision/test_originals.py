@@ -8,14 +8,14 @@ import pytest
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError, InUseError, JournalError, KernelError
-from sriovdp.inventory import take_snapshot
-from sriovdp.journal import Journal
 from sriovdp.model import VfSettings
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision import reset as reset_module
 from sriovdp.provision.apply import apply
-from sriovdp.provision.records import PfState, list_records
 from sriovdp.provision.reset import reset
+from sriovdp.state.journal import Journal
+from sriovdp.state.provisioned import PfState, list_records
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.provision.test_apply import MIXED, attach, make_config
 

@@ -11,9 +11,9 @@ from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.model import ZERO_MAC, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, plan
-from sriovdp.provision.records import PfState
 from sriovdp.provision.settings import make_stable_mac
 from sriovdp.provision.steps import BindDriver, SetNumVfs, SetVf, SetVfMtu, Step, VfStep
+from sriovdp.state.provisioned import PfState
 from tests.provision.kernel_model import RANDOM_MAC, bind, do, make_vf, run
 
 PF_MAC = "52:54:00:aa:00:01"

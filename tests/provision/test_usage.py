@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from sriovdp.errors import JournalError
-from sriovdp.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
 from sriovdp.provision import usage
 from sriovdp.provision.steps import BindDriver, SetLink, SetMtu, SetNumVfs, Step
 from sriovdp.provision.usage import find_obstacles, list_attached
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 
 PF = PciAddress("0000:01:00.0")
 VF = PciAddress("0000:01:10.0")

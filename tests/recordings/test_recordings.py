@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from sriovdp.candidates import list_candidates
 from sriovdp.config.file import parse
 from sriovdp.errors import DeviceError
-from sriovdp.explanation import describe, explain, write
-from sriovdp.inventory import collect_facts, list_known_drivers, take_snapshot
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PhysicalFunction, RdmaDevice, VdpaDevice, VfSettings, VirtualFunction
-from sriovdp.pools import assign
+from sriovdp.node.inventory import collect_facts, list_known_drivers, take_snapshot
+from sriovdp.node.recording import FACTS, read_facts, record
+from sriovdp.pools.assignment import assign
+from sriovdp.pools.candidates import list_candidates
+from sriovdp.pools.explanation import describe, explain, write
 from sriovdp.provision.plan import plan
 from sriovdp.provision.settings import make_stable_guid
-from sriovdp.recording import FACTS, read_facts, record
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.recordings.nodes import NAMES, build
 

@@ -1,0 +1,1 @@
+"""IPAM plugins: how one is run, and what is asked of it."""

@@ -1,0 +1,1 @@
+"""What runtimes say and are told: requests, network configurations, results, and the frames of the launcher."""

@@ -1,0 +1,138 @@
+"""The steps of ADD from its entry in the journal on; whoever runs them undoes what they did when one fails."""
+
+import errno
+import threading
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from cni import timing
+from cni.device_info import write_device_info
+from cni.ipam.delegate import request_addresses
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
+from cni.vf import sandbox
+from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
+from sriovdp.errors import CniError, KernelError
+from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl import Link
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
+from sriovdp.state.journal import Attachment, Journal
+
+
+def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "dpdk"]:
+    """`kernel` or `dpdk`, by the driver that is asked for, else by the one there is.
+
+    Raises CniError when there is none, or when the configuration asks for what that mode has not.
+    """
+    wanted = conf.driver or driver
+    if not wanted:
+        raise CniError(
+            DEVICE_FAILURE,
+            f"VF {address} has no driver",
+            hint="`sriovdp apply` binds it as the config says, and the key `driver` for this attachment",
+        )
+    if wanted not in USERSPACE_DRIVERS:
+        return "kernel"
+    if conf.ipam == "dhcp":
+        raise CniError(
+            INVALID_CONFIG,
+            f'ipam.type is "dhcp", but VF {address} is on {wanted} and has no netdev to ask with',
+            hint="use another IPAM plugin; in DPDK mode its addresses are reported and set nowhere",
+        )
+    return "dpdk"
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """One ADD. Each method is a step, and leaves what the journal's original can be compared with."""
+
+    sysfs: Sysfs
+    journal: Journal
+    netlink: Netlink
+    vf: Vf
+    conf: NetConf
+    netns_fd: int
+    cancelled: threading.Event
+
+    def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
+        """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
+        self.journal.write_attachment(attachment)
+        if attachment.mode == "dpdk":
+            # nothing is moved there, so the kernel will not tell
+            netns.run_in(self.netns_fd, sandbox.check_name_is_free, attachment.pod_ifname)
+        with request_addresses(attachment, self.cancelled) as addresses:
+            self._go_on("start of IPAM")
+            attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))
+            self._go_on("settings on the PF")
+            self._bind_driver()
+            self._go_on("driver")
+            interface = self._enter_sandbox(attachment)
+            self._go_on("interface up")
+            ipam = addresses.finish()
+            self._go_on("wait for IPAM")
+        result = Result((interface,), dns=self.conf.dns)
+        if ipam is not None:
+            result = result.with_addresses_of(ipam)
+            if self.conf.legacy and self.conf.dns:
+                result = replace(result, dns=self.conf.dns)
+            if attachment.mode == "kernel":
+                netns.run_in(self.netns_fd, sandbox.configure_addresses, self.conf, attachment.pod_ifname, result)
+        timing.mark("addresses")
+        if attachment.device_info:
+            write_device_info(attachment.device_info, self.sysfs, self.vf.address)
+        if self.conf.previous is not None:
+            result = result.after(self.conf.previous)
+        attachment = replace(attachment, phase="attached", result=describe_result(result))
+        self.journal.write_attachment(attachment)
+        timing.mark("journal")
+        return attachment, result
+
+    def _go_on(self, done: str) -> None:
+        """Say what is done. Raise CniError when nobody waits for the answer any more."""
+        timing.mark(done)
+        if self.cancelled.is_set():
+            raise CniError(TRY_AGAIN, f"the ADD of VF {self.vf.address} was given up by its caller and is undone")
+
+    def _set_on_pf(self, attachment: Attachment) -> list[str]:
+        changes = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
+        if not changes:
+            return []
+        wanted = replace(attachment.original.settings or VfSettings(ZERO_MAC), **changes)
+        return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=self.conf.skips_unsupported)
+
+    def _bind_driver(self) -> None:
+        """After the PF's side: a driver takes the admin MAC over when it is bound."""
+        if self.conf.driver:
+            bind_driver(self.sysfs, self.vf.address, self.conf.driver)
+
+    def _enter_sandbox(self, attachment: Attachment) -> Interface:
+        common: dict[str, Any] = {
+            "name": attachment.pod_ifname,
+            "sandbox": attachment.netns,
+            "pci_id": str(self.vf.address),
+        }
+        if attachment.mode == "dpdk":
+            settings = attachment.original.settings
+            admin_mac = settings.mac if settings and settings.mac != ZERO_MAC else ""
+            return Interface(mac=self.conf.mac or admin_mac, mtu=self.conf.mtu or 0, **common)
+        if self.conf.driver:
+            drivers.wait_for_netdev(self.sysfs, self.vf.address)
+        if self.conf.mac:
+            set_netdev_mac(self.sysfs, self.netlink, self.vf, self.conf.mac)
+        device = find_netdev(self.sysfs, self.netlink, self.vf.address)
+        if device is None:
+            raise CniError(DEVICE_FAILURE, f"the netdev of VF {self.vf.address} vanished while it was being configured")
+        self._move(device, attachment.pod_ifname)
+        after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, attachment.pod_ifname, self.vf.address)
+        return Interface(mac=after.mac, mtu=after.mtu, **common)
+
+    def _move(self, device: Link, ifname: str) -> None:
+        try:
+            move_into(self.netlink, device, self.netns_fd, ifname)
+            timing.mark("move and rename")
+        except KernelError as error:
+            if error.errno == errno.EEXIST:
+                netns.run_in(self.netns_fd, sandbox.check_name_is_free, ifname)
+            raise

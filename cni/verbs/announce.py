@@ -1,0 +1,148 @@
+"""Telling the network of a new pod's addresses: gratuitous ARP and unsolicited neighbour advertisements.
+
+ARP as in RFC 5227 section 3 (a request for one's own address), advertisements as in RFC 4861 section 7.2.6. Frames are
+built whole and sent by the interface itself, so that no route of the pod can lead them elsewhere.
+"""
+
+import fcntl
+import ipaddress
+import logging
+import sched
+import socket
+import struct
+import threading
+from collections.abc import Collection, Iterable
+
+from cni.protocol.spec import parse_result
+from cni.verbs.release import open_sandbox
+from sriovdp.errors import SriovdpError
+from sriovdp.kernel import netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.state.journal import Attachment
+
+logger = logging.getLogger(__name__)
+
+_PAUSES = (0.05, 0.25, 0.7, 2.0)  # seconds before each round; a VF has its carrier some 10-1000 ms after it is up
+_ENOUGH = 2  # rounds with a carrier (RFC 5227, section 1.1: ANNOUNCE_NUM)
+_SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40  # linux/sockios.h, linux/if.h
+_IFREQ = struct.Struct("=16sH22x")
+_BROADCAST = b"\xff" * 6
+_ALL_NODES = ipaddress.IPv6Address("ff02::1").packed
+_ALL_NODES_MAC = bytes.fromhex("333300000001")
+_OVERRIDE = 0x20000000
+
+
+class Announcer:
+    """Announces in rounds, beside the answers, by one thread for all attachments; there is none while nothing is due.
+
+    With a thread for each of a dozen pods that come at once, the ADDs and DELs beside them took twice as long.
+    """
+
+    def __init__(self) -> None:
+        self._awake = threading.Event()
+        self._rounds = sched.scheduler(delayfunc=self._rest)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self, attachment: Attachment, addresses: Iterable[str]) -> None:
+        """Announce addresses in CIDR form a few times. No fd of the sandbox is kept meanwhile."""
+        told = tuple(addresses)
+        if told:
+            self._schedule(attachment, told, 0, 0)
+
+    def _schedule(self, attachment: Attachment, addresses: tuple[str, ...], number: int, heard: int) -> None:
+        with self._lock:
+            self._rounds.enter(_PAUSES[number], 0, self._announce, (attachment, addresses, number, heard))
+            self._awake.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="announce", daemon=True)
+                self._thread.start()
+
+    def _announce(self, attachment: Attachment, addresses: tuple[str, ...], number: int, heard: int) -> None:
+        try:
+            sent = announce_once(attachment, addresses)
+        except Exception:  # that of one attachment; the others' go on
+            logger.exception("announcing the addresses of %s failed", attachment.owner)
+            return
+        if sent is None:
+            return
+        heard += sent
+        if heard < _ENOUGH and number + 1 < len(_PAUSES):
+            self._schedule(attachment, addresses, number + 1, heard)
+
+    def _run(self) -> None:
+        while True:
+            self._rounds.run()
+            with self._lock:
+                if self._rounds.empty():
+                    self._thread = None
+                    return
+
+    def _rest(self, seconds: float) -> None:
+        """Until the next round is due, or another one may be due before it."""
+        if self._awake.wait(seconds):
+            self._awake.clear()
+
+
+def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool | None:
+    """Announce addresses in CIDR form now. Gives whether the interface has a carrier; None when it is not there."""
+    ifname = attachment.pod_ifname
+    mac = next((one.mac for one in parse_result(attachment.result).interfaces if one.name == ifname), "")
+    try:
+        with open_sandbox(attachment) as sandbox_fd:
+            return None if sandbox_fd is None else netns.run_in(sandbox_fd, _send, ifname, mac, tuple(addresses))
+    except (OSError, SriovdpError) as error:
+        logger.info("announcing the addresses of %s failed: %s", attachment.owner, error)
+        return None
+
+
+def _send(ifname: str, mac: str, addresses: tuple[str, ...]) -> bool | None:
+    """Run in the sandbox. Nothing here waits for rtnl_lock, which the ADDs beside this one fight for, but for IPv6."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
+        try:
+            packets.bind((ifname, 0))
+        except OSError:  # it was moved away
+            return None
+        own = packets.getsockname()[4]
+        _, flags = _IFREQ.unpack(fcntl.ioctl(packets, _SIOCGIFFLAGS, _IFREQ.pack(ifname.encode(), 0)))
+        if own.hex(":") != mac or not flags & _IFF_UP:
+            return None
+        unusable = _list_unusable(ifname) if any(":" in address for address in addresses) else ()
+        for address in addresses:
+            if address.partition("/")[0] not in unusable:
+                packets.send(build_announcement(address, own))
+    return bool(flags & _IFF_RUNNING)
+
+
+def _list_unusable(ifname: str) -> Collection[str]:
+    """Addresses that are not known to be free (RFC 4862, section 5.4).
+
+    Advertised before that, and sent back to its sender by the NIC, one would be taken for another host's. The kernel
+    advertises it once detection is over (ndisc_notify).
+    """
+    with Netlink() as netlink:
+        found = netlink.find(ifname)
+        return {address for group in netlink.pending_addresses(found.ifindex) for address in group} if found else ()
+
+
+def build_announcement(address: str, mac: bytes) -> bytes:
+    """The Ethernet frame that announces an address, in CIDR form or plain, to be at that MAC."""
+    ip = ipaddress.ip_interface(address).ip
+    if isinstance(ip, ipaddress.IPv4Address):
+        arp = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + ip.packed + _BROADCAST + ip.packed
+        return _BROADCAST + mac + struct.pack(">H", 0x0806) + arp
+    option = struct.pack(">BB", 2, 1) + mac  # target link-layer address
+    advertisement = struct.pack(">BBHI", 136, 0, 0, _OVERRIDE) + ip.packed + option
+    pseudo_header = ip.packed + _ALL_NODES + struct.pack(">II", len(advertisement), socket.IPPROTO_ICMPV6)
+    checksum = _sum(pseudo_header + advertisement)
+    advertisement = advertisement[:2] + struct.pack(">H", checksum) + advertisement[4:]
+    header = struct.pack(">IHBB", 6 << 28, len(advertisement), socket.IPPROTO_ICMPV6, 255) + ip.packed + _ALL_NODES
+    return _ALL_NODES_MAC + mac + struct.pack(">H", 0x86DD) + header + advertisement
+
+
+def _sum(data: bytes) -> int:
+    """The Internet checksum, RFC 1071."""
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

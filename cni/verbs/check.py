@@ -1,0 +1,122 @@
+"""CHECK: whether an attachment still is what ADD made of it (specification, section 4)."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import Interface, Result
+from cni.vf.settings import find_vf
+from sriovdp.errors import SriovdpError
+from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs, read_link
+from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What an attachment should be: its configuration, and the result as the last plugin of the chain left it."""
+
+    sysfs: Sysfs
+    attachment: Attachment
+    conf: NetConf
+    result: Result
+
+    def differences(self, netns_fd: int | None) -> list[str]:
+        """What is not as it was made, a sentence each; empty when all is well. `netns_fd` is the sandbox."""
+        try:
+            found = [*self._compare_settings(), *self._compare_driver()]
+        except SriovdpError as error:
+            return [str(error)]
+        if self.attachment.mode == "dpdk":
+            return found
+        if netns_fd is None:
+            return [*found, f"the sandbox {self.attachment.netns} is gone"]
+        return found + netns.run_in(netns_fd, self._compare_sandbox)
+
+    def _compare_settings(self) -> list[str]:
+        wanted = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
+        wanted = {name: value for name, value in wanted.items() if name not in self.attachment.unsupported}
+        if not wanted:
+            return []
+        with Netlink() as netlink:
+            current = find_vf(self.sysfs, netlink, PciAddress(self.attachment.device)).settings
+        if current is None:
+            return ["the VF's PF has no netdev on the host, so its settings can not be read"]
+        return [
+            f"{name} on the PF is {_tell(now)}, {_tell(value)} was set"
+            for name, value in wanted.items()
+            if (now := getattr(current, name)) not in {None, value}
+        ]
+
+    def _compare_driver(self) -> list[str]:
+        address = self.attachment.device
+        wanted = self.conf.driver or self.attachment.original.driver
+        current = drivers.current_driver(self.sysfs, address)
+        if not drivers.is_bound_as_wanted(current, wanted):
+            return [f"VF {address} is bound to {current or 'no driver'}, not to {wanted}"]
+        if current == "vfio-pci":
+            group = read_link(self.sysfs.pci(address) / "iommu_group")
+            if not group or not Path("/dev/vfio", group).exists():
+                return [f"VF {address} has no /dev/vfio/{group or 'GROUP'}"]
+        return []
+
+    def _compare_sandbox(self) -> list[str]:
+        """Run in the sandbox."""
+        ifname = self.attachment.pod_ifname
+        with Netlink() as netlink:
+            device = netlink.look_by_pci(self.attachment.device, ifname)
+            if device is None:
+                return [f"VF {self.attachment.device} is not in the sandbox"]
+            if device.name != ifname:
+                return [f"VF {self.attachment.device} is called {device.name} in the sandbox, not {ifname}"]
+            wanted = self._interface()
+            found = [] if device.up else [f"{ifname} is down"]
+            if wanted.mac and device.mac != wanted.mac.lower():
+                found.append(f"MAC of {ifname} is {device.mac}, not {wanted.mac}")
+            if wanted.mtu and device.mtu != wanted.mtu:
+                found.append(f"MTU of {ifname} is {device.mtu}, not {wanted.mtu}")
+            for name, is_set, value in zip(
+                ("promisc", "allmulti"),
+                (device.promisc, device.allmulti),
+                (self.conf.promisc, self.conf.allmulti),
+                strict=True,
+            ):
+                if value not in {None, is_set}:
+                    found.append(f"{name} of {ifname} is {_tell(is_set)}, not {_tell(value)}")
+            return found + self._compare_addresses(netlink, device.ifindex)
+
+    def _compare_addresses(self, netlink: Netlink, ifindex: int) -> list[str]:
+        ifname = self.attachment.pod_ifname
+        present = {ipaddress.ip_interface(address) for address in netlink.addresses(ifindex)}
+        routes = {route.destination for route in netlink.routes(ifindex)}
+        index = self._index()
+        ours = [ip.address for ip in self.result.ips if index is not None and ip.interface == index]
+        missing = [address for address in ours if ipaddress.ip_interface(address) not in present]
+        families = {":" in address for address in ours}
+        wanted = [str(ipaddress.ip_network(route["dst"], strict=False)) for route in self.result.routes]
+        lost = [route for route in wanted if (":" in route) in families and route not in routes]
+        if lost and len(self.result.interfaces) > 1:
+            lost = []  # in a chain the route may be by another plugin's interface
+        return [
+            *(f"{ifname} has lost its address {address}" for address in missing),
+            *(f"{ifname} has lost its route {route}" for route in lost),
+        ]
+
+    def _interface(self) -> Interface:
+        index = self._index()
+        if index is not None:
+            interface = self.result.interfaces[index]
+            # before 1.0.0 results have no MTU
+            return interface if interface.mtu else Interface(interface.name, interface.mac, self.conf.mtu or 0)
+        return Interface(self.attachment.pod_ifname, self.conf.mac or "", self.conf.mtu or 0)
+
+    def _index(self) -> int | None:
+        names = [interface.name if interface.sandbox else "" for interface in self.result.interfaces]
+        return names.index(self.attachment.pod_ifname) if self.attachment.pod_ifname in names else None
+
+
+def _tell(value: object) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)

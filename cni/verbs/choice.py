@@ -1,0 +1,57 @@
+"""Which VF a legacy configuration means: the one of the index, or the first free one of the PF."""
+
+import ipaddress
+
+from cni.protocol.keys_2017 import Legacy
+from cni.protocol.spec import INVALID_CONFIG
+from cni.vf.settings import find_netdev
+from sriovdp.errors import CniError, DeviceError
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
+from sriovdp.model import PciAddress
+
+
+def list_candidates(sysfs: Sysfs, netlink: Netlink, legacy: Legacy) -> list[PciAddress]:
+    """The VFs that may be taken, in order of their indices: with an index that one, else those on the host.
+
+    A VF is on the host when its netdev is, and nothing of the host's own network is on it. Whether it belongs to
+    another attachment is for the journal to say. Raises DeviceError when the PF has no VFs, or not that one.
+    """
+    vfs = list_vfs(sysfs, legacy.pf)
+    if legacy.vf is not None:
+        if legacy.vf not in vfs:
+            raise DeviceError(
+                f"{legacy.pf} has no VF {legacy.vf}: it has {len(vfs)}", hint="correct `vf`, or create more VFs"
+            )
+        return [vfs[legacy.vf]]
+    return [address for _, address in sorted(vfs.items()) if _is_unused(sysfs, netlink, address)]
+
+
+def list_vfs(sysfs: Sysfs, pf: str) -> dict[int, PciAddress]:
+    """The VFs of a PF by their indices. Raises DeviceError when there is no such PF, or it has none."""
+    folder = sysfs.root / "class/net" / pf / "device"
+    if not folder.exists():
+        raise DeviceError(f"there is no PF {pf} (if0)", hint="`sriovdp discover` lists the PFs there are")
+    links = [name for name in list_names(folder) if name.startswith("virtfn")]
+    vfs = {int(name.removeprefix("virtfn")): PciAddress(read_link(folder / name) or "") for name in links}
+    if not vfs:
+        raise DeviceError(f"{pf} (if0) has no VFs", hint="give it some in the config's physicalFunctions")
+    return vfs
+
+
+def check_pf(sysfs: Sysfs, device: PciAddress, legacy: Legacy) -> None:
+    """Raise CniError when the VF that the device plugin gave is of another PF than the configuration says."""
+    names = list_names(sysfs.pci(device) / "physfn/net")
+    if names and legacy.pf not in names:
+        raise CniError(
+            INVALID_CONFIG,
+            f"deviceID {device} is a VF of {names[0]}, but if0 is {legacy.pf}",
+            hint="leave if0 out, or let resourceName be a pool of that PF",
+        )
+
+
+def _is_unused(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> bool:
+    device = find_netdev(sysfs, netlink, address)
+    if device is None or (sysfs.pci(address) / "net" / device.name / "master").exists():
+        return False
+    return all(ipaddress.ip_interface(address).is_link_local for address in netlink.addresses(device.ifindex))

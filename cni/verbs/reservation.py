@@ -1,0 +1,146 @@
+"""Reserving the VF of an ADD: which one it is, that it is nobody else's, and how it is now."""
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from cni.foreign_state import Predecessor
+from cni.protocol.netconf import NetConf, Network
+from cni.protocol.spec import DEVICE_IN_USE, TRY_AGAIN
+from cni.protocol.wire import Request
+from cni.verbs.add import choose_mode
+from cni.verbs.choice import check_pf, list_candidates
+from cni.verbs.release import Release, is_alive
+from cni.vf.settings import Vf, find_netdev, find_vf, read_original
+from sriovdp.errors import CniError
+from sriovdp.kernel import netns
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
+
+logger = logging.getLogger(__name__)
+
+
+class Hold(Protocol):
+    """Takes locks."""
+
+    def __call__(self, name: str, timeout: float = ...) -> AbstractContextManager[None]:
+        """Hold the lock of that name; after so many seconds of waiting raise CniError "try again later"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Reserves VFs on one node."""
+
+    sysfs: Sysfs
+    journal: Journal
+    hold: Hold
+    predecessor: Predecessor
+    netlink: Netlink
+
+    def begin(self, held: ExitStack, conf: NetConf, request: Request, netns_fd: int) -> tuple[Vf, Attachment]:
+        """Lock the VF as long as `held`, make sure that it is free, and draft its entry in the journal."""
+
+        def reserve(device: PciAddress) -> tuple[Vf, Attachment]:
+            self._settle_previous(device, request)
+            vf = find_vf(self.sysfs, self.netlink, device)
+            original = read_original(self.sysfs, self.netlink, vf)
+            mode = choose_mode(conf, device, original.driver)
+            is_told = not conf.device_info or Path(conf.device_info).exists()
+            return vf, replace(
+                draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
+                mode=mode,
+                device_info="" if is_told else conf.device_info,
+                interface=name_in_pod(conf, request),
+            )
+
+        if conf.legacy is None or conf.device is not None:
+            device = conf.require_device()
+            if conf.legacy is not None:
+                check_pf(self.sysfs, device, conf.legacy)
+            held.enter_context(self.hold(device))
+            return reserve(device)
+        with self.hold(f"pf-{conf.legacy.pf}"):
+            return self._take_first(held, list_candidates(self.sysfs, self.netlink, conf.legacy), reserve, conf)
+
+    def _take_first(
+        self,
+        held: ExitStack,
+        candidates: Iterable[PciAddress],
+        reserve: Callable[[PciAddress], tuple[Vf, Attachment]],
+        conf: NetConf,
+    ) -> tuple[Vf, Attachment]:
+        """The first candidate that is nobody's. Raises CniError saying who has each when there is none."""
+        owners: list[str] = []
+        for device in candidates:
+            with ExitStack() as tried:
+                try:
+                    tried.enter_context(self.hold(device, 0))
+                    taken = reserve(device)
+                except CniError as error:
+                    if error.code not in {DEVICE_IN_USE, TRY_AGAIN}:
+                        raise
+                    owners.append(error.message)
+                    continue
+                held.enter_context(tried.pop_all())
+                return taken
+        pf = conf.legacy.pf if conf.legacy else ""
+        said = "; ".join(owners) or "none of its VFs has a netdev on the host that nobody uses"
+        raise CniError(DEVICE_IN_USE, f"no VF of {pf} is free: {said}", hint="create more VFs, or remove pods")
+
+    def _settle_previous(self, device: PciAddress, request: Request) -> None:
+        """Make sure that nobody has the VF or the interface; take a VF back from an owner whose sandbox is gone.
+
+        Raises CniError naming the owner when there is one.
+        """
+        attachments, damages = self.journal.survey()
+        hint = "it is free once the runtime sends DEL for that attachment"
+        for damage in damages:
+            if damage.device == device:
+                raise CniError(DEVICE_IN_USE, f"VF {device} may be attached: {damage.reason}")
+        for other in attachments:
+            same_interface = (other.container_id, other.ifname) == (request.container_id, request.ifname)
+            if other.released or not (other.device == device or same_interface):
+                continue
+            if other.device != device or (other.phase == "attached" and self._is_in_use(other)):
+                raise CniError(DEVICE_IN_USE, f"VF {other.device} is attached to {other.owner}", hint=hint)
+            logger.warning("VF %s was still attached to %s, which is gone; releasing it first", device, other.owner)
+            Release(self.sysfs, self.journal).finish(other, None)
+        if owner := self.predecessor.find_owner(device):
+            raise CniError(DEVICE_IN_USE, f"VF {device} is attached to container {owner}", hint=hint)
+
+    def _is_in_use(self, other: Attachment) -> bool:
+        """Whether its sandbox lives. A netdev that is home says no: the inode may be another namespace's by now."""
+        is_home = other.mode == "kernel" and find_netdev(self.sysfs, self.netlink, PciAddress(other.device)) is not None
+        return is_alive(other) and not is_home
+
+
+def draft_attachment(
+    request: Request, network: Network, device: str, original: Original, netns_fd: int | None = None
+) -> Attachment:
+    """The attachment that a request asks for, in its first phase."""
+    sandbox_id = netns.identify(netns_fd) if netns_fd is not None else netns.NetnsId(0, 0)
+    return Attachment(
+        container_id=request.container_id,
+        ifname=request.ifname,
+        network=network.name,
+        device=device,
+        mode="dpdk" if original.name is None else "kernel",
+        original=original,
+        netns=request.netns,
+        netns_dev=sandbox_id.dev,
+        netns_ino=sandbox_id.ino,
+        boot_id=read_boot_id(),
+        config=network.raw,
+        args=request.args,
+        path=request.path,
+    )
+
+
+def name_in_pod(conf: NetConf, request: Request) -> str:
+    """What the interface is called in the sandbox."""
+    return (conf.legacy and conf.legacy.ifname) or request.ifname

@@ -1,0 +1,70 @@
+"""STATUS: whether ADD can be served (specification, section 4): 50 when it can not, 51 when pods suffer already."""
+
+from dataclasses import dataclass
+
+from cni.ipam.delegate import ask_status
+from cni.protocol.netconf import NetConf
+from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
+from cni.verbs.choice import list_candidates
+from cni.vf.settings import find_vf
+from sriovdp.errors import CniError, DeviceError, SriovdpError
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Of one network on this node."""
+
+    sysfs: Sysfs
+    journal: Journal
+
+    def check(self, conf: NetConf, draft: Attachment) -> None:
+        """Raise CniError 51 or 50 with the reason. `draft` carries what the IPAM plugin is run with."""
+        self._check_links(conf)
+        try:
+            self.journal.check_writable()
+            self._check_devices(conf)
+            ask_status(draft)
+        except SriovdpError as error:
+            raise CniError(
+                NOT_AVAILABLE, f"network {conf.name} can serve no ADD: {error.message}", hint=error.hint
+            ) from error
+
+    def _check_devices(self, conf: NetConf) -> None:
+        with Netlink() as netlink:
+            if conf.device is not None:
+                find_vf(self.sysfs, netlink, conf.device)
+            elif conf.legacy is not None:
+                self._check_free(conf, netlink)
+            elif not any((self.sysfs.pci(address) / "physfn").exists() for address in self.sysfs.addresses()):
+                raise DeviceError("this node has no VFs", hint="`sriovdp apply` makes them as the config says")
+
+    def _check_free(self, conf: NetConf, netlink: Netlink) -> None:
+        assert conf.legacy  # noqa: S101 - the caller looked
+        taken = {entry.device for entry in self.journal.survey()[0] if not entry.released}
+        if not set(list_candidates(self.sysfs, netlink, conf.legacy)) - taken:
+            raise DeviceError(f"no VF of {conf.legacy.pf} is free", hint="create more VFs, or remove pods")
+
+    def _check_links(self, conf: NetConf) -> None:
+        """Raise CniError when a PF whose VFs pods of this network have has lost its link."""
+        with Netlink() as netlink:
+            for entry in self.journal.survey()[0]:
+                if entry.network == conf.name and entry.phase == "attached":
+                    self._check_link(netlink, entry)
+
+    def _check_link(self, netlink: Netlink, entry: Attachment) -> None:
+        try:
+            vf = find_vf(self.sysfs, netlink, PciAddress(entry.device))
+        except DeviceError as error:
+            raise CniError(LIMITED_CONNECTIVITY, f"{entry.owner} has lost its VF: {error.message}") from error
+        pf = next((link for link in netlink.devices() if link.ifindex == vf.pf_ifindex), None)
+        if pf is not None and not (pf.up and pf.carrier):
+            state = "has no carrier" if pf.up else "is down"
+            raise CniError(
+                LIMITED_CONNECTIVITY,
+                f"PF {pf.name} {state}, and {entry.owner} has its VF {entry.device}",
+                hint="look at its cable and switch port, or set it up",
+            )

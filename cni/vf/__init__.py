@@ -1,0 +1,1 @@
+"""The VF of an attachment: its settings, its way into a sandbox and back, and how it was."""

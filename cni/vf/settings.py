@@ -1,0 +1,220 @@
+"""A VF on the host's side: where it is, how it is set, what drives it, and its way into a sandbox."""
+
+import errno
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni.protocol.spec import DEVICE_FAILURE
+from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
+from sriovdp.kernel import drivers
+from sriovdp.kernel.holders import find_holder
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl import Link
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
+from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.state.journal import Original
+
+logger = logging.getLogger(__name__)
+
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})  # a driver without that setting, or with half of it
+# what drivers say to a setting that they do not take; anything else is no matter of one setting
+_REFUSALS = _UNSUPPORTED | {errno.EINVAL, errno.EPERM, errno.ERANGE}
+# what the kernel sets as a whole; in this order the kernel sets them within one request too (do_setvfinfo)
+_GROUPS = (
+    ("mac",),
+    ("vlan", "qos", "vlan_proto"),
+    ("min_tx_rate", "max_tx_rate"),
+    ("spoofchk",),
+    ("link_state",),
+    ("trust",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vf:
+    """Which VF it is, and the settings that the PF held for it when it was looked up.
+
+    `pf_ifindex` and `settings` are None when the PF has no netdev in the host's network namespace.
+    """
+
+    address: PciAddress
+    index: int
+    pf_ifindex: int | None
+    settings: VfSettings | None
+
+
+_indices: dict[str, int] = {}  # by address, where they were last; each is checked before it is used
+
+
+def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
+    """Look a VF up. Raises DeviceError when there is no such VF."""
+    pf_path = f"{sysfs.pci(address)}/physfn"
+    index = _find_index(pf_path, address)
+    names = list_names(f"{pf_path}/net")
+    if len(names) > 1:
+        # in switchdev mode the folder has the VFs' representors too, whose ports are called pf0vf3
+        names.sort(key=lambda name: "vf" in (read_port(Path(pf_path, "net", name)) or ""))
+    for name in names:
+        if found := netlink.find_with_vf(name, index):
+            return Vf(address, index, found[0].ifindex, found[1])
+    return Vf(address, index, None, None)
+
+
+def _find_index(pf_path: str, address: PciAddress) -> int:
+    index = _indices.get(address, 0)
+    if read_link(f"{pf_path}/virtfn{index}") == address:
+        return index
+    for link in Path(pf_path).glob("virtfn*"):
+        if read_link(link) == address:
+            index = _indices[address] = int(link.name.removeprefix("virtfn"))
+            return index
+    raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
+
+
+def read_port(netdev: Path) -> str | None:
+    """The name that a NIC gives the port behind a netdev."""
+    return read_text(netdev / "phys_port_name")
+
+
+def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:
+    """The VF's netdev in the host's network namespace."""
+    for name in list_names(f"{sysfs.pci(address)}/net"):
+        if device := netlink.look(name):
+            return device
+    return None
+
+
+def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
+    """How the VF is now, for the journal. Raises CniError when its netdev should be on the host and is not."""
+    driver = drivers.current_driver(sysfs, vf.address)
+    if driver is None or driver in USERSPACE_DRIVERS:
+        return Original(driver or "", vf.settings)
+    device = find_netdev(sysfs, netlink, vf.address)
+    if device is None:
+        raise CniError(
+            DEVICE_FAILURE,
+            f"VF {vf.address} is bound to {driver} but has no netdev on the host",
+            hint="it is in another network namespace, or the driver failed (dmesg)",
+        )
+    return describe(driver, vf.settings, device)
+
+
+def describe(driver: str, settings: VfSettings | None, device: Link) -> Original:
+    """A VF with its netdev on the host, as the journal has it."""
+    flags = (device.up, device.promisc, device.allmulti)
+    return Original(driver, settings, device.name, device.altnames, device.mac, device.mtu, *flags)
+
+
+def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsupported: bool = False) -> list[str]:
+    """Set what differs from the settings that `vf` was looked up with, in one request.
+
+    When the driver refuses that, one after the other, so that the error names the one that the NIC does not take. Gives
+    the names of settings that the NIC does not have, where those may be skipped.
+    Raises KernelError, and CniError when no PF is visible.
+    """
+    if vf.settings is None or vf.pf_ifindex is None:
+        raise CniError(
+            DEVICE_FAILURE,
+            f"setting VLAN, MAC or rates of VF {vf.address} failed: its PF has no netdev on the host",
+            hint="leave these keys out for a VF whose PF another driver or host owns",
+        )
+    changes = vf.settings.changes_to(wanted)
+    groups = [{name: changes[name] for name in group} for group in _GROUPS if group[0] in changes]
+    if len(groups) > 1:
+        try:
+            netlink.set_vf(vf.pf_ifindex, vf.index, changes)
+            return []
+        except KernelError as error:
+            if error.errno not in _REFUSALS:
+                raise
+            logger.info("%s; setting one after the other", error)
+    skipped: list[str] = []
+    for group in groups:
+        try:
+            netlink.set_vf(vf.pf_ifindex, vf.index, group)
+        except KernelError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            if not skip_unsupported:
+                error.hint = 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'
+                raise
+            logger.warning("VF %s does without: %s", vf.address, error)
+            skipped += group
+    return skipped
+
+
+def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
+    """Give the VF's netdev on the host its MAC, after the PF was told of it.
+
+    Some drivers refuse the change while they are bound (igb: «Reload the VF driver»); then the driver is bound anew,
+    and the VF comes up with the admin MAC. Raises VerifyError when it has another one even then.
+    """
+    device = find_netdev(sysfs, netlink, vf.address)
+    if device is not None and device.mac == mac:
+        return
+    try:
+        _change_mac(sysfs, netlink, vf, mac)
+    except KernelError as error:
+        logger.info("%s; binding the driver of VF %s anew", error, vf.address)
+        driver = drivers.current_driver(sysfs, vf.address)
+        drivers.unbind(sysfs, vf.address)
+        drivers.bind(sysfs, vf.address, driver or "")
+        drivers.wait_for_netdev(sysfs, vf.address)
+        if not _has_mac(sysfs, netlink, vf, mac):
+            _change_mac(sysfs, netlink, vf, mac)
+    if not _has_mac(sysfs, netlink, vf, mac):
+        device = find_netdev(sysfs, netlink, vf.address)
+        raise VerifyError(f"VF {vf.address} has MAC {device.mac if device else None} although {mac} was set")
+
+
+def _has_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> bool:
+    device = find_netdev(sysfs, netlink, vf.address)
+    return device is not None and device.mac == mac
+
+
+def _change_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
+    device = find_netdev(sysfs, netlink, vf.address)
+    if device is None:
+        raise DeviceError(f"the netdev of VF {vf.address} vanished while its MAC was being set")
+    netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
+    netlink.set_link(device.ifindex, f"setting MAC {mac} of {device.name}", address=mac)
+
+
+def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str) -> bool:
+    """Bind a VF to a driver, or to none if `wanted` is empty.
+
+    Gives whether there was anything to do. Raises InUseError when a program has the VF open, and DeviceError or
+    KernelError when it does not bind.
+    """
+    current = drivers.current_driver(sysfs, address)
+    if (current or "") == wanted or (wanted and drivers.is_bound_as_wanted(current, wanted)):
+        return False
+    if holder := find_holder(sysfs, address):
+        raise InUseError(
+            f"binding VF {address} to {wanted or 'no driver'} failed: {holder} has it open",
+            hint="end that program or virtual machine; until then the VF stays on its driver",
+        )
+    if not wanted:
+        drivers.unbind(sysfs, address)
+        return True
+    driver = drivers.resolve_driver(sysfs, address, wanted)
+    drivers.bind(sysfs, address, driver)
+    return True
+
+
+def move_into(netlink: Netlink, device: Link, netns_fd: int, ifname: str) -> None:
+    """Move and rename a netdev in one request: each change of namespace costs the kernel an RCU grace period.
+
+    The kernel takes a device down when it changes its namespace. Raises KernelError, with EEXIST where the name is
+    taken; the device may be in the sandbox then, as the kernel moves it first and renames it there.
+    """
+    clear_name(netlink, device, ifname)
+    what = f"moving {device.name} into the sandbox as {ifname}"
+    netlink.set_link(device.ifindex, what, net_ns_fd=netns_fd, ifname=ifname)
+
+
+def clear_name(netlink: Netlink, device: Link, name: str) -> None:
+    """Make a rename possible: what is the device's altname can not become its name."""
+    if name in device.altnames:
+        netlink.remove_altname(device.ifindex, name)

@@ -1,0 +1,357 @@
+"""The node as it is now: its network PCI functions, their VFs and subfunctions, its accelerators. Needs no root.
+
+From sysfs, rtnetlink, devlink and the routing table; or from a recorded tree, which `recording` wrote, and then from
+nothing else.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sriovdp.kernel.attributes import Folder, read_attribute
+from sriovdp.kernel.devlink import list_ddp_profiles
+from sriovdp.kernel.modules import list_drivers, list_loadable
+from sriovdp.kernel.pf_netlink import Guids, PfNetlink
+from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
+from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
+from sriovdp.model import (
+    NO_TRAITS,
+    NetDevice,
+    Node,
+    PciAddress,
+    PhysicalFunction,
+    Subfunction,
+    Traits,
+    VdpaDevice,
+    VfSettings,
+    VirtualFunction,
+)
+from sriovdp.node.recording import Facts, read_facts
+
+_LIVE_ROOT = Path("/sys")
+_NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
+_ACCELERATOR_CLASS = "0x12"
+_DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver tells
+_IFF_UP = 0x1
+_IPOIB_ADDRESS_LENGTH = 20
+_LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
+_VF_LINK = re.compile(r"virtfn(\d+)")
+_SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c
+_UPLINK = re.compile(r"p\d+")
+_REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)(\d+)")  # net/core/devlink.c, __devlink_port_phys_port_name_get
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What is not told by sysfs: `find` gets the folder below `net/`, `settings` and `addresses` a PF's."""
+
+    find: Callable[[Folder], NetDevice | None]
+    settings: Callable[[str, NetDevice], Mapping[int, VfSettings]]
+    guids: Callable[[NetDevice], Mapping[int, Guids]]
+    has_address: Callable[[NetDevice], bool]
+    routes: frozenset[str]
+    ddp: Mapping[str, str]
+
+
+def take_snapshot(sysfs: Sysfs) -> Node:
+    """Look at all network PCI functions and accelerators of the node. One that vanishes meanwhile is left out.
+
+    A tree that is not `/sys` is read as a recorded one: VF settings, default routes and DDP profiles are those recorded
+    with it. Raises KernelError when rtnetlink does not answer.
+    """
+    with ExitStack() as stack:
+        host = _open_live(stack, sysfs) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
+        return _Reader(sysfs, host).read()
+
+
+def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
+    """What sysfs did not tell for a snapshot: to be recorded with it. Raises KernelError."""
+    if sysfs.root != _LIVE_ROOT:
+        return read_facts(sysfs.root)
+    with PfNetlink() as netlink:
+        netdevs = [pf.netdev for pf in node.pfs if pf.netdev]
+        addressed = frozenset(n.name for n in netdevs if is_of_host(netlink.addresses(n.ifindex)))
+    return Facts(
+        settings={
+            pf.address: {vf.index: vf.settings for vf in pf.vfs if vf.settings}
+            for pf in node.pfs
+            if any(vf.settings for vf in pf.vfs)
+        },
+        default_routes=list_default_routes(),
+        addressed=addressed,
+        ddp=_list_ddp_profiles(sysfs),
+        loadable=list_loadable(),
+    )
+
+
+def list_known_drivers(sysfs: Sysfs) -> frozenset[str]:
+    """Drivers that a VF could be bound to on this node: those that are there, and those that can be loaded."""
+    loadable = list_loadable() if sysfs.root == _LIVE_ROOT else read_facts(sysfs.root).loadable
+    return list_drivers(sysfs.root) | loadable
+
+
+def find_netdev_name(sysfs: Sysfs, address: str) -> str | None:
+    """Name of a function's netdev now, if it has one in this network namespace."""
+    folder = _find_netdev(_list_netdevs(Folder(str(sysfs.root / "bus/pci/devices" / address))))
+    return folder.name if folder else None
+
+
+def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
+    netlink = stack.enter_context(PfNetlink())
+    devices = {device.name: device for device in netlink.devices()}
+    return _Host(
+        find=lambda folder: devices.get(folder.name),
+        settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
+        guids=lambda netdev: netlink.guids(netdev.ifindex),
+        has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
+        routes=list_default_routes(),
+        ddp=_list_ddp_profiles(sysfs),
+    )
+
+
+def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
+    """Ask devlink, which takes its time, only where a driver is there that would know."""
+    return list_ddp_profiles() if list_drivers(sysfs.root) & _DDP_DRIVERS else {}
+
+
+def _open_recorded(facts: Facts) -> _Host:
+    return _Host(
+        find=_read_netdev,
+        settings=lambda address, _: facts.settings.get(address, {}),
+        guids=lambda _: {},  # they are recorded with the settings
+        has_address=lambda netdev: netdev.name in facts.addressed,
+        routes=facts.default_routes,
+        ddp=facts.ddp,
+    )
+
+
+class _Reader:
+    """Reads one snapshot."""
+
+    def __init__(self, sysfs: Sysfs, host: _Host) -> None:
+        self._host = host
+        self._addresses = sysfs.addresses()
+        self._root = Folder(str(sysfs.root))
+        self._devices = self._root.folder("bus/pci/devices")
+        self._net = self._root.folder("class/net")
+        self._vdpa: Mapping[str, tuple[VdpaDevice, ...]] = list_vdpa(self._root)
+
+    def read(self) -> Node:
+        """Read everything. The class of a VF is not asked for: it comes with its PF."""
+        pfs: dict[str, list[PhysicalFunction]] = {_NETWORK_CLASS: [], _ACCELERATOR_CLASS: []}
+        for address in self._addresses:
+            folder = self._devices.folder(address)
+            if folder.has("physfn"):
+                continue
+            kind = pfs.get((folder.text("class") or "")[:4])
+            pf = self._read_pf(PciAddress(address), folder) if kind is not None else None
+            if kind is not None and pf is not None:
+                kind.append(pf)
+        return Node(tuple(pfs[_NETWORK_CLASS]), tuple(pfs[_ACCELERATOR_CLASS]))
+
+    @cached_property
+    def _has_cm(self) -> bool:
+        return "rdma_cm" in self._root.folder("class/misc").names
+
+    def _read_pf(self, address: PciAddress, folder: Folder) -> PhysicalFunction | None:
+        common = _read_common(folder)
+        if common is None:
+            return None
+        netdevs = _list_netdevs(folder)
+        place = _find_netdev(netdevs)
+        netdev = self._host.find(place) if place else None
+        traits = self._read_traits(address, folder, place, netdev, common)
+        if place and traits.link_type == "infiniband":
+            traits = replace(traits, guid=_read_guid(place))
+        if netdev and not traits.host_use and self._host.has_address(netdev):
+            traits = replace(traits, host_use=f"{netdev.name} has an address of this host")
+        return PhysicalFunction(
+            address=address,
+            netdev=netdev,
+            total_vfs=folder.number("sriov_totalvfs") or 0,
+            autoprobe=folder.number("sriov_drivers_autoprobe") != 0,
+            vfs=self._read_vfs(address, folder, netdev, netdevs, traits),
+            bridges=list_pci_parts(self._devices.target(address) or "")[:-1],
+            switchdev=place is not None and _is_uplink(place),
+            sfs=self._read_sfs(address, folder, common["numa_node"]),
+            vf_device=_pad_id(folder.text("sriov_vf_device")),
+            vf_offset=folder.number("sriov_offset"),
+            vf_stride=folder.number("sriov_stride"),
+            traits=traits,
+            **common,
+        )
+
+    def _read_vfs(
+        self,
+        pf: PciAddress,
+        folder: Folder,
+        netdev: NetDevice | None,
+        netdevs: Sequence[tuple[Folder, str]],
+        traits: Traits,
+    ) -> tuple[VirtualFunction, ...]:
+        links = ((match, folder.link(match[0])) for match in map(_VF_LINK.fullmatch, folder.names) if match)
+        places = sorted((int(match[1]), address) for match, address in links if address)
+        settings = dict(self._host.settings(pf, netdev)) if netdev and places else {}
+        guids = self._host.guids(netdev) if netdev and places and traits.link_type == "infiniband" else {}
+        for index, (node_guid, port_guid) in guids.items():
+            settings[index] = replace(settings[index], node_guid=node_guid, port_guid=port_guid)
+        representors = _list_representors(netdevs)
+        found = []
+        ids = _find_vf_ids(folder)
+        for index, address in places:
+            vf_folder = self._devices.folder(address)
+            common = _read_common(vf_folder, ids)
+            if common is None:
+                continue
+            place = _find_netdev(_list_netdevs(vf_folder))
+            own = self._host.find(place) if place else None
+            found.append(
+                VirtualFunction(
+                    address=PciAddress(address),
+                    pf_address=pf,
+                    index=index,
+                    netdev=own,
+                    settings=settings.get(index),
+                    representor=representors.get(index),
+                    traits=self._read_traits(address, vf_folder, place, own, common, traits),
+                    **common,
+                )
+            )
+        return tuple(found)
+
+    def _read_sfs(self, pf: PciAddress, folder: Folder, numa_node: int | None) -> tuple[Subfunction, ...]:
+        found = []
+        for match in map(_SUBFUNCTION.fullmatch, sorted(folder.names)):
+            part = folder.folder(match[0]) if match else None
+            index = part.number("sfnum") if part else None
+            if match is None or part is None or index is None:
+                continue
+            place = _find_netdev(_list_netdevs(part))
+            netdev = self._host.find(place) if place else None
+            driver = part.link("driver")
+            traits = self._read_traits(match[0], part, place, netdev, {"driver": driver})
+            found.append(Subfunction(match[0], match[1], index, pf, driver, numa_node, netdev, traits))
+        return tuple(sorted(found, key=lambda sf: sf.index))
+
+    def _read_traits(
+        self,
+        address: str,
+        folder: Folder,
+        place: Folder | None,
+        netdev: NetDevice | None,
+        common: Mapping[str, Any],
+        pf: Traits = NO_TRAITS,
+    ) -> Traits:
+        """Traits of a function; what its own netdev or devlink does not tell, those of its PF do."""
+        number = place.number("type") if place and netdev else None
+        link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
+        group = common["iommu_group"] if common["driver"] == "vfio-pci" else None
+        return Traits(
+            acpi_index=folder.text("acpi_index"),
+            link_type=link_type,
+            ddp_profile=self._host.ddp.get(address, pf.ddp_profile),
+            p_key=read_p_key(folder) if link_type == "infiniband" else None,
+            is_rdma=is_rdma(folder),
+            rdma=list_rdma(folder, has_cm=self._has_cm) if "infiniband" in folder.names else (),
+            vdpa=self._vdpa.get(address, ()),
+            noiommu=group is not None and self._is_noiommu(group),
+            host_use=self._find_host_use(netdev.name) if netdev else "",
+        )
+
+    def _is_noiommu(self, group: int) -> bool:
+        return read_attribute(f"{self._root.path}/kernel/iommu_groups/{group}/name") == "vfio-noiommu"
+
+    def _find_host_use(self, name: str) -> str:
+        """What the host needs an interface for: its default route, or another interface on top of it."""
+        uppers = list(list_stack(self._net, name))[1:]
+        through = f", through {uppers[0]}" if uppers else ""
+        if name in self._host.routes or not self._host.routes.isdisjoint(uppers):
+            return f"{name} carries the default route of this host{through}"
+        return f"{uppers[0]} of this host is on top of {name}" if uppers else ""
+
+
+def _find_vf_ids(pf: Folder) -> tuple[str, str] | None:
+    """Vendor and device id of all VFs of a PF: the kernel gives them these (drivers/pci/iov.c, pci_iov_add_virtfn)."""
+    vendor, device = pf.text("vendor"), _pad_id(pf.text("sriov_vf_device"))
+    return (vendor, device) if vendor and device else None
+
+
+def _read_common(folder: Folder, ids: tuple[str, str] | None = None) -> dict[str, Any] | None:
+    """What every PCI function has; None when it is gone. `ids` are its vendor and device id where they are known."""
+    group = folder.link("iommu_group")
+    vendor, device = ids or (folder.text("vendor"), folder.text("device"))
+    if not vendor or not device or not folder.names:
+        return None
+    numa_node = folder.number("numa_node")
+    return {
+        "vendor": vendor.removeprefix("0x").lower(),
+        "device": device.removeprefix("0x").lower(),
+        "driver": folder.link("driver"),
+        "iommu_group": int(group) if group and group.isdecimal() else None,
+        "numa_node": numa_node if numa_node is not None and numa_node >= 0 else None,
+        "uio": next((part.name for part in folder.folders("uio")), None),
+    }
+
+
+def _pad_id(text: str | None) -> str | None:
+    """The kernel writes `sriov_vf_device` without leading zeros and without 0x."""
+    return text.lower().zfill(4) if text else None
+
+
+def _list_netdevs(folder: Folder) -> list[tuple[Folder, str]]:
+    """The netdevs below a function, each with its port name, which is empty for most."""
+    found = folder.folders("net")
+    found += [
+        netdev
+        for name in sorted(name for name in folder.names if name.startswith("virtio"))
+        for netdev in folder.folder(name).folders("net")
+    ]
+    return [(netdev, netdev.text("phys_port_name") or "") for netdev in found]
+
+
+def _find_netdev(netdevs: Sequence[tuple[Folder, str]]) -> Folder | None:
+    """The function's own netdev: in switchdev mode the uplink, beside which are the representors of its VFs."""
+    own = [(folder, port) for folder, port in netdevs if not _REPRESENTOR.fullmatch(port)]
+    return next((folder for folder, port in own if _UPLINK.fullmatch(port)), own[0][0] if own else None)
+
+
+def _list_representors(netdevs: Sequence[tuple[Folder, str]]) -> dict[int, str]:
+    """Representors by VF index; those of another host's VFs, whose controller is not 0, are not ours."""
+    found = ((_REPRESENTOR.fullmatch(port), folder) for folder, port in netdevs)
+    return {int(m[3]): folder.name for m, folder in found if m and m[2] == "vf" and m[1] in {None, "c0"}}
+
+
+def _read_guid(netdev: Folder) -> str | None:
+    """GUID of the port: the end of IPoIB's address of 20 bytes (RFC 4391, section 9.1.1)."""
+    parts = (netdev.text("address") or "").split(":")
+    return ":".join(parts[-8:]) if len(parts) == _IPOIB_ADDRESS_LENGTH else None
+
+
+def _is_uplink(netdev: Folder) -> bool:
+    """Whether this is the uplink of an e-switch: in legacy mode the kernel refuses to tell a switch id."""
+    return bool(netdev.text("phys_switch_id")) and bool(_UPLINK.fullmatch(netdev.text("phys_port_name") or ""))
+
+
+def _read_netdev(folder: Folder) -> NetDevice | None:
+    """A netdev as its sysfs attributes tell; `carrier` can not be read while the interface is down."""
+    ifindex = folder.number("ifindex")
+    if ifindex is None:
+        return None
+    running = folder.text("operstate") == "up"
+    flags = folder.number("flags")
+    up = running if flags is None else bool(flags & _IFF_UP)
+    carrier = folder.number("carrier")
+    return NetDevice(
+        name=folder.name,
+        ifindex=ifindex,
+        mac=folder.text("address") or "",
+        mtu=folder.number("mtu") or 0,
+        up=up,
+        carrier=(running if carrier is None else bool(carrier)) if up else None,
+    )

@@ -1,0 +1,187 @@
+"""How a config fits a node: what can not be done there, and what is hardly meant. No I/O."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from sriovdp.config.document import Path, write_path
+from sriovdp.config.ranges import VfIndices
+from sriovdp.config.values import Config, PfConfig, Pool
+from sriovdp.model import (
+    KERNEL_DRIVER,
+    NO_DRIVER,
+    USERSPACE_DRIVERS,
+    Node,
+    PciAddress,
+    PhysicalFunction,
+    VirtualFunction,
+)
+from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.selectors import find_owner, find_selector, reject
+
+Finding = tuple[Path, str]
+"""Where in the file, and a sentence."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A config beside a node. `pf_places` and `pool_places` say where its entries are in the file, in its order."""
+
+    config: Config
+    node: Node
+    pf_places: Sequence[Path]
+    pool_places: Sequence[Path]
+
+    def find_faults(self, drivers: Collection[str]) -> Iterator[Finding]:
+        """What can not be done on this node: more VFs than a PF can have, drivers that are not among `drivers`."""
+        for place, entry in zip(self.pf_places, self.config.physical_functions, strict=True):
+            for pf in self._list_pfs(entry):
+                if isinstance(entry.num_vfs, int) and entry.num_vfs > pf.total_vfs:
+                    yield (*place, "numVfs"), f"{_name(pf)} can have at most {pf.total_vfs} VFs; {_explain_total(pf)}"
+            for number, vfs in enumerate(entry.vfs):
+                if vfs.driver not in {KERNEL_DRIVER, NO_DRIVER, *drivers} and any(self._list_pfs(entry)):
+                    yield (
+                        (*place, "vfs", number, "driver"),
+                        f"this node has no PCI driver {vfs.driver}, nor a module for it; install the module",
+                    )
+
+            yield from self._find_macs_for_several(place, entry)
+
+    def _find_macs_for_several(self, place: Path, entry: PfConfig) -> Iterator[Finding]:
+        pfs = self._list_pfs(entry)
+        for number, vfs in enumerate(entry.vfs):
+            if len(pfs) > 1 and not isinstance(vfs.mac, str):
+                names = " and ".join(map(_name, pfs))
+                yield (*place, "vfs", number, "mac"), f"{names} would have the same MACs; write an entry for each PF"
+
+    def find_warnings(self) -> Iterator[Finding]:
+        """What is allowed but hardly meant."""
+        yield from self._warn_of_entries()
+        yield from self._warn_of_pools()
+        yield from self._warn_of_vfs()
+
+    def _list_pfs(self, entry: PfConfig) -> list[PhysicalFunction]:
+        """The PFs that an entry has: an earlier entry may have others that it selects."""
+        return [pf for pf in self.node.pfs if self.config.find_pf(pf) is entry]
+
+    def _warn_of_entries(self) -> Iterator[Finding]:
+        for place, entry in zip(self.pf_places, self.config.physical_functions, strict=True):
+            if any(self._list_pfs(entry)):
+                continue
+            selected = next((pf for pf in self.node.pfs if entry.select.matches(pf)), None)
+            owner = self.config.find_pf(selected) if selected else None
+            why = "no PF of this node is like that"
+            if owner is not None:
+                number = next(n for n, other in enumerate(self.config.physical_functions) if other is owner)
+                why = f"{write_path(self.pf_places[number])} has every PF of this node that is like that"
+            yield (*place, "select"), why
+
+    @cached_property
+    def _planned(self) -> tuple[Candidate, ...]:
+        """Devices of the node as it will be when it is as the config says."""
+        node = predict(self.config, self.node)
+        done = tuple(replace(entry, num_vfs=0) for entry in self.config.physical_functions)
+        return tuple(list_candidates(node, done))
+
+    @cached_property
+    def _pools(self) -> tuple[Pool, ...]:
+        """The pools, in which `kernel` stands for the kernel driver of VFs to come, whose name nobody knows yet."""
+        return tuple(
+            replace(pool, selectors=tuple(replace(s, drivers=_add_kernel(s.drivers)) for s in pool.selectors))
+            for pool in self.config.pools
+        )
+
+    def _warn_of_pools(self) -> Iterator[Finding]:
+        for number, (place, pool) in enumerate(zip(self.pool_places, self._pools, strict=True)):
+            matched = [candidate for candidate in self._planned if find_selector(pool, candidate) is not None]
+            if not matched:
+                yield (*place, "selectors"), f"no device of this node is like that: {pool.resource} stays empty"
+                continue
+            yield from self._warn_of_selectors(place, pool)
+            free = [candidate for candidate in matched if not candidate.obstacle]
+            owners = {owner[0] for candidate in free if (owner := find_owner(self._pools, candidate))}
+            if not free:
+                yield (
+                    place,
+                    f"{pool.resource} stays empty: {matched[0].id}, for one, is kept back: {matched[0].obstacle}",
+                )
+            elif number not in owners:
+                earlier = " and ".join(write_path(self.pool_places[owner]) for owner in sorted(owners))
+                yield place, f"{pool.resource} stays empty: {earlier} has all of this node that it selects"
+
+    def _warn_of_selectors(self, place: Path, pool: Pool) -> Iterator[Finding]:
+        if len(pool.selectors) == 1:
+            return
+        for number, selector in enumerate(pool.selectors):
+            fitting = (c for c in self._planned if c.device_type == pool.device_type)
+            if not any(reject(selector, candidate) is None for candidate in fitting):
+                yield (*place, "selectors", number), "no device of this node is like that"
+
+    def _warn_of_vfs(self) -> Iterator[Finding]:
+        """PFs that are split for nobody."""
+        for place, entry in zip(self.pf_places, self.config.physical_functions, strict=True):
+            for pf in self._list_pfs(entry):
+                vfs = [c for c in self._planned if c.kind == "VF" and c.pf.address == pf.address]
+                vfs = [c for c in vfs if c.driver is not None]  # one that is to have none is not for a pool
+                left = [c.index for c in vfs if c.index is not None and find_owner(self._pools, c) is None]
+                if left:
+                    what = "all its VFs" if len(left) == len(vfs) else f"VF {_write_indices(left)}"
+                    yield place, f"{_name(pf)} is split, but {what} will be in no pool"
+
+
+def predict(config: Config, node: Node) -> Node:
+    """The node as it will be when it is as the config says, as far as can be known.
+
+    A VF that is yet to come has the address and device id of the PF's SR-IOV capability, and of the PF what its VFs
+    usually have too. Where its kernel driver is not known it is called `kernel`.
+    """
+    return replace(node, pfs=tuple(_predict_pf(pf, config.find_pf(pf)) for pf in node.pfs))
+
+
+def _predict_pf(pf: PhysicalFunction, entry: PfConfig | None) -> PhysicalFunction:
+    if entry is None:
+        return pf
+    count = pf.total_vfs if entry.num_vfs == "max" else min(entry.num_vfs, pf.total_vfs)
+    if entry.externally_managed:
+        count = len(pf.vfs)
+    now = {vf.index: vf for vf in pf.vfs}
+    kernel = next((vf.driver for vf in pf.vfs if vf.driver and vf.driver not in USERSPACE_DRIVERS), KERNEL_DRIVER)
+    vfs = []
+    for index in range(count):
+        wanted = entry.vf(index).driver
+        vf = now.get(index) or _make_vf(pf, index)
+        kept = vf.driver if vf.driver not in USERSPACE_DRIVERS else None
+        named = {KERNEL_DRIVER: kept or kernel, NO_DRIVER: None}.get(wanted, wanted)
+        vfs.append(replace(vf, driver=named))
+    return replace(pf, vfs=tuple(vfs))
+
+
+def _make_vf(pf: PhysicalFunction, index: int) -> VirtualFunction:
+    """A VF to come. Its routing id is the PF's + offset + stride x index (PCI Express, SR-IOV capability)."""
+    address = PciAddress(f"{pf.address}+vf{index}")
+    if pf.vf_offset is not None and pf.vf_stride is not None:
+        domain, bus, rest = pf.address.split(":")
+        device, function = rest.split(".")
+        number = (int(bus, 16) << 8 | int(device, 16) << 3 | int(function)) + pf.vf_offset + pf.vf_stride * index
+        address = PciAddress(f"{domain}:{number >> 8:02x}:{number >> 3 & 31:02x}.{number & 7}")
+    traits = replace(pf.traits, acpi_index=None, host_use="", vdpa=(), rdma=())
+    device_id = pf.vf_device or pf.device
+    return VirtualFunction(address, pf.address, index, pf.vendor, device_id, numa_node=pf.numa_node, traits=traits)
+
+
+def _add_kernel(drivers: tuple[str, ...]) -> tuple[str, ...]:
+    return (*drivers, KERNEL_DRIVER) if any(driver not in USERSPACE_DRIVERS for driver in drivers) else drivers
+
+
+def _name(pf: PhysicalFunction) -> str:
+    return f"{pf.name} ({pf.address})" if pf.netdev else str(pf.address)
+
+
+def _explain_total(pf: PhysicalFunction) -> str:
+    if pf.total_vfs:
+        return f"write {pf.total_vfs} or max, or raise the limit in the NIC's firmware settings"
+    return "its driver can not split it, or SR-IOV is off in its firmware settings"
+
+
+def _write_indices(indices: Sequence[int]) -> str:
+    return str(VfIndices.parse(",".join(map(str, indices))))

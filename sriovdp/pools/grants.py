@@ -1,0 +1,90 @@
+"""What containers were given, on disk.
+
+The kubelet starts a container again with what its checkpoint says, even after a reboot. By then a VF can be another one
+at the same address, or be in another VFIO group.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sriovdp.pools.allocation import Access
+from sriovdp.pools.assignment import Offer
+from sriovdp.state.files import write_whole
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a device was when it was given. `part` says which part of its PF it is, like `VF 3 of 0000:3b:00.0`."""
+
+    device: str
+    part: str
+    driver: str | None
+    nodes: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, offer: Offer, access: Access) -> "Grant":
+        """What giving this device now gives."""
+        return cls(
+            offer.id,
+            f"{offer.candidate.kind} {offer.candidate.index} of {offer.candidate.pf.address}",
+            offer.candidate.function.driver,
+            tuple((node.host_path, node.container_path) for node in access.nodes),
+            tuple((mount.host_path, mount.container_path) for mount in access.mounts),
+        )
+
+    def differences(self, now: "Grant") -> list[str]:
+        """What is no longer as it was given, a sentence each. What came on top does not matter."""
+        found = []
+        if self.part != now.part:
+            found.append(f"it was {self.part} and is {now.part}")
+        if self.driver != now.driver:
+            found.append(f"its driver was {self.driver or 'none'} and is {now.driver or 'none'}")
+        for what, before, after in (("node", self.nodes, now.nodes), ("mount", self.mounts, now.mounts)):
+            for source, target in before:
+                if (source, target) not in after:
+                    instead = ", ".join(pair[0] for pair in after if pair not in before)
+                    found.append(f"the container has {what} {source}, and needs {instead or 'none'}")
+        return found
+
+
+class Grants:
+    """The folder of grants: one JSON file for each device. `resource` is the pool's, like `intel.com/sriov`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def write(self, resource: str, grants: Sequence[Grant]) -> None:
+        """Keep what was given. Raises OSError."""
+        for grant in grants:
+            text = json.dumps({"version": _VERSION, "resource": resource, **asdict(grant)})
+            write_whole(self._path(resource, grant.device), text, mode=0o600)
+
+    def find(self, resource: str, device: str) -> Grant | None:
+        """What was given; None when that is not known: given by another device plugin, or its file is lost."""
+        try:
+            record: dict[str, Any] = json.loads(self._path(resource, device).read_text())
+            if record.pop("version") != _VERSION or record.pop("resource") != resource:
+                return None
+            nodes, mounts = (tuple((source, target) for source, target in record.pop(n)) for n in ("nodes", "mounts"))
+            return Grant(nodes=nodes, mounts=mounts, **record)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def remove_others(self, resource: str, held: Collection[str]) -> None:
+        """Forget what the resource's devices were given for that are not in `held`."""
+        for path in self._directory.glob(f"{_folder(resource)}/*.json"):
+            if path.stem not in held:
+                path.unlink(missing_ok=True)
+
+    def _path(self, resource: str, device: str) -> Path:
+        return self._directory / _folder(resource) / f"{device}.json"
+
+
+def _folder(resource: str) -> str:
+    return resource.replace("/", "_")

@@ -1,0 +1,178 @@
+"""One pool at work: what it offers, what its containers get, and the files that go with that.
+
+Every call for a container reads anew what decides about its devices; what else is known of them is as old as the last
+look at the node.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from sriovdp.config.values import Pool
+from sriovdp.errors import DeviceError, InUseError, SriovdpError
+from sriovdp.model import Node, PoolDevice
+from sriovdp.pools.allocation import Access, Allocation, allocate, find_access
+from sriovdp.pools.assignment import Offer
+from sriovdp.pools.candidates import list_candidates
+from sriovdp.pools.cdi import CdiSpecs, name_device
+from sriovdp.pools.device_info import DeviceInfoFiles
+from sriovdp.pools.grants import Grant, Grants
+from sriovdp.pools.health import judge
+from sriovdp.pools.host import LiveHost
+from sriovdp.pools.placement import prefer
+from sriovdp.pools.selectors import reject
+
+logger = logging.getLogger(__name__)
+
+_GRACE = 60.0  # seconds from an allocation to when the kubelet tells of its pod: the pod is being admitted
+
+
+class PoolService:
+    """The service of one pool. Safe to be called from several threads.
+
+    `find_owner` says who has a device that must not be given once more, empty for nobody.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        host: LiveHost,
+        grants: Grants,
+        device_info: DeviceInfoFiles,
+        cdi: CdiSpecs,
+        find_owner: Callable[[str], str],
+    ) -> None:
+        self.pool = pool
+        self._host = host
+        self._grants = grants
+        self._device_info = device_info
+        self._cdi = cdi
+        self._find_owner = find_owner
+        self._offers: Mapping[str, Offer] = {}
+        self._accesses: dict[str, Access] = {}  # as the CDI spec has them
+        self._given_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def update(self, offers: Mapping[str, Offer], node: Node, broken: Mapping[str, str]) -> list[PoolDevice]:
+        """Take over what a look at the node found, and judge it. `broken` are devices no pod should get, with reasons.
+
+        A device that was offered before and has lost its driver is among them, as not healthy.
+        """
+        missing = self._offers.keys() - offers.keys()
+        driverless = {c.id for c in list_candidates(node) if c.function.driver is None} if missing else set()
+        kept = {id_: offer for id_, offer in self._offers.items() if id_ in missing & driverless}
+        devices, accesses = [], {}
+        for id_, offer in offers.items():
+            access, fault = judge(self.pool, offer, self._host)
+            devices.append(self._build_device(offer, broken.get(id_, fault)))
+            known = access or self._accesses.get(id_)
+            if known is not None:
+                accesses[id_] = known
+        devices += [self._build_device(offer, "it has lost its driver") for offer in kept.values()]
+        with self._lock:
+            self._offers = kept | dict(offers)
+            self._accesses = accesses
+            try:
+                self._cdi.write(self.pool, accesses)
+            except SriovdpError as error:  # a pod that needs it will be told
+                logger.error("%s: %s", self.pool.resource, error)
+        return devices
+
+    def tidy(self, held: Collection[str]) -> None:
+        """Keep the files of devices that pods have, and remove those of all others of this pool."""
+        in_use = self.list_used(held)
+        try:
+            for id_ in in_use & self._offers.keys():
+                self._device_info.write(self.pool, self._offers[id_])
+            self._device_info.remove_others(self.pool, in_use)
+            self._grants.remove_others(self.pool.resource, in_use)
+            if not in_use:
+                self._cdi.remove_unused(self.pool)
+        except OSError as error:
+            logger.error("%s: files of devices can not be put in order: %s", self.pool.resource, error)
+
+    def list_used(self, held: Collection[str]) -> frozenset[str]:
+        """The devices that pods have, and those just given to pods of which the kubelet does not tell yet."""
+        oldest = time.monotonic() - _GRACE
+        return frozenset(held) | {id_ for id_, given in list(self._given_at.items()) if given > oldest}
+
+    def allocate(self, ids: Sequence[str]) -> Allocation:
+        """What a container gets for these devices. Raises SriovdpError when one can not be given to it."""
+        for id_ in ids:
+            owner = self._find_owner(id_)
+            if owner:
+                raise InUseError(f"{id_} is in use by {owner}", hint="it is free when that pod is gone")
+        offers = [self._look(id_) for id_ in ids]
+        accesses = {offer.id: find_access(self.pool, offer, self._host) for offer in offers}
+        allocation = allocate(self.pool, accesses)
+        if self._cdi.enabled:
+            allocation = self._name_devices(allocation, ids)
+        self._refresh_spec(accesses)
+        try:
+            self._grants.write(self.pool.resource, [self._grant(offer, accesses[offer.id]) for offer in offers])
+            for offer in offers:
+                self._device_info.write(self.pool, offer)
+        except OSError as error:
+            raise SriovdpError(f"writing {error.filename} failed: {error.strerror}") from error
+        self._given_at.update(dict.fromkeys(ids, time.monotonic()))
+        return allocation
+
+    def verify(self, ids: Sequence[str]) -> None:
+        """Look whether devices still are what they were when they were given. Raises DeviceError when one is not.
+
+        Of a device that was given by another plugin nothing is known: it must be there, and have what it takes.
+        """
+        offers = [self._look(id_) for id_ in ids]
+        accesses = {offer.id: find_access(self.pool, offer, self._host) for offer in offers}
+        for offer in offers:
+            before, now = self._grants.find(self.pool.resource, offer.id), Grant.of(offer, accesses[offer.id])
+            differences = before.differences(now) if before else []
+            if differences:
+                raise DeviceError(
+                    f"{offer.id} is not what this container was given: {'; '.join(differences)}",
+                    hint="delete the pod, so that it is given devices anew",
+                )
+        self._refresh_spec(accesses)
+
+    def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> list[str]:
+        """Choose `size` devices, `must` among them, by the pool's policy."""
+        offers = self._offers
+        places = {id_: offers[id_].place for id_ in (*available, *must) if id_ in offers}
+        return prefer(self.pool.allocation, available, must, size, places)
+
+    def _look(self, id_: str) -> Offer:
+        """The device as it is now. Raises DeviceError when the pool can not give it."""
+        offer = self._offers.get(id_)
+        if offer is None:
+            raise DeviceError(f"{id_} is no device of this pool now", hint=f"`sriovdp explain {id_}` says why")
+        candidate = self._host.refresh(offer.candidate)
+        if candidate.function.driver is None:
+            raise DeviceError(f"{id_} has lost its driver", hint="`sriovdp apply` binds it again")
+        rejection = reject(offer.selector, candidate)
+        if rejection:
+            raise DeviceError(f"{id_} is no device of this pool any more: {rejection}")
+        return replace(offer, candidate=candidate)
+
+    def _name_devices(self, allocation: Allocation, ids: Sequence[str]) -> Allocation:
+        """Names of devices in place of what the spec says of them."""
+        return replace(allocation, nodes=(), mounts=(), cdi_devices=tuple(name_device(self.pool, id_) for id_ in ids))
+
+    def _grant(self, offer: Offer, access: Access) -> Grant:
+        """What is given now. Through CDI it is a name: the runtime looks up what belongs to it at each start."""
+        grant = Grant.of(offer, access)
+        return replace(grant, nodes=(), mounts=()) if self._cdi.enabled else grant
+
+    def _refresh_spec(self, accesses: Mapping[str, Access]) -> None:
+        """Make the spec say how devices are now: the runtime reads it next."""
+        with self._lock:
+            if any(self._accesses.get(id_) != access for id_, access in accesses.items()) or not self._cdi.has(
+                self.pool
+            ):
+                self._accesses |= accesses
+                self._cdi.write(self.pool, self._accesses)
+
+    def _build_device(self, offer: Offer, fault: str) -> PoolDevice:
+        numa_node = None if self.pool.exclude_topology else offer.candidate.function.numa_node
+        return PoolDevice(offer.id, numa_node, not fault, fault)

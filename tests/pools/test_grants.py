@@ -1,0 +1,65 @@
+"""Grants: what was given is remembered, what changed is told, and a lost record keeps nobody from starting."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sriovdp.pools.allocation import find_access
+from sriovdp.pools.grants import Grant, Grants
+from tests.nodes import FakeHost, make_pool, offer
+
+POOL = make_pool("0000:3b:02.1", "0000:3b:02.3")
+
+
+def make_grant(device: str = "0000:3b:02.1") -> Grant:
+    """What giving this device of the node gives."""
+    found = offer(POOL)[device]
+    return Grant.of(found, find_access(POOL, found, FakeHost()))
+
+
+def test_a_grant_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Nodes and mounts included; of another resource, or of a device never given, there is none."""
+    grants = Grants(tmp_path / "grants")
+    given = [make_grant(), make_grant("0000:3b:02.3")]
+    assert given[0].nodes
+    assert given[1].mounts
+    grants.write(POOL.resource, given)
+    assert [grants.find(POOL.resource, grant.device) for grant in given] == given
+    assert grants.find("intel.com/other", given[0].device) is None
+    assert grants.find(POOL.resource, "0000:3b:02.7") is None
+    grants.remove_others(POOL.resource, {given[1].device})
+    assert [grants.find(POOL.resource, grant.device) for grant in given] == [None, given[1]]
+    grants.remove_others("intel.com/never", set())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"version": 99}', '{"version": 1, "resource": "intel.com/sriov"}']
+)
+def test_a_record_that_can_not_be_read_is_none(tmp_path: Path, text: str) -> None:
+    """Power may have failed while it was written: then only what is there now can be looked at."""
+    grants = Grants(tmp_path)
+    grants.write(POOL.resource, [make_grant()])
+    [path] = tmp_path.glob("*/*.json")
+    path.write_text(text)
+    assert grants.find(POOL.resource, "0000:3b:02.1") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, []),
+        ({"part": "VF 1 of 0000:5e:00.0"}, ["it was VF 1 of 0000:3b:00.0 and is VF 1 of 0000:5e:00.0"]),
+        ({"driver": "iavf"}, ["its driver was vfio-pci and is iavf"]),
+        ({"driver": None}, ["its driver was vfio-pci and is none"]),
+        (
+            {"nodes": (("/dev/vfio/vfio", "/dev/vfio/vfio"), ("/dev/vfio/7", "/dev/vfio/7"))},
+            ["the container has node /dev/vfio/101, and needs /dev/vfio/7"],
+        ),
+        ({"mounts": (("/etc/new", "/etc/new"),)}, []),
+    ],
+)
+def test_what_changed_is_told(changes: dict[str, object], told: list[str]) -> None:
+    """A sentence for each thing a container can no longer rely on; what came on top is no harm."""
+    before = make_grant()
+    assert before.differences(replace(before, **changes)) == told  # type: ignore[arg-type]

@@ -1,0 +1,113 @@
+"""One pool's service on a live host of files: what it tells of its devices, and what it leaves on disk."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sriovdp.config.values import Pool
+from sriovdp.errors import InUseError, SriovdpError
+from sriovdp.model import Node
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.pools import service as pool_service
+from sriovdp.pools.assignment import assign
+from sriovdp.pools.cdi import CdiSpecs
+from sriovdp.pools.device_info import DeviceInfoFiles
+from sriovdp.pools.grants import Grants
+from sriovdp.pools.host import LiveHost
+from sriovdp.pools.service import PoolService
+from tests.fakes.sysfs import PF, Tree, connect, vf_address
+from tests.nodes import make_pool
+
+VF = vf_address(PF, 0)
+POOL = make_pool(VF)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A node with one VF on vfio-pci, and the device node of its group."""
+    monkeypatch.setattr(pool_service, "_GRACE", 0.0)
+    tree = connect(Tree(tmp_path / "sys"), monkeypatch)
+    tree.add_pf(vfs=1)
+    tree.bind(VF, "vfio-pci")
+    for name in ("vfio", "10", "16"):
+        (tmp_path / "dev/vfio" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dev/vfio" / name).touch()
+    return tree
+
+
+def serve(tree: Tree, pool: Pool = POOL, *, cdi: bool = False, owner: str = "") -> tuple[PoolService, Node]:
+    """The service of a pool after its first look at the node."""
+    folder = tree.root.parent
+    service = PoolService(
+        pool,
+        LiveHost(tree.sysfs, folder / "dev"),
+        Grants(folder / "grants"),
+        DeviceInfoFiles(folder / "devinfo"),
+        CdiSpecs(folder / "cdi", enabled=cdi),
+        lambda _: owner,
+    )
+    node = take_snapshot(tree.sysfs)
+    service.update(assign([pool], node)[0], node, {})
+    return service, node
+
+
+def list_nodes(tree: Tree) -> list[str]:
+    """The device nodes of the VF in the pool's CDI spec."""
+    spec = json.loads((tree.root.parent / "cdi/sriovdp-intel.com-net-pci-sriov.json").read_text())
+    return [node["path"] for node in spec["devices"][0]["containerEdits"]["deviceNodes"]]
+
+
+@pytest.mark.parametrize(("exclude", "told"), [(False, 0), (True, None)])
+def test_topology_is_told_unless_excluded(tree: Tree, exclude: bool, told: int | None) -> None:
+    """The NUMA node of the device, or nothing where the pool says so."""
+    pool = replace(POOL, exclude_topology=exclude)
+    service, node = serve(tree, pool)
+    (device,) = service.update(assign([pool], node)[0], node, {})
+    assert (device.id, device.numa_node, device.healthy) == (VF, told, True)
+
+
+def test_what_somebody_has_is_not_given(tree: Tree) -> None:
+    """The refusal names the owner, and nothing is written."""
+    service, _ = serve(tree, owner="pod default/red")
+    with pytest.raises(InUseError, match=f"{VF} is in use by pod default/red"):
+        service.allocate([VF])
+    assert not (tree.root.parent / "grants").exists()
+
+
+def test_a_full_disk_refuses_the_pod(tree: Tree) -> None:
+    """Without its grant a container could be started again with another VF: it is not given."""
+    service, _ = serve(tree)
+    (tree.root.parent / "grants").touch()
+    with pytest.raises(SriovdpError, match=r"writing .*grants.* failed"):
+        service.allocate([VF])
+
+
+def test_containers_from_before_a_change_of_cdi_go_on(tree: Tree) -> None:
+    """A spec that pods were given lives and stays true without `cdi`, until none of them has a device of it."""
+    first, _ = serve(tree, cdi=True)
+    assert first.allocate([VF]).cdi_devices == (f"intel.com/net-pci={VF}",)
+    tree.write(tree.pci(VF) / "driver_override", "")
+    (tree.pci(VF) / "iommu_group").unlink()
+    (tree.pci(VF) / "iommu_group").symlink_to(tree.root / "kernel/iommu_groups/16")
+    later, _ = serve(tree)
+    later.tidy({VF})
+    later.verify([VF])
+    assert list_nodes(tree) == ["/dev/vfio/vfio", "/dev/vfio/16"]
+    assert later.allocate([VF]).cdi_devices == ()
+    later.tidy(())
+    assert list((tree.root.parent / "cdi").iterdir()) == []
+    serve(tree)
+    assert list((tree.root.parent / "cdi").iterdir()) == []
+
+
+def test_a_container_with_nodes_is_still_held_against_them_with_cdi(tree: Tree) -> None:
+    """It was given a group's node, not a name, so that a new spec does not help it."""
+    first, _ = serve(tree)
+    first.allocate([VF])
+    (tree.pci(VF) / "iommu_group").unlink()
+    (tree.pci(VF) / "iommu_group").symlink_to(tree.root / "kernel/iommu_groups/16")
+    later, _ = serve(tree, cdi=True)
+    with pytest.raises(SriovdpError, match="container has node /dev/vfio/10, and needs /dev/vfio/16"):
+        later.verify([VF])

@@ -1,0 +1,40 @@
+"""Drift in the log: once when it lasts, once when it is gone."""
+
+import logging
+
+import pytest
+
+from sriovdp.provision.drift_log import DriftLog
+
+BIND, GROW = "bind VF 1", "create 4 VFs"
+
+
+@pytest.fixture(autouse=True)
+def _log_all(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def test_each_difference_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+    """Looking again and again at the same adds nothing; a second difference does not bring up the first."""
+    drift = DriftLog(lasting=0)
+    assert drift.settled
+    for found in ([BIND], [BIND], [BIND, GROW], [GROW, BIND], [GROW], [], []):
+        drift.update(found)
+        assert drift.settled
+    assert caplog.messages == [
+        f"the node is not as its config says: {BIND}",
+        f"the node is not as its config says: {GROW}",
+        f"this is settled: {BIND}",
+        f"this is settled: {GROW}",
+    ]
+
+
+def test_what_does_not_last_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A VF that an ADD has in its hands for an instant; until that is known, the same node is looked at again."""
+    drift = DriftLog(lasting=3600)
+    settled = []
+    for found in ([BIND], [BIND], []):
+        drift.update(found)
+        settled.append(drift.settled)
+    assert settled == [False, False, True]
+    assert caplog.messages == []
