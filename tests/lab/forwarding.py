@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
+from tests.lab.patience import Patience
 from tests.lab.shape import Shape
 from tests.lab.vm import LabError, Vm
 
-_TIMEOUT_OF_A_TEST = 240.0  # seconds after which the guest counts as hung
+_TIMEOUT_OF_A_TEST = 240.0  # seconds of the guest's own time after which it counts as hung
 _TIMEOUT_OF_A_NODE = 600.0  # the same where a kubelet tries everything again and again
 _POLL = 0.1
 _AT_ONCE = 2  # guests; a container may see more processors than it is given, and a starved guest counts as hung
@@ -125,8 +126,8 @@ class _Guest:
     def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """The reports of one test as they come; a failure when the guest died or hung before the last of them."""
         self._started.wait()
-        patience = _TIMEOUT_OF_A_NODE if self._shape.control_plane else _TIMEOUT_OF_A_TEST
-        deadline = time.monotonic() + patience
+        limit = _TIMEOUT_OF_A_NODE if self._shape.control_plane else _TIMEOUT_OF_A_TEST
+        patience = None if self._death else Patience(limit, self._vm.read_cpu_seconds)
         while not self._death:
             for report in self._take():
                 if isinstance(report, pytest.CollectReport):
@@ -137,8 +138,8 @@ class _Guest:
                         return
             if not self._vm.is_running() and not self._has_more():
                 self._death = "the guest ended before the test did"
-            elif time.monotonic() > deadline:
-                self._death = f"the guest did not end the test within {patience:.0f} s"
+            elif patience and patience.is_over():
+                self._death = f"the guest did not end the test within {limit:.0f} s of its own time"
             time.sleep(_POLL)
         yield self._report_death(item)
 

@@ -6,6 +6,7 @@ set -u
 HERE=${HERE:-}
 BUSYBOX=$HERE/bin/busybox
 . "$HERE/settings"
+NODE_FOLDERS="/etc/cni /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/sriovdp"
 
 die() {
     echo "lab: $*" >/dev/console
@@ -51,6 +52,7 @@ enter() {
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH
     mount_rest
+    hide_host
     $BUSYBOX hostname lab
     ip link set lo up
     modprobe -a igb virtio_console 8021q || die "a module is missing"
@@ -60,6 +62,14 @@ enter() {
     run_command
     sync
     $BUSYBOX poweroff -f
+}
+
+hide_host() {
+    # what a node's programs leave there on the host is not this node's: its pods, its journal, its networks
+    for folder in $NODE_FOLDERS /etc/sriovdp /opt/cni; do
+        mkdir -p $folder
+        mount -t tmpfs tmpfs $folder
+    done
 }
 
 reach_control_plane() {
@@ -75,7 +85,7 @@ mount_disk() {
     mkdir -p /disk
     mount /dev/vda /disk || die "no disk"
     # what is on a node's disk, as far as it changes; /run is lost at a reboot
-    for folder in /etc/cni /usr/lib/cni /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/sriovdp; do
+    for folder in $NODE_FOLDERS /usr/lib/cni; do
         mkdir -p $folder
         [ -e /disk$folder ] || { mkdir -p /disk$folder && cp -a $folder/. /disk$folder/; }
         mount -o bind /disk$folder $folder
@@ -83,9 +93,7 @@ mount_disk() {
 }
 
 start_containerd() {
-    # its snapshots can not lie on the overlay that is the root
-    mkdir -p /var/lib/containerd
-    [ -n "$DISK" ] || mount -t tmpfs tmpfs /var/lib/containerd
+    # its snapshots cannot lie on the overlay that is the root: hide_host or mount_disk gave it another
     # a pod's user, who need not be root, gets the device nodes that the kubelet asks for
     sed -i '/^ *\[plugins."io.containerd.grpc.v1.cri"\]/a device_ownership_from_security_context = true' \
         /etc/containerd/config.toml

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from setup.kernel import find_kernel
+from tests.lab import accelerator
 from tests.lab.shape import MEMORY_MIB, Shape
 
 _PCI = Path("/sys/bus/pci/devices")
@@ -53,6 +55,36 @@ def test_the_host_is_read_only_for_the_guest(tmp_path: Path) -> None:
     mine.write_text("host")
     done = _run_in_lab("sh", "-c", f"echo guest >{mine}; cat {mine}")
     assert (done.stdout, mine.read_text()) == ("guest\n", "host")
+
+
+def test_what_a_node_left_on_the_host_is_not_seen() -> None:
+    """Journal, spool, leases, networks and the kubelet's files: the guest is a node of its own."""
+    folders = ["/var/lib/sriovdp", "/var/lib/cni", "/etc/cni", "/var/lib/kubelet", "/run", "/etc/sriovdp", "/opt/cni"]
+    name = f"left-by-{os.getpid()}"
+    made: list[Path] = []
+    try:
+        for folder in map(Path, folders):
+            made += [path for path in (folder, folder.parent) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        done = _run_in_lab("ls", "-d", *folders, *(f"{folder}/{name}" for folder in folders))
+    finally:
+        for left in folders:
+            Path(left, name).unlink(missing_ok=True)
+        for created in made:
+            created.rmdir()
+    assert done.stdout.split() == sorted(folders)
+
+
+def test_a_trial_run_executes_the_guest(tmp_path: Path) -> None:
+    """By emulation it succeeds with the lab's kernel, and fails with one that hangs or is none."""
+    kernel = find_kernel()
+    assert kernel
+    emulated = ("-machine", "q35", "-accel", "tcg", "-cpu", "max")
+    assert accelerator.try_machine(kernel.image, emulated, 120)
+    assert not accelerator.try_machine(kernel.image, (*emulated, "-S"), 3), "it starts, and executes nothing"
+    (tmp_path / "none").write_bytes(b"no kernel")
+    assert not accelerator.try_machine(tmp_path / "none", emulated, 120)
 
 
 @pytest.mark.parametrize("options", [["--pfs", "9"], ["--hugepages", "4096"]])

@@ -1,7 +1,6 @@
 """The lab's virtual machine: boots this machine's own root, read-only under an overlay, and runs one command in it."""
 
 import contextlib
-import functools
 import os
 import shlex
 import shutil
@@ -15,12 +14,12 @@ from types import TracebackType
 from typing import Self
 
 from setup.kernel import Kernel, find_kernel
+from tests.lab.accelerator import QEMU, accelerator_options
 from tests.lab.control_plane import ControlPlane
 from tests.lab.shape import Shape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GUEST_VARIABLE = "SRIOVDP_LAB"
-_QEMU = "qemu-system-x86_64"
 _BUSYBOX = Path("/bin/busybox")
 _EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
 _DISK_SIZE = 4 << 30  # bytes
@@ -40,7 +39,7 @@ class Vm:
 
     def __init__(self, shape: Shape, command: Sequence[str], *, interactive: bool = False) -> None:
         kernel = find_kernel()
-        if kernel is None or not shutil.which(_QEMU):
+        if kernel is None or not shutil.which(QEMU):
             raise LabError("the lab's kernel or QEMU is not there; run `make setup` as root")
         self._kernel = kernel
         self._shape = shape
@@ -48,6 +47,7 @@ class Vm:
         self._interactive = interactive
         self._folder = tempfile.TemporaryDirectory(prefix="sriovdp-lab-")
         self._process: subprocess.Popen[bytes] | None = None
+        self._cpu_seconds = 0.0
         self._pumps: list[threading.Thread] = []
         self._control_plane = ControlPlane(Path(self._folder.name) / "control-plane") if shape.control_plane else None
         self._disk = Path(self._folder.name) / "disk"
@@ -91,6 +91,16 @@ class Vm:
     def is_running(self) -> bool:
         """Whether the machine is still on."""
         return self._process is not None and self._process.poll() is None
+
+    def read_cpu_seconds(self) -> float:
+        """CPU time that the machine has used; as of its end when it is off."""
+        assert self._process, "not started"
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return self._cpu_seconds
+        self._cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
+        return self._cpu_seconds
 
     def wait(self, timeout: float) -> int:
         """Exit code of the command. Raises LabError after `timeout` seconds, and when the machine died before."""
@@ -158,9 +168,9 @@ class Vm:
         ]
         return [
             *("setpriv", "--pdeathsig", "KILL"),  # who is killed leaves no machine behind
-            *(_QEMU, "-no-user-config", "-nodefaults", "-display", "none"),
+            *(QEMU, "-no-user-config", "-nodefaults", "-display", "none"),
             *(_attach_disk(self._disk) if self._shape.disk else ("-no-reboot",)),
-            *_accelerator_options(),
+            *accelerator_options(self._kernel.image),
             *self._shape.qemu_options(),
             *(self._control_plane.qemu_options() if self._control_plane else ()),
             *("-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", " ".join(options)),
@@ -210,18 +220,6 @@ def _pipes(stdout: int, stderr: int) -> list[str]:
         options += ["-chardev", f"file,id=port{number},path=/dev/fdset/{number},append=on"]
         options += ["-device", f"virtserialport,chardev=port{number},nr={number}"]
     return options
-
-
-@functools.cache
-def _accelerator_options() -> tuple[str, ...]:
-    """KVM only where a trial run lives: /dev/kvm may be there, and QEMU die on it all the same."""
-    if os.access("/dev/kvm", os.R_OK | os.W_OK):
-        machine = ("-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host")
-        trial = [_QEMU, *machine, "-nodefaults", "-display", "none", "-S", "-monitor", "stdio"]
-        if subprocess.run(trial, input=b"quit\n", capture_output=True, check=False, timeout=30).returncode == 0:
-            return machine
-    # one thread for both processors: with two, QEMU 10.0.2 now and then dies in iotlb_to_section while memory is mapped
-    return ("-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max")
 
 
 def _pack_initramfs(kernel: Kernel, folder: Path, settings: str) -> Path:
