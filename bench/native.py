@@ -29,7 +29,7 @@ from bench.table import Samples
 from cni.locks import Locks
 from cni.service.server import CniServer
 from cni.verbs.dispatch import Verbs
-from cni.vf import restoration, settings
+from cni.vf import restore, settings
 from sriovdp.kernel import rtnl
 from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.state.journal import Journal
@@ -175,7 +175,7 @@ def _serve(tree: Tree, socket: Path, state: Path) -> None:
         return [name for name in list_names(path) if (_LIVE_NETDEVS / name).exists()]
 
     rtnl._read_link = read_link  # noqa: SLF001
-    for module in (settings, restoration):
+    for module in (settings, restore):
         vars(module)["list_names"] = list_live
     sys.setswitchinterval(0.001)
     gc.freeze()

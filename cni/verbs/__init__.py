@@ -1,1 +1,1 @@
-"""What each verb does, and what they share: reservation, choice, release, announcement."""
+"""What each verb does, and what they share: choose, reserve, release, announce."""

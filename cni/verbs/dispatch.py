@@ -40,7 +40,7 @@ from cni.verbs.announce import Announcer
 from cni.verbs.check import Comparison
 from cni.verbs.gc import is_garbage, parse_valid, refuse_if_running
 from cni.verbs.release import Release, is_alive, is_owed, open_sandbox
-from cni.verbs.reservation import Reservation, draft_attachment
+from cni.verbs.reserve import Reservation, draft_attachment
 from cni.verbs.status import Readiness
 from cni.vf.settings import apply_settings, find_vf
 from sriovdp.errors import CniError, SriovdpError

@@ -1,4 +1,4 @@
-"""Releasing an attachment: its addresses by the IPAM plugin, its VF by restoration, its entry in the journal."""
+"""Releasing an attachment: its addresses by the IPAM plugin, its VF, its entry in the journal."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cni import timing
 from cni.ipam.delegate import Deletion
-from cni.vf.restoration import restore_vf
+from cni.vf.restore import restore_vf
 from sriovdp.kernel import netns
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Journal, read_boot_id

@@ -12,7 +12,7 @@ from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs import release
 from cni.verbs.dispatch import Verbs
-from cni.vf import restoration
+from cni.vf import restore
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Damage, Journal, Original, read_boot_id
 
@@ -98,7 +98,7 @@ def test_recovery_contains_every_exception(
     verbs: Verbs, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no code foresaw: the entry's own VF is given to nobody, the others are released."""
-    real = restoration.restore_vf
+    real = restore.restore_vf
 
     def fail_once(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
         if attachment.container_id == "c0":
