@@ -26,13 +26,13 @@ from typing import Any, ClassVar
 from bench.__main__ import build, find_peer
 from bench.candidates import Candidate, Case, Floor, Plugin, Watch
 from bench.table import Samples
-from cni.locks import Locks
 from cni.service.server import CniServer
 from cni.verbs.dispatch import Verbs
 from cni.vf import restore, settings
 from sriovdp.kernel import rtnl
 from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.state.journal import Journal
+from sriovdp.state.locks import Locks
 from tests.fakes.sysfs import PF, Tree, vf_address
 
 _LIVE_NETDEVS = Path("/sys/class/net")
@@ -183,7 +183,8 @@ def _serve(tree: Tree, socket: Path, state: Path) -> None:
     async def run() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        verbs = Verbs(Sysfs(tree.root), Journal(state / "journal"), Locks())
+        journal = Journal(state / "journal")
+        verbs = Verbs(Sysfs(tree.root), journal, Locks(journal.locks))
         server = CniServer(socket, verbs.handle)
         await server.start()
         await stop.wait()

@@ -21,11 +21,11 @@ from typing import Any
 from bench.__main__ import CONFIG, build
 from bench.candidates import Case
 from cni.ipam import delegate
-from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs import dispatch
 from sriovdp.kernel import drivers, netlink, netns, sysfs
 from sriovdp.state import journal
+from sriovdp.state.locks import Locks
 from tests.lab.node import LabNode
 
 
@@ -81,7 +81,8 @@ def main() -> None:
         (root / "config.yaml").write_text(CONFIG)
         LabNode(root / "config.yaml").apply()
         programs = build(root)
-        subject = dispatch.Verbs(sysfs.Sysfs(), journal.Journal(root / "journal"), Locks())
+        entries = journal.Journal(root / "journal")
+        subject = dispatch.Verbs(sysfs.Sysfs(), entries, Locks(entries.locks))
         leases = root / "leases"
         for name, case in (("kernel, host-local", Case.kernel(leases)), ("vfio-pci, no IPAM", Case.dpdk())):
             _measure(name, subject, case, programs, rounds)

@@ -9,13 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from cni.locks import Locks
 from cni.protocol.spec import VERSIONS
 from cni.protocol.wire import Reply, Request
 from cni.verbs.announce import announce_once
 from cni.verbs.dispatch import Verbs
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Journal
+from sriovdp.state.locks import Locks
 
 _STATE = "/var/lib/sriovdp"
 
@@ -47,7 +47,7 @@ def _serve(command: str) -> Reply:
         netns_errno,
     )
     journal = Journal(Path(os.environ.get("SRIOVDP_STATE_DIR", _STATE)) / "journal")
-    return Verbs(Sysfs(), journal, Locks(), announce_once).handle(request, netns_fd)
+    return Verbs(Sysfs(), journal, Locks(journal.locks), announce_once).handle(request, netns_fd)
 
 
 def _open(path: str) -> tuple[int | None, int]:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni.locks import Locks
 from cni.service.server import CniServer
 from cni.service.spool import Spool
 from cni.verbs.dispatch import Verbs
+from cni.verbs.recovery import Recovery
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.events import KernelEvents
@@ -29,6 +29,7 @@ from sriovdp.provision.drift import describe_change, list_drift
 from sriovdp.provision.drift_log import DriftLog
 from sriovdp.provision.waiting import run_unless
 from sriovdp.state.journal import Journal
+from sriovdp.state.locks import Locks
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class Agent:
         """What the node is made like."""
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
-        self._verbs = Verbs(self._sysfs, self._journal, Locks())
+        locks = Locks(self._journal.locks)
+        self._verbs = Verbs(self._sysfs, self._journal, locks)
+        self._recovery = Recovery(self._sysfs, self._journal, locks)
         self.spool = Spool(roots.state / "spool")
         self._cni = CniServer(roots.run / "agent.sock", self._verbs.handle)
         folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi)
@@ -80,7 +83,7 @@ class Agent:
     async def _run(self, stop: asyncio.Event) -> None:
         for warning in self.config.warnings:
             logger.warning("in the config: %s", warning)
-        broken = await asyncio.to_thread(self._verbs.recover, at_start=True)
+        broken = await asyncio.to_thread(self._recovery.recover, at_start=True)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=True)
         await self.offering.ask_pods(patience=_PATIENCE)
@@ -119,7 +122,7 @@ class Agent:
 
     async def _refresh(self) -> None:
         try:
-            await self._rescan(await asyncio.to_thread(self._verbs.recover, at_start=False))
+            await self._rescan(await asyncio.to_thread(self._recovery.recover, at_start=False))
             await self._tell_drift()
             await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=False)
         except SriovdpError as error:

@@ -7,6 +7,7 @@
     │   └── VerifyError          the kernel accepted a change, but reading back shows another value
     ├── KernelError              the kernel refused a change; carries its errno
     ├── JournalError             the journal can not be read or written
+    ├── BusyError                somebody else works on the same thing just now
     └── CniError                 a CNI verb failed; carries the code of the CNI specification
 
 The message says what was tried and why it failed; `hint` says what to do about it.
@@ -63,6 +64,10 @@ class KernelError(SriovdpError):
 
 class JournalError(SriovdpError):
     """A file of the journal can not be read or written."""
+
+
+class BusyError(SriovdpError):
+    """Somebody else works on the same thing just now. Nothing was changed; the call can be repeated."""
 
 
 class CniError(SriovdpError):

@@ -48,6 +48,11 @@ def is_pci_address(text: str) -> bool:
     return _PCI_ADDRESS.fullmatch(text) is not None
 
 
+def split_args(args: str) -> dict[str, str]:
+    """Names and values of CNI_ARGS, `K8S_POD_NAMESPACE=default;K8S_POD_NAME=web`; what is no pair is left out."""
+    return dict(pair.split("=", 1) for pair in args.split(";") if "=" in pair)
+
+
 _SETTING_GROUPS = (
     ("vlan", "qos", "vlan_proto"),
     ("mac",),

@@ -9,7 +9,7 @@ from typing import Any
 
 from cni.protocol.spec import INVALID_CONFIG, INVALID_ENVIRONMENT
 from sriovdp.errors import CniError, DeviceError
-from sriovdp.model import PciAddress
+from sriovdp.model import PciAddress, split_args
 
 logger = logging.getLogger(__name__)
 
@@ -142,10 +142,9 @@ def is_ipam_plugin(name: Any, own_type: Any = None) -> bool:
 
 def parse_args(args: str) -> dict[str, str]:
     """Read CNI_ARGS. Raises CniError for what is no pair, and for unknown names unless IgnoreUnknown is set."""
-    pairs = [pair.split("=", 1) for pair in args.split(";") if pair]
-    if any(len(pair) != 2 for pair in pairs):  # noqa: PLR2004 - a pair has two sides
+    if any(pair and "=" not in pair for pair in args.split(";")):
         raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS is {args!r}", hint="it must be KEY=VALUE pairs joined by ';'")
-    values: dict[str, str] = dict(pairs)
+    values = split_args(args)
     unknown = [name for name in values if name not in _ARGS and not name.startswith("K8S_")]
     if unknown and values.get("IgnoreUnknown", "").lower() not in {"1", "true"}:
         raise CniError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sriovdp.errors import CniError, InUseError, JournalError, SriovdpError
+from sriovdp.errors import BusyError, CniError, InUseError, JournalError, SriovdpError
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _OLDEST = "0.1.0"  # what a configuration without cniVersion is
@@ -157,7 +157,12 @@ def code_of(error: Exception) -> int:
     """The code that an error is answered with."""
     if isinstance(error, CniError):
         return error.code
-    kinds = ((JournalError, IO_FAILURE), (InUseError, DEVICE_IN_USE), (SriovdpError, DEVICE_FAILURE))
+    kinds = (
+        (JournalError, IO_FAILURE),
+        (BusyError, TRY_AGAIN),
+        (InUseError, DEVICE_IN_USE),
+        (SriovdpError, DEVICE_FAILURE),
+    )
     return next((code for kind, code in kinds if isinstance(error, kind)), INTERNAL)
 
 

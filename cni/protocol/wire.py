@@ -90,6 +90,11 @@ class Request:
     stdin: bytes
     netns_errno: int = 0
 
+    @property
+    def key(self) -> str:
+        """Name of what a request is about, and of its lock: one interface of one container."""
+        return f"{self.container_id}-{self.ifname}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -1,18 +1,71 @@
 """CHECK: whether an attachment still is what ADD made of it (specification, section 4)."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cni.protocol.netconf import NetConf
-from cni.protocol.spec import Interface, Result
+from cni.ipam.delegate import IpamError, check_addresses
+from cni.protocol.environment import require_sandbox
+from cni.protocol.netconf import NetConf, parse_netconf
+from cni.protocol.spec import (
+    DEVICE_FAILURE,
+    INVALID_CONFIG,
+    INVALID_NETNS,
+    UNKNOWN_CONTAINER,
+    Interface,
+    Result,
+    describe_result,
+    parse_result,
+)
+from cni.protocol.wire import Request
 from cni.vf.settings import find_vf
-from sriovdp.errors import SriovdpError
+from sriovdp.errors import CniError, SriovdpError
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.model import PciAddress
-from sriovdp.state.journal import Attachment
+from sriovdp.state.journal import Attachment, Journal
+from sriovdp.state.locks import Locks
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The verb CHECK, on one node."""
+
+    sysfs: Sysfs
+    journal: Journal
+    locks: Locks
+
+    def run(self, request: Request, netns_fd: int | None) -> None:
+        """Compare the container's interface with what ADD made. Raises CniError with every difference."""
+        conf = parse_netconf(request.stdin, request.args, "CHECK")
+        sandbox_fd = require_sandbox(request, netns_fd)
+        with self.locks.hold(request.key):
+            attachment = self.journal.find_attachment(request.container_id, request.ifname)
+            if attachment is None or attachment.phase != "attached":
+                raise CniError(
+                    UNKNOWN_CONTAINER,
+                    f"container {request.container_id} has no {request.ifname} of network {conf.name}",
+                )
+            if conf.device not in {None, attachment.device}:
+                raise CniError(INVALID_CONFIG, f"deviceID is {conf.device}, but {attachment.device} was attached")
+            if netns.identify(sandbox_fd) != netns.NetnsId(attachment.netns_dev, attachment.netns_ino):
+                raise CniError(INVALID_NETNS, f"CNI_NETNS {request.netns!r} is not the sandbox that ADD was given")
+            differences = compare(self.sysfs, attachment, conf, sandbox_fd)
+        if differences:
+            raise CniError(DEVICE_FAILURE, f"{attachment.owner} is not as it was made: {'; '.join(differences)}")
+
+
+def compare(sysfs: Sysfs, attachment: Attachment, conf: NetConf, netns_fd: int | None) -> list[str]:
+    """What is not as it was made, a sentence each, by the node and by the IPAM plugin. `netns_fd` is the sandbox."""
+    result = conf.previous or parse_result(attachment.result)
+    differences = Comparison(sysfs, attachment, conf, result).differences(netns_fd)
+    previous = {"prevResult": describe_result(result, conf.version)}
+    try:
+        check_addresses(replace(attachment, config={**attachment.config, **previous}))
+    except IpamError as error:
+        differences.append(str(error))
+    return differences
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,61 @@
 """GC: releasing what the runtime no longer knows of (specification, section 4)."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from cni.protocol.spec import INVALID_CONFIG
-from sriovdp.errors import CniError, InUseError
+from cni.ipam.delegate import collect_garbage
+from cni.protocol.netconf import parse_network
+from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG
+from cni.protocol.wire import Request
+from cni.verbs.draft import draft_attachment
+from cni.verbs.release import Release
+from sriovdp.errors import CniError, InUseError, SriovdpError
 from sriovdp.kernel import netns
-from sriovdp.state.journal import Attachment
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Attachment, Journal, Original
+from sriovdp.state.locks import Locks
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # libcni sends both
+
+
+@dataclass(frozen=True, slots=True)
+class Gc:
+    """The verb GC, on one node."""
+
+    sysfs: Sysfs
+    journal: Journal
+    locks: Locks
+
+    def run(self, request: Request) -> None:
+        """Release the attachments of this network that are not listed. Goes on after failures, and raises them."""
+        network = parse_network(request.stdin, "GC")
+        valid = parse_valid(network.raw)
+        garbage = [entry for entry in self.journal.survey()[0] if is_garbage(entry, network.name, valid)]
+        failures = [failure for entry in garbage for failure in self._release(entry)]
+        try:
+            collect_garbage(draft_attachment(request, network, "", Original("", None)))
+        except SriovdpError as error:
+            failures.append(str(error))
+        if failures:
+            raise CniError(DEVICE_FAILURE, f"GC of network {network.name} is not complete: {'; '.join(failures)}")
+
+    def _release(self, listed: Attachment) -> Iterator[str]:
+        """Release one attachment; gives why it is not done."""
+        try:
+            with self.locks.hold(listed.key, 0), self.locks.hold(listed.device, 0):
+                refuse_if_running(listed)
+                if current := self.journal.find_attachment(listed.container_id, listed.ifname):
+                    logger.warning("%s: the runtime does not know it any more, releasing it", listed.owner)
+                    Release(self.sysfs, self.journal).finish(current, None)
+        except SriovdpError as error:
+            yield str(error)
+        except Exception as error:
+            logger.exception("releasing VF %s from %s failed", listed.device, listed.owner)
+            yield f"releasing VF {listed.device} from {listed.owner} failed: {error!r}"
 
 
 def parse_valid(raw: Mapping[str, Any]) -> set[tuple[str, str]]:

@@ -9,18 +9,18 @@ from typing import Protocol
 
 from cni.foreign_state import Predecessor
 from cni.protocol.netconf import NetConf, Network
-from cni.protocol.spec import DEVICE_IN_USE, TRY_AGAIN
+from cni.protocol.spec import DEVICE_IN_USE
 from cni.protocol.wire import Request
 from cni.verbs.add import choose_mode
 from cni.verbs.choice import check_pf, list_candidates
+from cni.verbs.draft import draft_attachment
 from cni.verbs.release import Release, is_alive
 from cni.vf.settings import Vf, find_netdev, find_vf, read_original
-from sriovdp.errors import CniError
-from sriovdp.kernel import netns
+from sriovdp.errors import BusyError, CniError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
-from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.journal import Attachment, Journal
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Hold(Protocol):
     """Takes locks."""
 
     def __call__(self, name: str, timeout: float = ...) -> AbstractContextManager[None]:
-        """Hold the lock of that name; after so many seconds of waiting raise CniError "try again later"."""
+        """Hold the lock of that name; after so many seconds of waiting raise BusyError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Reservation:
                 try:
                     tried.enter_context(self.hold(device, 0))
                     taken = reserve(device)
-                except CniError as error:
-                    if error.code not in {DEVICE_IN_USE, TRY_AGAIN}:
+                except (BusyError, CniError) as error:
+                    if isinstance(error, CniError) and error.code != DEVICE_IN_USE:
                         raise
                     owners.append(error.message)
                     continue
@@ -117,28 +117,6 @@ class Reservation:
         """Whether its sandbox lives. A netdev that is home says no: the inode may be another namespace's by now."""
         is_home = other.mode == "kernel" and find_netdev(self.sysfs, self.netlink, PciAddress(other.device)) is not None
         return is_alive(other) and not is_home
-
-
-def draft_attachment(
-    request: Request, network: Network, device: str, original: Original, netns_fd: int | None = None
-) -> Attachment:
-    """The attachment that a request asks for, in its first phase."""
-    sandbox_id = netns.identify(netns_fd) if netns_fd is not None else netns.NetnsId(0, 0)
-    return Attachment(
-        container_id=request.container_id,
-        ifname=request.ifname,
-        network=network.name,
-        device=device,
-        mode="dpdk" if original.name is None else "kernel",
-        original=original,
-        netns=request.netns,
-        netns_dev=sandbox_id.dev,
-        netns_ino=sandbox_id.ino,
-        boot_id=read_boot_id(),
-        config=network.raw,
-        args=request.args,
-        path=request.path,
-    )
 
 
 def name_in_pod(conf: NetConf, request: Request) -> str:

@@ -3,26 +3,34 @@
 from dataclasses import dataclass
 
 from cni.ipam.delegate import ask_status
-from cni.protocol.netconf import NetConf
+from cni.protocol.netconf import NetConf, Network, parse_netconf
 from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
+from cni.protocol.wire import Request
 from cni.verbs.choice import list_candidates
+from cni.verbs.draft import draft_attachment
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError, SriovdpError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
-from sriovdp.state.journal import Attachment, Journal
+from sriovdp.state.journal import Attachment, Journal, Original
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
-    """Of one network on this node."""
+class Status:
+    """The verb STATUS, on one node."""
 
     sysfs: Sysfs
     journal: Journal
 
-    def check(self, conf: NetConf, draft: Attachment) -> None:
-        """Raise CniError 51 or 50 with the reason. `draft` carries what the IPAM plugin is run with."""
+    def run(self, request: Request) -> None:
+        """Raise CniError 51 or 50 with the reason why the request's network is not ready."""
+        conf = parse_netconf(request.stdin, request.args, "STATUS")
+        network = Network(conf.name, conf.version, conf.raw)
+        self._check(conf, draft_attachment(request, network, conf.device or "", Original("", None)))
+
+    def _check(self, conf: NetConf, draft: Attachment) -> None:
+        """`draft` carries what the IPAM plugin is run with."""
         self._check_links(conf)
         try:
             self.journal.check_writable()

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from cni.locks import Locks
-from cni.verbs.dispatch import Verbs
+from cni.verbs.recovery import Recovery
 from cni.verbs.release import is_alive
 from sriovdp.cli.allocated import ask_kubelet, kubelet_option
 from sriovdp.cli.options import state_option, sysfs_option
@@ -15,6 +14,7 @@ from sriovdp.errors import SriovdpError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.state.journal import Attachment, Damage, Journal
+from sriovdp.state.locks import Locks
 
 _FAILED = 1
 
@@ -38,26 +38,27 @@ def command(
 
     Ends with 1 when --verify or --repair finds what is not as it should be, and when a file of the journal is damaged.
     """
-    verbs = Verbs(Sysfs(root), Journal(state / "journal"), Locks())
+    journal = Journal(state / "journal")
+    recovery = Recovery(Sysfs(root), journal, Locks(journal.locks))
     if repair:
-        for attachment in verbs.journal.survey()[0]:
-            _repair(verbs, attachment)
-    attachments, damages = verbs.journal.survey()
-    entries = [_describe(verbs, attachment, verify=verify or repair) for attachment in attachments]
+        for attachment in journal.survey()[0]:
+            _repair(recovery, attachment)
+    attachments, damages = journal.survey()
+    entries = [_describe(recovery, attachment, verify=verify or repair) for attachment in attachments]
     write = _write_json if as_json else _write_text
     click.echo(write(entries, damages, ask_kubelet(kubelet)))
     if damages or any(entry.get("faults") for entry in entries):
         context.exit(_FAILED)
 
 
-def _repair(verbs: Verbs, attachment: Attachment) -> None:
+def _repair(recovery: Recovery, attachment: Attachment) -> None:
     try:
-        verbs.repair(attachment)
+        recovery.repair(attachment)
     except SriovdpError as error:
         click.echo(f"sriovdp: VF {attachment.device} of {attachment.owner} is not repaired: {error}", err=True)
 
 
-def _describe(verbs: Verbs, attachment: Attachment, *, verify: bool) -> dict[str, Any]:
+def _describe(recovery: Recovery, attachment: Attachment, *, verify: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "device": attachment.device,
         "owner": attachment.owner,
@@ -69,7 +70,7 @@ def _describe(verbs: Verbs, attachment: Attachment, *, verify: bool) -> dict[str
     }
     if verify:
         try:
-            entry["faults"] = verbs.verify(attachment)
+            entry["faults"] = recovery.verify(attachment)
         except SriovdpError as error:
             entry["faults"] = [str(error)]
     return entry

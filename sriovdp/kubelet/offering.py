@@ -123,7 +123,7 @@ class Offering:
         such an attachment is no reason to refuse, as a refused pod stays failed. ADD waits for it.
         """
         for attachment in (self._attachments or {}).get(device, ()):
-            pod = _find_pod(attachment)
+            pod = attachment.pod
             here = attachment.phase == "attached" and pod and pod in self._ask_pods()
             if here and self._journal.find_attachment(attachment.container_id, attachment.ifname):
                 return attachment.owner
@@ -133,10 +133,3 @@ class Offering:
         if self._loop is None:
             return frozenset()
         return asyncio.run_coroutine_threadsafe(self._resources.list_devices(), self._loop).result(_ASK_TIMEOUT).pods
-
-
-def _find_pod(attachment: Attachment) -> str:
-    """Namespace and name of an attachment's pod, like `default/web`; empty when the runtime did not tell."""
-    pairs = dict(pair.split("=", 1) for pair in attachment.args.split(";") if "=" in pair)
-    pod = pairs.get("K8S_POD_NAME")
-    return f"{pairs.get('K8S_POD_NAMESPACE', 'default')}/{pod}" if pod else ""

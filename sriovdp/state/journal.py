@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.kernel.sysfs import list_names
-from sriovdp.model import VfSettings
+from sriovdp.model import VfSettings, split_args
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 VERSION = 1  # files of older versions of this program are read, as fields only come to what there was
@@ -94,13 +94,21 @@ class Attachment:
         return self.interface or self.ifname
 
     @property
+    def key(self) -> str:
+        """Name of the attachment, and of the lock of its requests."""
+        return f"{self.container_id}-{self.ifname}"
+
+    @property
+    def pod(self) -> str:
+        """Namespace and name of the pod, like `default/web`; empty when the runtime did not give them."""
+        pairs = split_args(self.args)
+        pod = pairs.get("K8S_POD_NAME")
+        return f"{pairs.get('K8S_POD_NAMESPACE', 'default')}/{pod}" if pod else ""
+
+    @property
     def owner(self) -> str:
         """Who uses the VF, for a person: the pod if the runtime named it, else the container."""
-        pairs = dict(pair.split("=", 1) for pair in self.args.split(";") if "=" in pair)
-        pod = pairs.get("K8S_POD_NAME")
-        if pod:
-            return f"pod {pairs.get('K8S_POD_NAMESPACE', 'default')}/{pod} ({self.ifname})"
-        return f"container {self.container_id} ({self.ifname})"
+        return f"{f'pod {self.pod}' if self.pod else f'container {self.container_id}'} ({self.ifname})"
 
 
 class Journal:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cni.foreign_state import Predecessor
-from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs.announce import announce_once
 from cni.verbs.dispatch import Verbs
+from cni.verbs.recovery import Recovery
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Journal
+from sriovdp.state.locks import Locks
 
 _EXEC_TIMEOUT = 180.0  # seconds, for a machine that is emulated
 
@@ -98,7 +99,14 @@ class Plugin:
     @property
     def verbs(self) -> Verbs:
         """Fresh verbs, as after a restart."""
-        return Verbs(Sysfs(), Journal(self.root / "journal"), Locks(), self.announce, Predecessor(self.root / "old"))
+        journal = Journal(self.root / "journal")
+        return Verbs(Sysfs(), journal, Locks(journal.locks), self.announce, Predecessor(self.root / "old"))
+
+    @property
+    def recovery(self) -> Recovery:
+        """The recovery of the same node, as after a restart."""
+        journal = Journal(self.root / "journal")
+        return Recovery(Sysfs(), journal, Locks(journal.locks))
 
     def call(
         self, command: str, sandbox: Sandbox | None, config: Mapping[str, Any], ifname: str = "net1", args: str = ""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from cni.locks import Locks
 from cni.protocol.spec import INVALID_CONFIG, IPAM_FAILURE, render_error
 from cni.protocol.wire import Reply, Request, Spooled, decode_spooled, encode_spooled
 from cni.service import spool as spool_module
@@ -24,6 +23,7 @@ from cni.verbs.dispatch import Verbs
 from sriovdp.errors import CniError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.locks import Locks
 from tests.cni.launching import TIMEOUT, Outcome, run_alone
 
 DEL = Request("DEL", "c1", "/run/netns/a", "net1", "K8S_POD_NAME=red", "/opt/cni/bin", b'{"name": "net-a"}')
@@ -374,7 +374,7 @@ def test_del_of_a_vf_that_another_pod_has_by_now(folder: Path, tmp_path: Path) -
     )
     journal.write_attachment(other)
 
-    Spool(folder).replay(_use(Verbs(Sysfs(tmp_path / "sys"), journal, Locks())), at_start=True)
+    Spool(folder).replay(_use(Verbs(Sysfs(tmp_path / "sys"), journal, Locks(journal.locks))), at_start=True)
 
     assert (tmp_path / "calls").read_text() == "DEL c1\n"
     assert journal.attachments() == [other]

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cni.locks import Locks
 from cni.protocol.wire import Request
 from cni.verbs import release
 from cni.verbs.dispatch import Verbs
+from cni.verbs.recovery import Recovery
 from cni.vf import restore
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Damage, Journal, Original, read_boot_id
+from sriovdp.state.locks import Locks
 
 DEVICE = "0000:01:10.2"
 
@@ -22,7 +23,13 @@ DEVICE = "0000:01:10.2"
 @pytest.fixture
 def verbs(tmp_path: Path) -> Verbs:
     """The verbs on a node without any VF, where releasing one is releasing its addresses."""
-    return Verbs(Sysfs(tmp_path / "sys"), Journal(tmp_path / "journal"), Locks())
+    return Verbs(Sysfs(tmp_path / "sys"), Journal(tmp_path / "journal"), Locks(tmp_path / "journal/locks"))
+
+
+@pytest.fixture
+def recovery(verbs: Verbs) -> Recovery:
+    """The recovery of that node."""
+    return Recovery(verbs.sysfs, verbs.journal, verbs.locks)
 
 
 @pytest.fixture
@@ -49,16 +56,16 @@ def owed(tmp_path: Path) -> Attachment:
     )
 
 
-def test_recovery_finishes_a_release(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+def test_recovery_finishes_a_release(verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path) -> None:
     """What a DEL could not finish is finished, addresses included, and forgotten."""
     verbs.journal.write_attachment(owed)
-    verbs.recover(at_start=False)
+    recovery.recover(at_start=False)
     assert (tmp_path / "calls").read_text() == "DEL\n"
     assert verbs.journal.attachments() == []
 
 
 def test_recovery_leaves_alone_what_a_del_finished_meanwhile(
-    verbs: Verbs, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at the journal and the lock of the VF all may change: the VF may be another pod's by then."""
     verbs.journal.write_attachment(owed)
@@ -69,33 +76,35 @@ def test_recovery_leaves_alone_what_a_del_finished_meanwhile(
         return listed, []
 
     monkeypatch.setattr(verbs.journal, "survey", look)
-    with verbs.hold(DEVICE):
-        recovery = threading.Thread(target=verbs.recover, kwargs={"at_start": True})
-        recovery.start()
+    with verbs.locks.hold(DEVICE):
+        thread = threading.Thread(target=recovery.recover, kwargs={"at_start": True})
+        thread.start()
         assert looked.wait(10)
         verbs.journal.remove_attachment(owed)
-    recovery.join(10)
+    thread.join(10)
 
-    assert not recovery.is_alive()
+    assert not thread.is_alive()
     assert not (tmp_path / "calls").exists()
 
 
 @pytest.mark.parametrize("broken", ["folder", "nul"])
-def test_recovery_contains_a_broken_entry(verbs: Verbs, owed: Attachment, tmp_path: Path, broken: str) -> None:
+def test_recovery_contains_a_broken_entry(
+    verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path, broken: str
+) -> None:
     """A device-info file that became a folder, or a path that is none, keeps back neither its VF nor the next entry."""
     path = str(tmp_path / "info") if broken == "folder" else f"{tmp_path}/a\0b"
     (tmp_path / "info").mkdir()
     verbs.journal.write_attachment(replace(owed, container_id="c0", device_info=path))
     verbs.journal.write_attachment(owed)
 
-    assert verbs.recover(at_start=True) == {}
+    assert recovery.recover(at_start=True) == {}
 
     assert verbs.journal.attachments() == []
     assert (tmp_path / "calls").read_text() == "DEL\nDEL\n"
 
 
 def test_recovery_contains_every_exception(
-    verbs: Verbs, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no code foresaw: the entry's own VF is given to nobody, the others are released."""
     real = restore.restore_vf
@@ -109,24 +118,26 @@ def test_recovery_contains_every_exception(
     verbs.journal.write_attachment(replace(owed, container_id="c0", device="0000:01:10.4"))
     verbs.journal.write_attachment(owed)
 
-    failed = verbs.recover(at_start=True)
+    failed = recovery.recover(at_start=True)
 
     assert [(device, "as never seen before" in why) for device, why in failed.items()] == [("0000:01:10.4", True)]
     assert [entry.container_id for entry in verbs.journal.attachments()] == ["c0"]
 
 
-def test_recovery_leaves_running_pods_alone(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+def test_recovery_leaves_running_pods_alone(verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path) -> None:
     """An attachment of this boot that is complete is a pod's, at the agent's start as well."""
     verbs.journal.write_attachment(replace(owed, phase="attached"))
-    verbs.recover(at_start=True)
+    recovery.recover(at_start=True)
     assert len(verbs.journal.attachments()) == 1
     assert not (tmp_path / "calls").exists()
 
 
-def test_recovery_after_a_reboot_frees_the_addresses(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+def test_recovery_after_a_reboot_frees_the_addresses(
+    verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path
+) -> None:
     """Pods of another boot are gone with their VFs; what they reserved is not."""
     verbs.journal.write_attachment(replace(owed, phase="attached", boot_id="another"))
-    verbs.recover(at_start=True)
+    recovery.recover(at_start=True)
     assert (tmp_path / "calls").read_text() == "DEL\n"
     assert verbs.journal.attachments() == []
 
@@ -218,13 +229,15 @@ def test_errors_carry_the_version_of_the_configuration(verbs: Verbs) -> None:
     assert ask(verbs, "STATUS", cniVersion="7")["cniVersion"] == "1.1.0"
 
 
-def test_work_under_way_is_not_taken_for_interrupted(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
+def test_work_under_way_is_not_taken_for_interrupted(
+    verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path
+) -> None:
     """An ADD or DEL holds the lock of its VF; what is not locked and not done was left behind by a crash."""
     verbs.journal.write_attachment(replace(owed, phase="adding"))
-    with verbs.hold(DEVICE):
-        assert verbs.recover(at_start=False) == {}
+    with verbs.locks.hold(DEVICE):
+        assert recovery.recover(at_start=False) == {}
         assert len(verbs.journal.attachments()) == 1
-    verbs.recover(at_start=False)
+    recovery.recover(at_start=False)
     assert verbs.journal.attachments() == []
 
 
