@@ -19,6 +19,7 @@ demo: setup ## tell the life of pods on an emulated SR-IOV NIC
 
 test: lint ## lint, types and the whole test suite
 	@$(PYTHON3) -m setup.cluster multus || echo "setup: GOING ON WITHOUT MULTUS: its tests will be skipped" >&2
+	@$(PYTHON3) -m setup.qemu
 	$(PYTHON) -m pytest
 	@echo "Not run here: pods of a real kubelet, and the image as the agent. That is make test-cluster."
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from setup import packages
-from setup.sources import find_mirror
-from setup.steps import CHECKOUT, SetupError, cache_folder, run, say
+from setup.sources import find_mirror, read_codename
+from setup.steps import CHECKOUT, cache_folder, run, say
 
 IMAGE = "docker.io/sriovdp/sriovdp:0.1.0"
 _BASE = "docker.io/library/debian:trixie-slim"
@@ -78,10 +78,7 @@ def _prepare_base() -> Path:
     target = cache_folder() / f"base-{_RELEASE}"
     if target.is_dir():
         return target
-    found = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
-    if not found:
-        raise SetupError("/etc/os-release names no release, so where Debian comes from can not be derived")
-    mirror = find_mirror(found[1])
+    mirror = find_mirror(read_codename())
     say(f"making the base image, a Debian {_RELEASE}")
     building = target.with_name(f"{target.name}-building")
     run(["rm", "-rf", building], hint="remove it by hand")

@@ -3,9 +3,8 @@
 import re
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
 
-from setup.sources import add_backports
+from setup.sources import add_backports, read_codename
 from setup.steps import SetupError, read, run, say
 
 _OLDEST_QEMU = 8  # the first with an emulated igb
@@ -75,10 +74,7 @@ def list_names(prefix: str) -> list[str]:
 
 def add_release_backports() -> None:
     """Make the release's backports available. Raises SetupError when they can not be."""
-    found = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
-    if not found:
-        raise SetupError("/etc/os-release names no release; the lab is made for Debian 12 or newer")
-    if add_backports(found[1]):
+    if add_backports(read_codename()):
         update()
 
 
@@ -108,7 +104,8 @@ def _qemu_version() -> int:
 
 
 def _install(names: list[str], *options: str) -> None:
-    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *options, *names], hint=_HINT)
+    patient = ("-o", "DPkg::Lock::Timeout=300")  # seconds; another apt may be at work on this machine
+    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *patient, *options, *names], hint=_HINT)
 
 
 def _is_installed(name: str) -> bool:

@@ -45,6 +45,14 @@ def add_backports(codename: str, apt: Path = _APT) -> bool:
     return True
 
 
+def read_codename() -> str:
+    """This machine's release, like bookworm. Raises SetupError when it has none."""
+    found = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    if not found:
+        raise SetupError("/etc/os-release names no release; the lab is made for Debian 12 or newer")
+    return found[1]
+
+
 def find_mirror(codename: str, apt: Path = _APT) -> str:
     """Where this machine's own release comes from. Raises SetupError when no source has it."""
     found = next((source.uris.split()[0] for source in _read_sources(apt) if codename in source.suites), None)

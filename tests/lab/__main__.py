@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--containerd", action="store_true", help="start containerd first")
     parser.add_argument("--control-plane", action="store_true", help="a Kubernetes API server beside the machine")
     parser.add_argument("--disk", action="store_true", help="a disk that outlives a reboot; see tests/lab/guest.sh")
+    parser.add_argument("--nic", choices=("igb", "virtio"), default="igb", help="what kind of NIC (default igb)")
     parser.add_argument(
         "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds (default 1800)"
     )
@@ -33,7 +34,7 @@ def main() -> int:
     try:
         shape = Shape(
             options.pfs, options.roots, options.numa, options.wire, options.hugepages, options.containerd,
-            options.control_plane, options.disk,
+            options.control_plane, options.disk, options.nic,
         )  # fmt: skip
         return run(shape, options.command, timeout=options.timeout, interactive=options.interactive)
     except (LabError, ValueError) as error:

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-QEMU = "qemu-system-x86_64"
+QEMU = ("qemu-system-x86_64",)
 _KVM = Path("/dev/kvm")
 _MACHINE = ("-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host")
 # one thread for both processors: with two, QEMU 10.0.2 now and then dies in iotlb_to_section while memory is mapped
@@ -14,19 +14,19 @@ _TRIAL = 20.0  # seconds; a kernel on KVM gets that far in one
 
 
 @functools.cache
-def accelerator_options(kernel: Path) -> tuple[str, ...]:
-    """QEMU's options: KVM only where a trial run of this kernel lives.
+def accelerator_options(kernel: Path, qemu: tuple[str, ...] = QEMU) -> tuple[str, ...]:
+    """QEMU's options: KVM only where a trial run of this kernel in this QEMU lives.
 
     /dev/kvm may be there, and QEMU die on it, or start and then hang in the guest's first instructions: so the trial
     executes the guest.
     """
-    return _MACHINE if os.access(_KVM, os.R_OK | os.W_OK) and try_machine(kernel, _MACHINE) else _EMULATION
+    return _MACHINE if os.access(_KVM, os.R_OK | os.W_OK) and try_machine(kernel, _MACHINE, qemu=qemu) else _EMULATION
 
 
-def try_machine(kernel: Path, machine: tuple[str, ...], timeout: float = _TRIAL) -> bool:
+def try_machine(kernel: Path, machine: tuple[str, ...], timeout: float = _TRIAL, qemu: tuple[str, ...] = QEMU) -> bool:
     """Whether a kernel without a root says that it has none: it was executed until then."""
     command = [
-        *("setpriv", "--pdeathsig", "KILL", QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
+        *("setpriv", "--pdeathsig", "KILL", *qemu, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
         *machine,
         *("-m", "256M", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1", "-serial", "stdio"),
     ]

@@ -55,7 +55,7 @@ enter() {
     hide_host
     $BUSYBOX hostname lab
     ip link set lo up
-    modprobe -a igb virtio_console 8021q || die "a module is missing"
+    modprobe -a igb virtio_net virtio_console 8021q || die "a module is missing"
     [ -z "$DISK" ] || mount_disk
     [ -z "$CONTROL_PLANE" ] || reach_control_plane
     [ -z "$CONTAINERD" ] || start_containerd
@@ -73,7 +73,6 @@ hide_host() {
 }
 
 reach_control_plane() {
-    modprobe virtio_net || die "a module is missing"
     cd /sys/bus/virtio/drivers/virtio_net/virtio*/net/* || die "the network device to the API server is missing"
     ip link set "${PWD##*/}" up
     ip address add 10.0.2.15/24 dev "${PWD##*/}"

@@ -6,15 +6,19 @@ Memory is fixed at 2 GiB and the 64-bit PCI hole is off: QEMU 10.0.2 maps a VF's
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 MEMORY_MIB = 2048
 MAX_PFS = 4
+VIRTIO_VFS = 4
 _HUGE_PAGE_MIB = 2
+
+Nic = Literal["igb", "virtio"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One machine. `pfs` Intel 82576 PFs, each with up to 7 usable VFs.
+    """One machine. `pfs` Intel 82576 PFs, each with up to 7 usable VFs; or, by `nic`, one virtio PF with 4.
 
     `roots` puts a PF behind a PCIe root port; several PFs have one each anyway, as their VFs would take the same slots.
     `numa` makes two NUMA nodes and spreads the PFs over them; `wire` joins all PFs in one Ethernet segment; `hugepages`
@@ -30,12 +34,16 @@ class Shape:
     containerd: bool = False
     control_plane: bool = False
     disk: bool = False
+    nic: Nic = "igb"
 
     def __post_init__(self) -> None:
         if not 0 <= self.pfs <= MAX_PFS:
             raise ValueError(f"{self.pfs} PFs asked for; 0 to {MAX_PFS} fit below 4 GiB")
         if not 0 <= self.hugepages <= MEMORY_MIB // 2:
             raise ValueError(f"{self.hugepages} MiB of huge pages asked for; the machine has {MEMORY_MIB} MiB in all")
+
+        if self.nic == "virtio" and (self.pfs != 1 or self.roots or self.numa or self.control_plane):
+            raise ValueError("one virtio PF is what there is, behind its root port, and no API server beside it")
 
     def kernel_options(self) -> str:
         """What this shape adds to the kernel's command line."""
@@ -48,7 +56,7 @@ class Shape:
             *("-global", "q35-pcihost.pci-hole64-size=0", "-global", "q35-pcihost.x-pci-hole64-fix=off"),
             *("-device", "intel-iommu,intremap=on"),
             *(self._numa_options() if self.numa else ()),
-            *self._nic_options(),
+            *(self._virtio_options() if self.nic == "virtio" else self._nic_options()),
         ]
 
     def _numa_options(self) -> Iterator[str]:
@@ -57,6 +65,19 @@ class Shape:
             yield from ("-numa", f"node,nodeid={node},cpus={node},memdev=memory{node}")
             # a host bridge of its own is what tells the guest on which node a device is
             yield from ("-device", f"pxb-pcie,id=bridge{node},bus_nr={64 + 64 * node},numa_node={node},bus=pcie.0")
+
+    def _virtio_options(self) -> Iterator[str]:
+        """One PF and its VFs, functions of one device, in one Ethernet segment."""
+        yield from ("-netdev", "user,id=nowhere,restrict=on,ipv6=off")
+        yield from ("-netdev", "hubport,id=uplink,hubid=1,netdev=nowhere")
+        yield from ("-device", "pcie-root-port,id=root0,bus=pcie.0,chassis=1,slot=1")
+        common = "disable-legacy=on,iommu_platform=on,ats=on"
+        # QEMU makes a PF of the function that the others name: it comes last
+        for function in range(VIRTIO_VFS, -1, -1):
+            yield from ("-netdev", f"hubport,hubid=1,id=net{function}")
+            role = f"sriov-pf=pf0,{common}" if function else "id=pf0,disable-legacy=on"
+            place = f"bus=root0,addr=0x0.0x{function},mac=52:54:00:bb:00:{function:02x}"
+            yield from ("-device", f"virtio-net-pci,{place},netdev=net{function},{role}")
 
     def _nic_options(self) -> Iterator[str]:
         if self.wire:

@@ -21,6 +21,16 @@ def _pfs() -> list[Path]:
     return [path for path in sorted(_PCI.iterdir()) if (path / "device").read_text().strip() == _IGB_PF]
 
 
+def _put_into_namespace(name: str, netdev: str, address: str) -> None:
+    for command in (
+        f"ip netns add {name}",
+        f"ip link set {netdev} netns {name}",
+        f"ip -n {name} addr add {address} dev {netdev}",
+        f"ip -n {name} link set {netdev} up",
+    ):
+        subprocess.run(command.split(), check=True)
+
+
 def _run_in_lab(*command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """What a person gets who runs a command in the lab."""
     lab = [sys.executable, "-m", "tests.lab", "--pfs", "0", *options, "--", *command]
@@ -121,15 +131,23 @@ def test_the_guest_has_what_its_shape_asks_for() -> None:
 def test_wired_pfs_reach_each_other() -> None:
     """Packets go from one PF to the other, each in a network namespace of its own."""
     for number, path in enumerate(_pfs(), 1):
-        netdev = next((path / "net").iterdir()).name
-        for command in (
-            f"ip netns add side{number}",
-            f"ip link set {netdev} netns side{number}",
-            f"ip -n side{number} addr add 192.0.2.{number}/24 dev {netdev}",
-            f"ip -n side{number} link set {netdev} up",
-        ):
-            subprocess.run(command.split(), check=True)
+        _put_into_namespace(f"side{number}", next((path / "net").iterdir()).name, f"192.0.2.{number}/24")
     ping = ["ip", "netns", "exec", "side1", "ping", "-c", "20", "-i", "0.5", "-w", "30", "192.0.2.2"]
+    assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
+
+
+@pytest.mark.lab(nic="virtio")
+def test_the_virtio_nic_has_vfs_that_reach_each_other() -> None:
+    """One PF with four VFs on the kernel's own driver, an IOMMU group each; frames go from VF to VF."""
+    pf = next(path.parent for path in _PCI.glob("*/sriov_totalvfs"))
+    (pf / "sriov_numvfs").write_text("4")
+    vfs = [path.resolve() for path in sorted(pf.glob("virtfn*"))]
+    assert [(path / "driver").resolve().name for path in vfs] == ["virtio-pci"] * 4
+    assert len({(path / "iommu_group").resolve() for path in vfs}) == 4
+    assert not (vfs[0] / "net").exists(), "the netdev is below virtioN"
+    for number, path in enumerate(vfs[:2], 1):
+        _put_into_namespace(f"vf{number}", next(path.glob("virtio*/net/*")).name, f"192.0.2.{number}/24")
+    ping = ["ip", "netns", "exec", "vf1", "ping", "-c", "10", "-i", "0.5", "-w", "30", "192.0.2.2"]
     assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from setup.kernel import Kernel, find_kernel
+from setup.qemu import find_qemu
 from tests.lab.accelerator import QEMU, accelerator_options
 from tests.lab.control_plane import ControlPlane
 from tests.lab.shape import Shape
@@ -39,8 +40,9 @@ class Vm:
 
     def __init__(self, shape: Shape, command: Sequence[str], *, interactive: bool = False) -> None:
         kernel = find_kernel()
-        if kernel is None or not shutil.which(QEMU):
-            raise LabError("the lab's kernel or QEMU is not there; run `make setup` as root")
+        if kernel is None or not shutil.which(QEMU[0]):
+            raise LabError("the lab's kernel or QEMU is missing; run `make setup` as root")
+        self._qemu = _choose_qemu(shape)
         self._kernel = kernel
         self._shape = shape
         self._command = command
@@ -168,9 +170,9 @@ class Vm:
         ]
         return [
             *("setpriv", "--pdeathsig", "KILL"),  # who is killed leaves no machine behind
-            *(QEMU, "-no-user-config", "-nodefaults", "-display", "none"),
+            *(*self._qemu, "-no-user-config", "-nodefaults", "-display", "none"),
             *(_attach_disk(self._disk) if self._shape.disk else ("-no-reboot",)),
-            *accelerator_options(self._kernel.image),
+            *accelerator_options(self._kernel.image, self._qemu),
             *self._shape.qemu_options(),
             *(self._control_plane.qemu_options() if self._control_plane else ()),
             *("-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", " ".join(options)),
@@ -180,6 +182,16 @@ class Vm:
             *("-device", "virtio-rng-pci,bus=pcie.0", "-device", "virtio-serial-pci,bus=pcie.0"),
             *(_terminal() if self._interactive else _pipes(stdout, stderr)),
         ]
+
+
+def _choose_qemu(shape: Shape) -> tuple[str, ...]:
+    """The host's own; for a virtio NIC with VFs the newer one of the cache, which dies of an igb beside it."""
+    if shape.nic != "virtio":
+        return QEMU
+    found = find_qemu()
+    if found is None:
+        raise LabError("QEMU 11, which the virtio NIC needs, is missing; run `python3 -m setup.qemu` as root")
+    return tuple(found.command())
 
 
 def _copy(source: int, target: int) -> None:
