@@ -1,16 +1,16 @@
 """Every error this program raises on purpose.
 
     SriovdpError                 what was tried, on which device, why it failed, what to do
-    ├── ConfigError              the config file is wrong; carries every fault
-    ├── DeviceError              a PF or VF is not there, or not what it should be
-    │   ├── InUseError           the change would hurt whoever uses the device: refused
-    │   └── VerifyError          the kernel accepted a change, but reading back shows another value
+    ├── ConfigError              the config file is invalid; carries every fault
+    ├── DeviceError              a PF or VF is not there, or is not what it should be
+    │   ├── InUseError           the change would disturb a device in use: refused
+    │   └── VerifyError          the kernel accepted a change, but the value read back differs
     ├── KernelError              the kernel refused a change; carries its errno
-    ├── JournalError             the journal can not be read or written
-    ├── BusyError                somebody else works on the same thing just now
+    ├── JournalError             the journal cannot be read or written
+    ├── BusyError                another program or thread works on the same thing now
     └── CniError                 a CNI verb failed; carries the code of the CNI specification
 
-The message says what was tried and why it failed; `hint` says what to do about it.
+The message says what failed and why; `hint` says what to do.
 """
 
 import errno as errno_names
@@ -19,7 +19,7 @@ import errno as errno_names
 class SriovdpError(Exception):
     """Base of all errors of this program.
 
-    `message` says what was tried, on which device, and why it failed; `hint` what the operator can do about it.
+    `message` says what failed, on which device, and why; `hint` is an instruction for the operator.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -32,7 +32,7 @@ class SriovdpError(Exception):
 
 
 class ConfigError(SriovdpError):
-    """The config file is wrong. `faults` holds one sentence for each fault, in file order; there is at least one."""
+    """The config file is invalid. `faults` holds one sentence for each fault, in file order; there is at least one."""
 
     def __init__(self, source: str, faults: list[str]) -> None:
         listed = "\n".join(f"  {fault}" for fault in faults)
@@ -46,11 +46,11 @@ class DeviceError(SriovdpError):
 
 
 class InUseError(DeviceError):
-    """The change would disturb a device that somebody uses; nothing was changed."""
+    """The change would disturb a device in use. Nothing was changed."""
 
 
 class VerifyError(DeviceError):
-    """The kernel accepted a change, but reading it back shows another value."""
+    """The kernel accepted a change, but the value read back differs."""
 
 
 class KernelError(SriovdpError):
@@ -63,15 +63,15 @@ class KernelError(SriovdpError):
 
 
 class JournalError(SriovdpError):
-    """A file of the journal can not be read or written."""
+    """A file of the journal cannot be read or written."""
 
 
 class BusyError(SriovdpError):
-    """Somebody else works on the same thing just now. Nothing was changed; the call can be repeated."""
+    """Another program or thread works on the same thing now. Nothing was changed; the call can be repeated."""
 
 
 class CniError(SriovdpError):
-    """A CNI verb failed. `code` is a CNI specification error code (section "Error"), or one of ours from 100 on."""
+    """A CNI verb failed. `code` is an error code of the CNI specification (section "Error"), or ours from 100 on."""
 
     def __init__(self, code: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 
 from sriovdp.agent import Agent, Roots
-from sriovdp.cli.options import FOLDER, config_option, node_options, state_option
+from sriovdp.cli.options import FOLDER, config_file, node_options, state_option
 from sriovdp.config.comparison import ComparedFile
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 
 _ROOTS = Roots()
-# a verb that comes back from the kernel waits so many seconds for a thread that computes, as the node's rescan does;
-# Python's own 5 ms add up, once for each system call
+# seconds that a CNI verb waits, after each system call, for a thread that computes (the node's rescan); Python's own
+# 5 ms add up
 _SWITCH_INTERVAL = 0.001
 _IPV6, _PORT_MAX = 6, 65535
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -47,23 +47,27 @@ def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> 
     except ValueError:
         pass
     raise click.BadParameter(
-        f"{given!r} is no address with a port; write an IPv4 address like 127.0.0.1:9819 or 0.0.0.0:9819, or an IPv6 "
-        f"address in brackets like [::1]:9819, with a port up to {_PORT_MAX}; port 0 is any that is free"
+        f"{given!r} is not an address with a port; write an IPv4 address like 127.0.0.1:9819 or 0.0.0.0:9819, or an "
+        f"IPv6 address in brackets like [::1]:9819; the port is at most {_PORT_MAX}, and 0 is any free port"
     )
 
 
-@click.command()
-@config_option
+@click.command(epilog="Example: sriovdp agent /etc/sriovdp/config.yaml --metrics 127.0.0.1:9819")
+@config_file
 @state_option
-@click.option("--run-dir", "run", type=FOLDER, default=_ROOTS.run, show_default=True, help="Folder of the CNI socket.")
-@click.option("--kubelet-dir", "kubelet", type=FOLDER, default=_ROOTS.kubelet, show_default=True, help="The kubelet's.")
+@click.option(
+    "--run-dir", "run", type=FOLDER, default=_ROOTS.run, show_default=True, help="Folder of the agent's socket."
+)
+@click.option(
+    "--kubelet-dir", "kubelet", type=FOLDER, default=_ROOTS.kubelet, show_default=True, help="Folder of the kubelet."
+)
 @click.option(
     "--device-info-dir",
     "device_info",
     type=FOLDER,
     default=_ROOTS.device_info,
     show_default=True,
-    help="Folder of device-info files, where Multus looks for them.",
+    help="Folder of device-info files; Multus reads them.",
 )
 @click.option(
     "--cdi-dir",
@@ -71,16 +75,16 @@ def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> 
     type=FOLDER,
     default=_ROOTS.cdi,
     show_default=True,
-    help="Folder of CDI specs, one that the container runtime reads.",
+    help="Folder of CDI specs; the container runtime reads them.",
 )
 @click.option(
     "--metrics",
     "endpoint",
     metavar="ADDRESS:PORT",
     callback=_read_endpoint,
-    help="Serve Prometheus metrics there; an IPv6 address is in brackets. Nothing is served unless this is given.",
+    help="Serve Prometheus metrics at this address. Without this option, there are none.",
 )
-@click.option("--verbose", is_flag=True, help="Log details too.")
+@click.option("--verbose", is_flag=True, help="Log debug messages too.")
 @node_options
 def command(
     config_path: Path,
@@ -91,12 +95,12 @@ def command(
     node_labels: dict[str, str] | None,
     **folders: Path,
 ) -> None:
-    """Provision the node, serve the kubelet and answer the CNI plugin until SIGTERM or SIGINT."""
+    """Set up the node, offer its devices to the kubelet, and serve the CNI plugin. Runs until SIGTERM or SIGINT."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter(_FORMAT))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    gc.freeze()  # what was imported lives as long as the agent: no collection has to look at it again
+    gc.freeze()  # what was imported lives as long as the agent: garbage collection can skip it
     identity = NodeIdentity.find(node_name, node_labels)
     agent = Agent(load(config_path, identity), Roots(**folders))
     with _metrics(endpoint, agent, ComparedFile(config_path, identity)):
@@ -105,7 +109,7 @@ def command(
 
 @contextmanager
 def _metrics(endpoint: tuple[str, int] | None, agent: Agent, file: ComparedFile) -> Iterator[None]:
-    """Serve metrics meanwhile, if they are wanted: only then is the time spent that it takes to import them."""
+    """Serve metrics while the agent runs, if there is an endpoint. Their library is imported only then."""
     if endpoint is None:
         yield
         return

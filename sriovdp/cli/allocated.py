@@ -1,4 +1,4 @@
-"""Who has which VF, as the kubelet of this node tells: an option and what it is for."""
+"""Which pod has which device, as the kubelet of this node reports."""
 
 import asyncio
 from pathlib import Path
@@ -14,26 +14,26 @@ kubelet_option = click.option(
     type=FOLDER,
     default=Path("/var/lib/kubelet"),
     show_default=True,
-    help="The kubelet's folder. When its PodResources socket is there, it is asked for who has a VF.",
+    help="Folder of the kubelet. Its PodResources socket, if there, reports which pod has a VF.",
 )
 
 
 def ask_kubelet(kubelet: Path) -> PodDevices:
-    """Which pod has which device. It never fails: the answer's `problem` says why there is none."""
+    """Ask which pod has which device. Never fails: the answer's `problem` says why nothing is known."""
     socket = kubelet / "pod-resources/kubelet.sock"
     if not socket.exists():
-        return PodDevices(problem=f"{socket} is not there")
+        return PodDevices(problem=f"{socket} does not exist")
     from sriovdp.kubelet.podresources import PodResources  # noqa: PLC0415 (gRPC takes long to import)
 
     return asyncio.run(PodResources(kubelet).list_devices())
 
 
 def list_allocated(kubelet: Path) -> dict[str, str]:
-    """Owner of each device that a pod was given, by its ID, which is a PCI address for VFs. Empty without a kubelet.
+    """Owner of each device that a pod has, by the device's ID (PCI address for VFs). Empty without a kubelet.
 
-    A kubelet that does not answer is told on stderr: the journal, the namespaces and open devices are still looked at.
+    A kubelet that does not answer is a warning on stderr: the journal, namespaces and open devices are checked as well.
     """
     devices = ask_kubelet(kubelet)
     if devices.problem and (kubelet / "pod-resources/kubelet.sock").exists():
-        click.echo(f"warning: not known from the kubelet who has a VF: {devices.problem}", err=True)
+        click.echo(f"warning: the kubelet does not report which pod has a VF: {devices.problem}", err=True)
     return devices.owners()

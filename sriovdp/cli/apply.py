@@ -1,11 +1,11 @@
-"""`sriovdp apply`: make the node as its config says."""
+"""`sriovdp apply`: set up PFs and VFs as the config file says."""
 
 from pathlib import Path
 
 import click
 
 from sriovdp.cli.allocated import kubelet_option, list_allocated
-from sriovdp.cli.options import config_option, node_options, state_option
+from sriovdp.cli.options import config_file, node_options, state_option
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.kernel.sysfs import Sysfs
@@ -17,17 +17,24 @@ from sriovdp.state.journal import Journal
 _APPLIED = 4
 
 
-@click.command()
-@config_option
+@click.command(epilog="Example: sriovdp apply config.yaml")
+@config_file
 @state_option
 @kubelet_option
-@click.option("--boot", is_flag=True, help="Wait for the PFs of the config first, as the machine is only starting.")
 @click.option(
-    "--boot-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S", help="How long."
+    "--boot", is_flag=True, help="Wait first until the PFs of the config are there: the machine is still booting."
 )
-@click.option("--all-or-nothing", is_flag=True, help="Change no PF at all when one is in use.")
 @click.option(
-    "--detailed-exitcode", is_flag=True, help="Exit with 4 when something was changed, 0 when nothing had to."
+    "--boot-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long --boot waits.",
+)
+@click.option("--all-or-nothing", is_flag=True, help="Change no PF if one of them is in use.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit with 4 if something was changed, with 0 if nothing had to be."
 )
 @node_options
 def command(  # noqa: PLR0913 (one for each option)
@@ -42,10 +49,10 @@ def command(  # noqa: PLR0913 (one for each option)
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
-    """Make the node as the config says: create VFs, set them up, bind drivers, read all back.
+    """Create VFs, bind their drivers and set them up as the config file says. Every change is read back.
 
-    A PF with a VF in use that would be disturbed keeps what it has, and the exit code is 3. A PF whose change fails is
-    brought back to what it was, and the exit code is 1.
+    A PF is left as it is, and the exit code is 3, if the change would disturb a VF in use. If a change fails, its PF is
+    set back to what it was, and the exit code is 1.
     """
     config, sysfs = load(config_path, NodeIdentity.find(node_name, node_labels)), Sysfs()
     if boot:

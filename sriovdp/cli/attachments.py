@@ -1,4 +1,4 @@
-"""`sriovdp attachments`: which pod has which VF, whether that is still true, and making it true again."""
+"""`sriovdp attachments`: list, verify and repair which pod has which VF."""
 
 import json
 from pathlib import Path
@@ -19,24 +19,24 @@ from sriovdp.state.locks import Locks
 _FAILED = 1
 
 
-@click.command()
+@click.command(epilog="Example: sriovdp attachments --verify")
 @state_option
 @kubelet_option
 @sysfs_option
-@click.option("--verify", is_flag=True, help="Compare each attachment with the node.")
+@click.option("--verify", is_flag=True, help="Compare each attachment with the VF as it is.")
 @click.option(
     "--repair",
     is_flag=True,
-    help="Finish releases, release what has no sandbox any more, and set VF settings of running pods again.",
+    help="Finish releases, release VFs whose sandbox is gone, set the settings of attached VFs again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
     context: click.Context, state: Path, kubelet: Path, root: Path, *, verify: bool, repair: bool, as_json: bool
 ) -> None:
-    """List the VFs that are attached to pods, and the devices that the kubelet gave to pods.
+    """List the VFs that are attached to pods, and the devices that the kubelet has given to pods.
 
-    Ends with 1 when --verify or --repair finds what is not as it should be, and when a file of the journal is damaged.
+    The exit code is 1 if --verify or --repair finds a fault, or if a file of the journal is damaged.
     """
     journal = Journal(state / "journal")
     recovery = Recovery(Sysfs(root), journal, Locks(journal.locks))
@@ -55,7 +55,7 @@ def _repair(recovery: Recovery, attachment: Attachment) -> None:
     try:
         recovery.repair(attachment)
     except SriovdpError as error:
-        click.echo(f"sriovdp: VF {attachment.device} of {attachment.owner} is not repaired: {error}", err=True)
+        click.echo(f"sriovdp: error: VF {attachment.device} of {attachment.owner} is not repaired: {error}", err=True)
 
 
 def _describe(recovery: Recovery, attachment: Attachment, *, verify: bool) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _write_text(entries: list[dict[str, Any]], damages: list[Damage], given: Pod
     lines += [damage.reason for damage in damages]
     lines = lines or ["no VF is attached"]
     for (resource, id_), holders in given.holders.items():
-        lines.append(f"{id_}  {holders[0]}  has it from the kubelet as {resource}")
+        lines.append(f"{id_}  {holders[0]}  given by the kubelet as {resource}")
     if given.problem:
-        lines.append(f"which pod was given which device is not known from the kubelet: {given.problem}")
+        lines.append(f"the kubelet does not report which pod has which device: {given.problem}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`sriovdp discover`: PFs and VFs of the node, as tables for people or as JSON for programs."""
+"""`sriovdp discover`: PFs, VFs and accelerators of the node, as tables for people or as JSON for programs."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from sriovdp.node.pci_names import name_ids
 _PIPE_WIDTH = 118  # columns where stdout is no terminal
 
 
-@click.command()
+@click.command(epilog="Example: sriovdp discover --json")
 @sysfs_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON: a list of PFs, then accelerators, each with its VFs."

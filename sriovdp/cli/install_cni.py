@@ -1,4 +1,4 @@
-"""`sriovdp install-cni`: put the launcher where the runtime execs it."""
+"""`sriovdp install-cni`: put the launcher where the container runtime looks for CNI plugins."""
 
 import json
 import os
@@ -23,47 +23,63 @@ _VERSION_TIMEOUT = 20.0  # seconds
 _CONTAINERD_PATHS = (("io.containerd.grpc.v1.cri", "bin_dir"), ("io.containerd.cri.v1.runtime", "bin_dirs"))
 
 
-@click.command()
-@click.option("--bin-dir", type=FOLDER, default=Path("/opt/cni/bin"), show_default=True, help="The runtime's plugins.")
-@click.option("--conf-dir", type=FOLDER, default=Path("/etc/cni/net.d"), show_default=True, help="Its networks.")
+@click.command(epilog="Example: sriovdp install-cni --bin-dir /var/lib/cni/bin")
+@click.option(
+    "--bin-dir",
+    type=FOLDER,
+    default=Path("/opt/cni/bin"),
+    show_default=True,
+    help="Folder of the runtime's CNI plugins.",
+)
+@click.option(
+    "--conf-dir",
+    type=FOLDER,
+    default=Path("/etc/cni/net.d"),
+    show_default=True,
+    help="Folder of the runtime's networks.",
+)
 @click.option(
     "--containerd-config",
     "containerd",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("/etc/containerd/config.toml"),
     show_default=True,
-    help="Asked for the folder of plugins, where it exists.",
+    help="Checked for another folder of plugins, if it exists.",
 )
-@click.option("--launcher", type=click.Path(path_type=Path, dir_okay=False), help="Another executable than the own.")
+@click.option(
+    "--launcher",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Install this executable. [default: the one that comes with sriovdp]",
+)
 def command(bin_dir: Path, conf_dir: Path, containerd: Path, launcher: Path | None) -> None:
-    """Install the CNI plugin `sriov` for the container runtime, also while pods call it.
+    """Install the CNI plugin `sriov` for the container runtime. Pods may start and stop meanwhile.
 
-    The executable is tried where it will be, and then takes its name in one step; the one before it is kept as
-    `sriov.previous`. What would keep the runtime from finding it is told as a warning.
+    The new plugin is tried in its folder before it replaces the old one, which is kept as `sriov.previous`. A warning
+    names each reason why the runtime would not find it.
     """
     target = bin_dir / _NAME
     installed = install(launcher or find_launcher(), target)
-    click.echo(f"{target}: {'installed' if installed else 'is there already, nothing changed'}")
+    click.echo(f"{target}: {'installed' if installed else 'already installed, nothing changed'}")
     for warning in (*_check_networks(conf_dir, bin_dir), *_check_containerd(containerd, bin_dir)):
         click.echo(f"warning: {warning}", err=True)
 
 
 def find_launcher() -> Path:
-    """The built launcher: in the installed package, or in the checkout. Raises SriovdpError when there is none."""
+    """Find the built launcher, in the installed package or in the checkout. Raises SriovdpError if there is none."""
     package = Path(str(resources.files("cni")))
     for candidate in (package / "launcher" / _NAME, package.parent / "build" / _NAME):
         if candidate.is_file():
             return candidate
     raise SriovdpError(
         f"the CNI launcher is neither in {package / 'launcher'} nor in {package.parent / 'build'}",
-        hint="build it by `make setup`, or name one with --launcher",
+        hint="build it with `make setup`, or name one with --launcher",
     )
 
 
 def install(launcher: Path, target: Path) -> bool:
-    """Copy the launcher to its place; False when the same one is there. Raises SriovdpError, and then nothing changed.
+    """Copy the launcher to its place; False if the same one is there. Raises SriovdpError; nothing is changed then.
 
-    A running executable can not be written to (ETXTBSY), so the new one is another file that takes over the name.
+    A running executable cannot be written to (ETXTBSY), so the new one is another file that takes over the name.
     """
     try:
         if _is_same(launcher, target):
@@ -80,7 +96,7 @@ def install(launcher: Path, target: Path) -> bool:
     except OSError as error:
         raise SriovdpError(
             f"installing the CNI launcher as {target} failed: {error}",
-            hint="the folder must be the runtime's own, writable, and with room",
+            hint="check that the folder is writable and its disk has space",
         ) from error
     return True
 
@@ -100,7 +116,7 @@ def _copy(launcher: Path, new: Path) -> None:
 
 
 def _keep(target: Path, temporary: Path) -> None:
-    """A second name for the one that is there; it stays the installed one until the new one takes over."""
+    """Give the installed one a second name; it stays installed until the new one takes over."""
     if target.is_symlink():
         temporary.symlink_to(target.readlink())
     else:
@@ -117,7 +133,7 @@ def _sync(folder: Path) -> None:
 
 
 def _try(new: Path) -> None:
-    """Let it answer VERSION where it will be called: that needs this machine's architecture and no noexec mount."""
+    """Ask it for VERSION in its folder: that fails on another architecture or a mount with noexec."""
     try:
         done = subprocess.run(
             [new],
@@ -131,25 +147,25 @@ def _try(new: Path) -> None:
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
         raise SriovdpError(
             f"the CNI launcher does not run in {new.parent.parent}: {error}",
-            hint="it must be built for this machine, and the folder not be mounted noexec; nothing was changed",
+            hint="build it for this machine, and mount the folder without noexec; nothing was changed",
         ) from error
     if not versions:
-        raise SriovdpError(f"{new.name} is no CNI plugin: exit code {done.returncode}", hint="nothing was changed")
+        raise SriovdpError(f"{new.name} is not a CNI plugin: exit code {done.returncode}", hint="nothing was changed")
 
 
 def _check_networks(conf_dir: Path, bin_dir: Path) -> Iterator[str]:
-    """What in the runtime's network configurations would keep our plugin from being called."""
+    """Say why the runtime's networks would not call our plugin."""
     plugins = [plugin for path in _list_confs(conf_dir) for plugin in _read_plugins(path)]
     called = {str(plugin.get("type")) for plugin in plugins}
     if not called & {_NAME, *_DELEGATING}:
         yield (
-            f"no network configuration in {conf_dir} calls {_NAME} or a plugin that would (multus); "
-            f"install Multus, or put a configuration of type {_NAME} there"
+            f"no network in {conf_dir} calls {_NAME}, directly or through Multus; "
+            f"install Multus, or add a network of type {_NAME}"
         )
     for plugin in plugins:
         other = plugin.get("binDir")
         if plugin.get("type") in _DELEGATING and other and Path(str(other)) != bin_dir:
-            yield f"{plugin['type']} in {conf_dir} looks for plugins in {other}, not in {bin_dir}; see its binDir"
+            yield f"{plugin['type']} in {conf_dir} looks for plugins in {other}, not in {bin_dir}; change its binDir"
 
 
 def _list_confs(conf_dir: Path) -> list[Path]:
@@ -157,7 +173,7 @@ def _list_confs(conf_dir: Path) -> list[Path]:
 
 
 def _read_plugins(path: Path) -> list[dict[str, Any]]:
-    """The plugins of a configuration or a list of them; none when it can not be read, as for the runtime."""
+    """The plugins of a configuration or a list of them; none if it cannot be read: the runtime skips it too."""
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -169,16 +185,16 @@ def _read_plugins(path: Path) -> list[dict[str, Any]]:
 
 
 def _check_containerd(config: Path, bin_dir: Path) -> Iterator[str]:
-    """Whether containerd looks for plugins elsewhere (docs/cri/config.md; version 2 and version 3 of its config)."""
+    """Check whether containerd looks for plugins elsewhere (its docs/cri/config.md, versions 2 and 3)."""
     try:
         plugins = tomllib.loads(config.read_text()).get("plugins", {})
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        yield f"{config} can not be read, so where containerd looks for plugins is unknown: {error}"
+        yield f"{config} cannot be read, so it is not known where containerd looks for plugins: {error}"
         return
     for section, key in _CONTAINERD_PATHS:
         named = plugins.get(section, {}).get("cni", {}).get(key)
         folders = named if isinstance(named, list) else [named] if named else []
         if folders and str(bin_dir) not in {str(Path(folder)) for folder in folders}:
-            yield f"containerd looks for plugins in {', '.join(folders)}, not in {bin_dir}; see {key} in {config}"
+            yield f"containerd looks for plugins in {', '.join(folders)}, not in {bin_dir}; change {key} in {config}"

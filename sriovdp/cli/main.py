@@ -1,25 +1,30 @@
 """The command `sriovdp`. A command's module is imported when the command is called, so that `--help` is quick."""
 
+import difflib
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sriovdp.errors import InUseError, SriovdpError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _SUMMARIES = {
-    "discover": "Show the PFs and VFs of this node.",
-    "validate": "Check a config file and tell all its faults.",
-    "explain": "Tell which pool has a device, or why none has it.",
-    "plan": "Show what apply would change, and whom that would disturb.",
-    "apply": "Make the node as the config says.",
-    "reset": "Give PFs back as they were before the first apply.",
-    "attachments": "Show which pod has which VF, verify it, repair it.",
-    "agent": "Run the agent until SIGTERM.",
-    "status": "Ask the agent whether it can attach a VF now.",
-    "record": "Save what this node looks like, to look at it elsewhere.",
+    "discover": "Show the PFs, VFs and accelerators of this node.",
+    "validate": "Check a config file or a network, and list all faults.",
+    "explain": "Show which pool has a device, or why none has it.",
+    "plan": "Show what `apply` would change. Changes nothing.",
+    "apply": "Set up PFs and VFs as the config file says.",
+    "reset": "Set PFs back to what they were before the first apply.",
+    "attachments": "List which pod has which VF; verify and repair that.",
+    "agent": "Run the agent of this node.",
+    "status": "Ask the agent whether it can attach a VF.",
+    "record": "Save what the node looks like, to use it elsewhere.",
     "schema": "Print the JSON schema of the config file.",
     "install-cni": "Install the CNI plugin for the container runtime.",
+    "help": "Show the help of a command.",
 }
 
 _FAILED = 1
@@ -40,10 +45,27 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"sriovdp.cli.{cmd_name.replace('-', '_')}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name. A name that is none is a usage error with the nearest one."""
+        name = args[0]
+        if name not in _SUMMARIES and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, _SUMMARIES, n=1)
+            ctx.fail(f"No such command '{name}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_SUMMARIES.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem"]:
+        """Complete the names of commands without importing them, and the options."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 (only while completing)
+
+        found = [CompletionItem(name, help=text) for name, text in _SUMMARIES.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours is one message on stderr."""
@@ -54,7 +76,11 @@ class LazyGroup(click.Group):
             ctx.exit(_REFUSED if isinstance(error, InUseError) else _FAILED)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: sriovdp validate config.yaml && sriovdp plan config.yaml",
+)
 @click.version_option(package_name="sriovdp", prog_name="sriovdp")
 def cli() -> None:
     """SR-IOV and DPDK device manager for Kubernetes nodes.

@@ -1,21 +1,56 @@
-"""Options that several commands have."""
+"""Options and arguments that several commands have."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
-config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/sriovdp/config.yaml"),
-    show_default=True,
-    help="The config file.",
-)
+_CONFIG = "/etc/sriovdp/config.yaml"
+_STDIN = Path("/dev/stdin")
+_NAMED = "sriovdp.config"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def name_config(context: click.Context, file: str | None) -> None:
+    """Keep a config file that an argument names, for the option. `-` is standard input."""
+    if file is not None:
+        context.meta[_NAMED] = _STDIN if file == "-" else Path(file)
+
+
+def _take_argument(context: click.Context, _: click.Parameter, given: str | None) -> None:
+    name_config(context, given)
+
+
+def _choose(context: click.Context, _: click.Parameter, given: Path | None) -> Path:
+    named: Path | None = context.meta.get(_NAMED)
+    if named and given:
+        raise click.UsageError(f"two config files: {named} and {given}. Give one, as FILE or with --config.")
+    return named or (_STDIN if given == Path("-") else given) or Path(_CONFIG)
+
+
+def config_option(command: Command) -> Command:
+    """Add `-c, --config`, the parameter `config_path`. An argument that names the file is read before it."""
+    return click.option(
+        "-c",
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        callback=_choose,
+        help=f"The config file; - is standard input.  [default: {_CONFIG}]",
+    )(command)
+
+
+def config_file(command: Command) -> Command:
+    """Add the config file, as argument FILE or as `-c, --config`. The parameter is `config_path`."""
+    argument = click.argument(
+        "file", required=False, metavar="[FILE]", is_eager=True, expose_value=False, callback=_take_argument
+    )
+    return argument(config_option(command))
+
 
 state_option = click.option(
     "--state-dir",
@@ -23,7 +58,7 @@ state_option = click.option(
     type=FOLDER,
     default=Path("/var/lib/sriovdp"),
     show_default=True,
-    help="Folder with the journal.",
+    help="Folder of the journal.",
 )
 
 sysfs_option = click.option(
@@ -32,28 +67,31 @@ sysfs_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path("/sys"),
     show_default=True,
-    help="A recorded node, as `sriovdp record` saves it.",
+    metavar="DIR",
+    help="A recorded node (see `sriovdp record`) in place of this one.",
 )
 
 
 def _read_labels(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, str] | None:
     wrong = next((label for label in given if "=" not in label), None)
     if wrong is not None:
-        raise click.BadParameter(f"{wrong!r} is no label; write key=value")
+        raise click.BadParameter(f"{wrong!r} is not a label; write KEY=VALUE")
     return {key: value for key, _, value in (label.partition("=") for label in given)} or None
 
 
-_name_option = click.option("--node-name", help="Kubernetes name of the node, if the file has entries for some nodes.")
+_name_option = click.option(
+    "--node-name", metavar="NAME", help="Kubernetes name of the node, for a file with entries for some nodes."
+)
 _label_option = click.option(
     "--node-label",
     "node_labels",
     multiple=True,
     callback=_read_labels,
     metavar="KEY=VALUE",
-    help="A label of the node.",
+    help="A label of the node; repeat the option for more.",
 )
 
 
-def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which node a shared config file is read for."""
+def node_options(command: Command) -> Command:
+    """Options that say for which node a shared config file is read."""
     return _name_option(_label_option(command))

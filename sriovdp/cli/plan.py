@@ -1,4 +1,4 @@
-"""`sriovdp plan`: the difference between the node and its config."""
+"""`sriovdp plan`: the difference between the node and its config file."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sriovdp.cli.allocated import kubelet_option, list_allocated
-from sriovdp.cli.options import config_option, node_options, state_option, sysfs_option
+from sriovdp.cli.options import config_file, node_options, state_option, sysfs_option
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.kernel.sysfs import Sysfs
@@ -19,8 +19,8 @@ from sriovdp.provision.plan import Plan
 from sriovdp.state.journal import Journal
 
 
-@click.command()
-@config_option
+@click.command(epilog="Example: sriovdp plan config.yaml")
+@config_file
 @state_option
 @kubelet_option
 @sysfs_option
@@ -36,7 +36,7 @@ def command(
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
-    """Show what apply would change, and whom that would disturb. Changes nothing."""
+    """Show what `apply` would change, and which pods that would disturb. Changes nothing."""
     config = load(config_path, NodeIdentity.find(node_name, node_labels))
     sysfs, journal = Sysfs(root), Journal(state / "journal")
     todo, found = survey(config, sysfs, journal, list_allocated(kubelet))
@@ -62,7 +62,7 @@ def _write_text(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> s
     if obstacles:
         lines += [
             "",
-            "apply would refuse this, and leave the PF as it is:",
+            "`apply` would refuse this and leave the PF as it is:",
             *(f"  {obstacle}" for obstacle in obstacles),
         ]
     return "\n".join(lines)

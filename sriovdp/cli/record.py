@@ -1,4 +1,4 @@
-"""`sriovdp record`: save what the other commands look at, to look at it elsewhere."""
+"""`sriovdp record`: save what the other commands read of a node, to use it elsewhere."""
 
 from pathlib import Path
 
@@ -10,16 +10,17 @@ from sriovdp.node.inventory import collect_facts, take_snapshot
 from sriovdp.node.recording import record
 
 
-@click.command()
+@click.command(epilog="Example: sriovdp record node7, then: sriovdp validate config.yaml --sysfs node7")
 @click.argument("target", type=FOLDER, metavar="DIR")
 @sysfs_option
 def command(target: Path, root: Path) -> None:
-    """Save this node's PCI network functions and accelerators in a new folder, for `--sysfs DIR` of other commands.
+    """Save the network functions and accelerators of this node in a new folder DIR.
 
-    Without serial numbers and IP addresses; MACs are replaced.
+    Other commands read it with `--sysfs DIR`, on any machine. Serial numbers and IP addresses are left out, MACs are
+    replaced.
     """
     sysfs = Sysfs(root)
     node = take_snapshot(sysfs)
     record(root, node, collect_facts(sysfs, node), target)
     vfs = sum(len(pf.vfs) for pf in (*node.pfs, *node.accelerators))
-    click.echo(f"{len(node.pfs)} PFs, {len(node.accelerators)} accelerators and {vfs} VFs are saved in {target}")
+    click.echo(f"{len(node.pfs)} PFs, {len(node.accelerators)} accelerators and {vfs} VFs saved in {target}")

@@ -1,4 +1,4 @@
-"""`sriovdp reset`: give PFs back as they were before the first apply."""
+"""`sriovdp reset`: set PFs back to what they were before the first apply."""
 
 from pathlib import Path
 
@@ -11,15 +11,21 @@ from sriovdp.provision.reset import reset
 from sriovdp.state.journal import Journal
 
 
-@click.command()
+@click.command(epilog="Example: sriovdp reset --pf ens1f0")
 @state_option
 @kubelet_option
-@click.option("--force", is_flag=True, help="Take VFs away from pods that have them; they are named.")
-@click.option("--pf", "only", multiple=True, metavar="NAME", help="This PF alone, by name or PCI address; repeatable.")
+@click.option("--force", is_flag=True, help="Take VFs from the pods that have them, and print which.")
+@click.option(
+    "--pf",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Only this PF, by name or PCI address; repeat the option for more.",
+)
 def command(state: Path, kubelet: Path, *, force: bool, only: tuple[str, ...]) -> None:
-    """Give PFs back as they were before the first apply: number of VFs, autoprobe, MTU, drivers, settings.
+    """Set PFs back to what they were before the first apply: number of VFs, autoprobe, MTU, drivers, settings.
 
-    Stop the agent first. Nothing is changed, and the exit code is 3, when a VF is in use.
+    Stop the agent first. If a VF is in use, nothing is changed, and the exit code is 3.
     """
     journal = Journal(state / "journal")
     with journal.claim():

@@ -5,7 +5,7 @@ import click
 from sriovdp.config.schema import write_schema
 
 
-@click.command()
+@click.command(epilog="Example: sriovdp schema > schema.json")
 def command() -> None:
-    """Print the JSON schema of the config file, for editors."""
+    """Print the JSON schema of the config file. Editors use it to complete keys and mark faults."""
     click.echo(write_schema(), nl=False)

@@ -1,4 +1,4 @@
-"""`sriovdp status`: what the agent answers a runtime that asks whether a pod could be attached now. Quick to start."""
+"""`sriovdp status`: ask the agent the CNI verb STATUS, as a runtime does. Quick to start."""
 
 import json
 import socket
@@ -11,18 +11,25 @@ from sriovdp.cli.options import FOLDER
 from sriovdp.errors import SriovdpError
 
 _CONFIG = b'{"cniVersion": "1.1.0", "name": "sriovdp-status", "type": "sriov"}'
-_TIMEOUT = 10.0  # seconds for the connection, and then for each piece of the answer
+_TIMEOUT = 10.0  # seconds to connect, and then for each piece of the answer
 _FAILED = 1
 
 
-@click.command()
-@click.option("--run-dir", "run", type=FOLDER, default=Path("/run/sriovdp"), show_default=True, help="The socket's.")
-@click.option("--alive", is_flag=True, help="Any answer is good: the agent is at work, whatever the node is like.")
+@click.command(epilog="Example: sriovdp status")
+@click.option(
+    "--run-dir",
+    "run",
+    type=FOLDER,
+    default=Path("/run/sriovdp"),
+    show_default=True,
+    help="Folder of the agent's socket.",
+)
+@click.option("--alive", is_flag=True, help="Succeed if the agent answers at all, even that it is not ready.")
 @click.pass_context
 def command(context: click.Context, run: Path, *, alive: bool) -> None:
-    """Ask the agent by the CNI verb STATUS whether it can attach a VF. Probes of the DaemonSet call this.
+    """Ask the agent whether it can attach a VF now. The probes of the DaemonSet call this.
 
-    Ends with 1 when it can not, and when nobody answers.
+    The exit code is 1 if it cannot, or if no agent answers.
     """
     reply = ask(run / "agent.sock")
     if reply.exit_code == 0:
@@ -46,7 +53,7 @@ def ask(path: Path) -> Reply:
     except OSError as error:
         raise SriovdpError(
             f"no agent answers at {path}: {error}",
-            hint="it starts when the node is as the config says; its log tells what it waits for",
+            hint="start the agent; if it is running, see its log",
         ) from error
 
 
@@ -55,5 +62,5 @@ def _receive(connection: socket.socket) -> bytes:
     while piece := connection.recv(65536):
         frame += piece
         if len(frame) > REPLY_HEADER_SIZE + STDOUT_MAX:
-            break  # more than a reply has: decoding it says so
+            break  # more than a reply has: decoding it raises an error
     return frame

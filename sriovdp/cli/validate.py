@@ -1,10 +1,10 @@
-"""`sriovdp validate`: say whether a config file is right."""
+"""`sriovdp validate`: check a config file."""
 
 from pathlib import Path
 
 import click
 
-from sriovdp.cli.options import config_option, node_options
+from sriovdp.cli.options import config_file, node_options
 from sriovdp.config.dump import write_yaml
 from sriovdp.config.file import Loaded, load_with_places
 from sriovdp.config.nodes import NodeIdentity
@@ -14,16 +14,17 @@ from sriovdp.node.inventory import list_known_drivers, take_snapshot
 from sriovdp.pools.fit import Fit
 
 
-@click.command()
-@config_option
+@click.command(epilog="Example: sriovdp validate config.yaml")
+@config_file
 @click.option(
     "--sysfs",
     "root",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Check against this recorded node.  [default: this machine, if it has a NIC with VFs]",
+    metavar="DIR",
+    help="Check against a recorded node.  [default: this machine, if it has a NIC with VFs]",
 )
-@click.option("--offline", is_flag=True, help="Look at the file only.")
-@click.option("--show-defaults", is_flag=True, help="Print the file as YAML with every default written out.")
+@click.option("--offline", is_flag=True, help="Check the file alone, not against a node.")
+@click.option("--show-defaults", is_flag=True, help="Print the file as YAML, with every default.")
 @node_options
 def command(
     config_path: Path,
@@ -34,9 +35,9 @@ def command(
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
-    """Check a config file and tell all its faults; and whether it fits the node, when there is one.
+    """Check a config file and list all its faults, also against the NICs of this node.
 
-    Warnings go to stderr and leave the exit code 0.
+    Faults and warnings go to stderr. The exit code is 1 if there is a fault; warnings leave it at 0.
     """
     loaded = load_with_places(config_path, NodeIdentity.find(node_name, node_labels))
     warnings = list(loaded.config.warnings)
@@ -51,7 +52,7 @@ def command(
 
 
 def _check_node(loaded: Loaded, sysfs: Sysfs, source: Path, *, force: bool) -> list[str]:
-    """Warnings for a node that has VFs or can have some; for another one, like a build machine, only if forced."""
+    """Warnings for a node that has VFs or can have them; another one, like a build machine, only if forced."""
     node = take_snapshot(sysfs)
     if not force and not any(pf.total_vfs or pf.vfs for pf in (*node.pfs, *node.accelerators)):
         return []
@@ -65,4 +66,4 @@ def _check_node(loaded: Loaded, sysfs: Sysfs, source: Path, *, force: bool) -> l
 def _sum_up(loaded: Loaded, source: Path) -> str:
     pools, entries = len(loaded.config.pools), len(loaded.config.physical_functions)
     plural = "entry" if entries == 1 else "entries"
-    return f"{source} is right: {pools} pool{'' if pools == 1 else 's'}, {entries} PF {plural}"
+    return f"{source} is valid: {pools} pool{'' if pools == 1 else 's'}, {entries} PF {plural}"

@@ -71,8 +71,8 @@ def test_a_wrong_place_for_metrics_is_wrong_usage(given: str) -> None:
     done = CliRunner().invoke(cli, ["agent", f"--metrics={given}"])
     assert done.exit_code == 2
     said = " ".join(done.output.split())
-    assert f"{given!r} is no address with a port; write an IPv4 address like 127.0.0.1:9819" in said
-    assert "brackets like [::1]:9819, with a port up to 65535" in said
+    assert f"{given!r} is not an address with a port; write an IPv4 address like 127.0.0.1:9819" in said
+    assert "brackets like [::1]:9819; the port is at most 65535" in said
 
 
 @pytest.mark.parametrize(

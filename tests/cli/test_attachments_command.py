@@ -34,7 +34,7 @@ def run(tmp_path: Path, *options: str) -> Result:
 def _unknown(tmp_path: Path) -> str:
     """What is told where there is no kubelet."""
     socket = tmp_path / "kubelet/pod-resources/kubelet.sock"
-    return f"which pod was given which device is not known from the kubelet: {socket} is not there\n"
+    return f"the kubelet does not report which pod has which device: {socket} does not exist\n"
 
 
 @pytest.mark.usefixtures("journal")

@@ -50,7 +50,7 @@ def test_help_lists_all_commands_and_imports_none() -> None:
         assert f"\n  {name} " in shown
 
 
-def test_the_module_can_be_run_and_tells_its_version() -> None:
+def test_the_module_can_be_run_and_prints_its_version() -> None:
     """`python -m sriovdp.cli.main` is the command."""
     command = [sys.executable, "-m", "sriovdp.cli.main", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "sriovdp, version 0.1.0\n"
@@ -132,7 +132,7 @@ def test_discover_on_a_node_without_nic_says_so(tmp_path: Path) -> None:
 def test_validate_counts_what_is_in_the_sample() -> None:
     """The file that is shipped is right."""
     shown = run("validate", "--offline", "--config", SAMPLE)
-    assert (shown.exit_code, shown.stdout) == (0, f"{SAMPLE} is right: 3 pools, 1 PF entry\n")
+    assert (shown.exit_code, shown.stdout) == (0, f"{SAMPLE} is valid: 3 pools, 1 PF entry\n")
 
 
 def test_validate_tells_all_faults_on_stderr(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_plan_names_whom_apply_would_disturb(tree: Tree, tmp_path: Path) -> None
     arguments = ("plan", "--config", SAMPLE, "--sysfs", tree.root, "--state-dir", tmp_path)
     shown = run(*arguments)
     assert shown.exit_code == 0
-    assert "apply would refuse this, and leave the PF as it is:" in shown.stdout
+    assert "`apply` would refuse this and leave the PF as it is:" in shown.stdout
     (obstacle,) = json.loads(run(*arguments, "--json").stdout)["obstacles"]
     assert "VF 0 (0000:01:10.0) is used by another network namespace" in obstacle
 
@@ -207,6 +207,6 @@ async def test_attachments_tells_what_the_kubelet_gave() -> None:
             shown = await asyncio.to_thread(run, "attachments", *options)
             listed = await asyncio.to_thread(run, "attachments", "--json", *options)
     owner = "pod default/web (container main)"
-    assert shown.output == f"no VF is attached\n0000:01:10.0  {owner}  has it from the kubelet as intel.com/sriov\n"
+    assert shown.output == f"no VF is attached\n0000:01:10.0  {owner}  given by the kubelet as intel.com/sriov\n"
     given = {"resource": "intel.com/sriov", "device": "0000:01:10.0", "owners": [owner]}
     assert json.loads(listed.output)["kubelet"] == {"devices": [given], "problem": None}

@@ -53,7 +53,7 @@ def test_previous_one_is_kept(node: Path) -> None:
     install(node, script(node, NEW))
     result = install(node, script(node, NEW))
 
-    assert "is there already, nothing changed" in result.output
+    assert "already installed, nothing changed" in result.output
     assert (node / "bin/sriov").read_text() == NEW
     assert (node / "bin/sriov.previous").read_text() == OLD
     assert (node / "bin/sriov").stat().st_mode & 0o777 == 0o755
@@ -81,7 +81,7 @@ def test_running_one_is_replaced(node: Path) -> None:
     ("text", "reason"),
     [
         ("\x7fELF for another machine", "does not run in"),
-        ("#!/bin/sh\nexit 3\n", "is no CNI plugin: exit code 3"),
+        ("#!/bin/sh\nexit 3\n", "is not a CNI plugin: exit code 3"),
         ("#!/bin/sh\necho hello\n", "does not run in"),
     ],
     ids=["architecture", "exit code", "answer"],
@@ -146,7 +146,7 @@ def test_runtime_that_would_not_find_it_is_told(node: Path) -> None:
     right = install(node, script(node, NEW))
 
     assert alone.exit_code == elsewhere.exit_code == 0
-    assert f"no network configuration in {node / 'net.d'} calls sriov" in alone.output
+    assert f"no network in {node / 'net.d'} calls sriov" in alone.output
     assert "multus in" in elsewhere.output
     assert "/usr/libexec/cni" in elsewhere.output
     assert "containerd looks for plugins in /usr/lib/cni" in elsewhere.output

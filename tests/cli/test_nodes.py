@@ -92,7 +92,7 @@ def test_explain_of_a_device_that_is_not_there_fails(nodes: dict[str, Path], tmp
     config = write_config(tmp_path, POOLS)
     shown = run("explain", "--config", config, "--sysfs", nodes["x710"], "0000:09:00.0")
     assert shown.exit_code == 1
-    assert "0000:09:00.0 is no network function, subfunction or accelerator of this node" in shown.stderr
+    assert "0000:09:00.0 is not a network function, subfunction or accelerator of this node" in shown.stderr
 
 
 @pytest.mark.parametrize("command", [("discover",), ("discover", "--json"), ("explain",), ("validate",), ("plan",)])
@@ -183,7 +183,7 @@ def test_validate_warns_of_what_is_hardly_meant(nodes: dict[str, Path], tmp_path
     """Against the node as it will be: VF 7 is yet to come, and is in no pool. Warnings leave the exit code 0."""
     shown = run("validate", "--config", write_config(tmp_path, WARNED), "--sysfs", nodes["x710"])
     assert shown.exit_code == 0
-    assert shown.stdout.endswith("is right: 4 pools, 3 PF entries\n")
+    assert shown.stdout.endswith("is valid: 4 pools, 3 PF entries\n")
     assert [line.removeprefix("warning: ") for line in shown.stderr.splitlines()] == [
         "line 8: resourceList[1]: gets no device: resourceList[0] takes all that it selects; put it before that",
         "line 3: physicalFunctions[0]: ens1f0 (0000:3b:00.0) is split, but VF 7 will be in no pool",
@@ -238,7 +238,7 @@ def test_schema_prints_the_generated_file() -> None:
 def test_record_saves_a_node_and_this_machine(nodes: dict[str, Path], tmp_path: Path) -> None:
     """A summary; not over anything that is there."""
     shown = run("record", tmp_path / "new", "--sysfs", nodes["connectx"])
-    assert (shown.exit_code, shown.stdout) == (0, f"3 PFs, 0 accelerators and 10 VFs are saved in {tmp_path}/new\n")
+    assert (shown.exit_code, shown.stdout) == (0, f"3 PFs, 0 accelerators and 10 VFs saved in {tmp_path}/new\n")
     assert run("record", tmp_path / "new").exit_code == 1
     assert run("record", tmp_path / "live").exit_code == 0
     assert run("discover", "--json", "--sysfs", tmp_path / "live").exit_code == 0

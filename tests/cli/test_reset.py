@@ -113,7 +113,7 @@ def test_a_kubelet_that_does_not_answer_is_a_warning(tmp_path: Path, capsys: pyt
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "pod-resources/kubelet.sock"))
     assert list_allocated(tmp_path) == {}
-    assert "warning: not known from the kubelet who has a VF" in capsys.readouterr().err
+    assert "warning: the kubelet does not report which pod has a VF" in capsys.readouterr().err
 
 
 def test_options_reach_apply(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
