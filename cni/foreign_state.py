@@ -1,53 +1,71 @@
-"""State of the plugins that this one replaces: their pods keep running, and are torn down by us.
+"""State of the plugins that this one replaces: their pods keep running, and sriovdp releases their VFs.
 
 sriov-cni keeps `CONTAINERID-IFNAME` with the whole configuration and the VF's original state, and `pci/ADDRESS` with
 the path of the network namespace. The Intel plugin of 2017 keeps `CONTAINERID-IFNAME` for DPDK, with the PCI address.
+
+A network's `cniDir` names such a folder, and its author is not root. So only root's word counts: the folder is below
+one of the node's policy, it and all above it belong to root, and each file is root's, regular and small.
 """
 
+import errno
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cni.foreign_original import read_original
+from cni.policy import STATE_FOLDER, Policy, find_place
 from cni.protocol.netconf import Network
 from cni.protocol.wire import Request
 from sriovdp.errors import SriovdpError
-from sriovdp.kernel import drivers, netns
-from sriovdp.kernel.sysfs import Sysfs, read_text
-from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
-from sriovdp.state.journal import Attachment, Original, read_boot_id
+from sriovdp.kernel import netns
+from sriovdp.kernel.beneath import open_beneath
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.sysfs import Sysfs, list_names
+from sriovdp.model import PciAddress
+from sriovdp.state.journal import Attachment, read_boot_id
 
 logger = logging.getLogger(__name__)
 
-_PROTOCOLS = {0x88A8: "802.1ad", 0xA888: "802.1ad"}  # the second is how v2.8 cached it
-_LINK_STATES = ("auto", "enable", "disable")
+_MAX_SIZE = 1 << 20  # bytes of a file; sriov-cni keeps the whole network configuration in it
 
 
 @dataclass(frozen=True, slots=True)
-class Predecessor:
+class ForeignState:
     """What another plugin left in one folder."""
 
-    folder: Path = Path("/var/lib/cni/sriov")
+    folder: Path = STATE_FOLDER
+
+    @classmethod
+    def choose(cls, named: str | None, policy: Policy, default: "ForeignState") -> "ForeignState":
+        """The folder that a network names, when the policy has it, else the default one with a warning."""
+        place = find_place(named, policy.state_folders) if named else None
+        if named and place is None:
+            folders = ", ".join(map(str, policy.state_folders)) or "no folder"
+            logger.warning("cniDir %r is ignored: this node allows %s (cni.stateFolders)", named, folders)
+        return cls(place.folder / place.relative) if place else default
 
     def find(self, request: Request, network: Network, netns_fd: int | None, sysfs: Sysfs) -> Attachment | None:
         """The attachment of the request's container as that plugin made it, to be released; None without one."""
-        document = self._read(self._cache(request.container_id, request.ifname))
+        document = self._read(_name_cache(request.container_id, request.ifname))
         device = _read_device(document)
         if device is None:
             return None
-        sandbox = netns.NetnsId(0, 0)
-        if netns_fd is not None and netns.is_namespace(netns_fd):
-            sandbox = netns.identify(netns_fd)
-        original = _read_original(document, drivers_of(sysfs, device))
+        is_sandbox = netns_fd is not None and netns.is_namespace(netns_fd)
+        sandbox = netns.identify(netns_fd) if netns_fd is not None and is_sandbox else netns.NetnsId(0, 0)
+        original = read_original(document, sysfs, device)
+        is_dpdk = original.name is None
         return Attachment(
             container_id=request.container_id,
             ifname=request.ifname,
             network=network.name,
             device=device,
-            mode="kernel" if original.name else "dpdk",
+            mode="dpdk" if is_dpdk else "kernel",
             original=original,
             netns=request.netns,
             netns_dev=sandbox.dev,
@@ -57,54 +75,106 @@ class Predecessor:
             args=request.args,
             path=request.path,
             phase="releasing",
-            released=not self._is_owned_by(device, request.netns),
+            released=not self._is_owned_by(
+                device, request.netns, None if is_dpdk or not is_sandbox else netns_fd, sysfs
+            ),
         )
 
     def forget(self, attachment: Attachment) -> None:
         """Remove that plugin's files of the attachment, once our journal has it."""
-        self._cache(attachment.container_id, attachment.ifname).unlink(missing_ok=True)
+        self._remove(_name_cache(attachment.container_id, attachment.ifname))
         if not attachment.released:
-            (self.folder / "pci" / attachment.device).unlink(missing_ok=True)
+            self._remove(f"pci/{attachment.device}")
 
     def find_owner(self, device: str) -> str | None:
         """Who has the VF by that plugin, in words; None when nobody, or when their sandbox is gone."""
-        path = read_text(self.folder / "pci" / device)
+        path = self._read_text(f"pci/{device}")
         if not path or not _is_alive(path):
             return None
         caches = [name for name, document in self._caches() if _read_device(document) == device]
         # without a cache it was released: sriov-cni forgets to remove the other file in DPDK mode
         return f"{caches[0]} (attached by sriov-cni to {path})" if caches else None
 
-    def _is_owned_by(self, device: str, path: str) -> bool:
-        """Whether the VF is still this sandbox's, as far as that plugin tells."""
-        owner = read_text(self.folder / "pci" / device)
-        return not owner or not path or owner == path
-
-    def _cache(self, container_id: str, ifname: str) -> Path:
-        return self.folder / f"{container_id}-{ifname}"
+    def _is_owned_by(self, device: PciAddress, path: str, netns_fd: int | None, sysfs: Sysfs) -> bool:
+        """Whether the VF still is this sandbox's, by that plugin's word, else by where its netdev is."""
+        owner = self._read_text(f"pci/{device}")
+        if owner:
+            return not path or owner == path
+        if netns_fd is None:
+            return True
+        # plugins before sriov-cni 2.1 say no more: it is in the sandbox, or came home from it under its old name
+        return bool(list_names(sysfs.pci(device) / "net")) or netns.run_in(netns_fd, _has_device, str(device))
 
     def _caches(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for path in sorted(self.folder.glob("*-*")):
-            if path.is_file():
-                yield path.name, self._read(path)
+        for name in sorted(list_names(self.folder)):
+            if "-" in name:
+                yield name, self._read(name)
 
-    def _read(self, path: Path) -> Mapping[str, Any]:
+    def _read(self, name: str) -> Mapping[str, Any]:
         try:
-            document = json.loads(path.read_text())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            logger.error("the state %s of another plugin can not be understood: %s", path, error)
+            document = json.loads(self._read_text(name) or "{}")
+        except (ValueError, RecursionError) as error:
+            logger.error("%s/%s, state of another plugin, cannot be read: %s", self.folder, name, error)
             return {}
         return document if isinstance(document, dict) else {}
 
+    def _read_text(self, name: str) -> str | None:
+        """A file's content; None when it is not there, or is not to be believed."""
+        try:
+            descriptor = open_beneath(self.folder, name, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ENOTDIR:
+                logger.error("%s/%s, state of another plugin, cannot be read: %s", self.folder, name, error.strerror)
+            return None
+        try:
+            if fault := _find_fault(os.fstat(descriptor)) or _find_fault_above(self.folder):
+                logger.error("%s/%s, state of another plugin, is ignored: %s", self.folder, name, fault)
+                return None
+            return os.read(descriptor, _MAX_SIZE).decode(errors="replace").strip()
+        finally:
+            os.close(descriptor)
 
-def drivers_of(sysfs: Sysfs, device: PciAddress) -> str:
-    """The VF's driver now, empty when it has none or is gone."""
-    try:
-        return drivers.current_driver(sysfs, device) or ""
-    except SriovdpError:
-        return ""
+    def _remove(self, name: str) -> None:
+        folder, base = os.path.split(name)
+        with suppress(OSError):
+            parent = open_beneath(self.folder, folder or ".", os.O_PATH | os.O_DIRECTORY)
+            try:
+                os.unlink(base, dir_fd=parent)
+            finally:
+                os.close(parent)
+
+
+def _name_cache(container_id: str, ifname: str) -> str:
+    return f"{container_id}-{ifname}"
+
+
+def _find_fault(state: os.stat_result) -> str | None:
+    """Why a file is not to be believed."""
+    if not stat.S_ISREG(state.st_mode):
+        return "it is no regular file"
+    if state.st_uid != 0 or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others than root can write it"
+    return f"it is larger than {_MAX_SIZE >> 20} MiB" if state.st_size > _MAX_SIZE else None
+
+
+def _find_fault_above(folder: Path) -> str | None:
+    """Why a folder is not to be believed: others than root can put files there, or another folder in its place."""
+    real = folder.resolve()
+    for path in (real, *real.parents):
+        state = path.stat()
+        is_shared = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        # in a sticky folder as /tmp nobody can replace what is root's
+        if state.st_uid != 0 or (is_shared and (path == real or not state.st_mode & stat.S_ISVTX)):
+            return f"others than root can write {path}"
+    return None
+
+
+def _has_device(address: str) -> bool:
+    """Run in the sandbox."""
+    with Netlink() as netlink:
+        return netlink.look_by_pci(address) is not None
 
 
 def _read_device(document: Mapping[str, Any]) -> PciAddress | None:
@@ -115,35 +185,10 @@ def _read_device(document: Mapping[str, Any]) -> PciAddress | None:
         return None
 
 
-def _read_original(document: Mapping[str, Any], driver: str) -> Original:
-    """How the VF was before that plugin took it. It never changes a driver, but for the one of 2017 in DPDK mode."""
-    if "pci_addr" in document:
-        return Original(str(document.get("kernel_driver") or driver), None)
-    state: Mapping[str, Any] = document.get("OrigVfState") or {}
-    name = str(state.get("HostIFName") or "") if driver not in USERSPACE_DRIVERS else ""
-    link_state = state.get("LinkState")
-    settings = VfSettings(
-        mac=str(state.get("AdminMAC") or ""),
-        vlan=int(state.get("Vlan") or 0),
-        qos=int(state.get("VlanQoS") or 0),
-        vlan_proto=_PROTOCOLS.get(int(state.get("VlanProto") or 0), "802.1Q"),
-        spoofchk=state.get("SpoofChk"),
-        trust=state.get("Trust"),
-        link_state=_LINK_STATES[link_state] if isinstance(link_state, int) and link_state < len(_LINK_STATES) else None,
-        min_tx_rate=int(state.get("MinTxRate") or 0),
-        max_tx_rate=int(state.get("MaxTxRate") or 0),
-    )
-    if not settings.mac:
-        return Original(driver, None, name or None, mac=state.get("EffectiveMAC") or None, mtu=state.get("MTU") or 0)
-    if not name:
-        return Original(driver, settings)
-    return Original(driver, settings, name, (), state.get("EffectiveMAC") or None, int(state.get("MTU") or 0))
-
-
 def _is_alive(path: str) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
         return False
     try:
         return netns.is_namespace(descriptor)

@@ -60,8 +60,8 @@ class Network:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def legacy_state(self) -> str | None:
-        """Folder of the 2017 plugin's state, where the configuration names one."""
+    def state_folder(self) -> str | None:
+        """Folder of the 2017 plugin's state (`cniDir`), where the configuration names one."""
         folder = self.raw.get("cniDir")
         return folder if isinstance(folder, str) else None
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cni import timing
 from cni.device_info import write_device_info
 from cni.ipam.delegate import request_addresses
+from cni.policy import Policy
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
 from cni.vf import sandbox
@@ -55,6 +56,7 @@ class Addition:
     conf: NetConf
     netns_fd: int
     cancelled: threading.Event
+    policy: Policy
 
     def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
@@ -81,7 +83,7 @@ class Addition:
                 netns.run_in(self.netns_fd, sandbox.configure_addresses, self.conf, attachment.pod_ifname, result)
         timing.mark("addresses")
         if attachment.device_info:
-            write_device_info(attachment.device_info, self.sysfs, self.vf.address)
+            attachment = write_device_info(attachment, self.policy, self.sysfs)
         if self.conf.previous is not None:
             result = result.after(self.conf.previous)
         attachment = replace(attachment, phase="attached", result=describe_result(result))

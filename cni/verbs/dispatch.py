@@ -13,9 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from cni import timing
-from cni.foreign_state import Predecessor
+from cni.foreign_state import ForeignState
+from cni.policy import Policy
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
 from cni.protocol.netconf import parse_netconf
+from cni.protocol.permission import check_permission
 from cni.protocol.spec import VERSIONS, code_of, parse_result, render_error, render_result, render_versions
 from cni.protocol.wire import Reply, Request
 from cni.request_log import log_to
@@ -39,15 +41,16 @@ logger = logging.getLogger(__name__)
 class Verbs:
     """The verbs, on one node: its sysfs, its journal, and the locks of its VFs.
 
-    `announce` makes the network know an attachment's addresses without holding up the answer; `predecessor` is what
-    sriov-cni left on this node.
+    `announce` makes the network know an attachment's addresses without holding up the answer; `foreign_state`
+    is what sriov-cni left on this node; `policy` is what this node allows to a network.
     """
 
     sysfs: Sysfs
     journal: Journal
     locks: Locks
     announce: Callable[[Attachment, Iterable[str]], object] = field(default_factory=lambda: Announcer().start)
-    predecessor: Predecessor = field(default_factory=Predecessor)
+    foreign_state: ForeignState = field(default_factory=ForeignState)
+    policy: Policy = field(default_factory=Policy)
 
     def handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event | None = None) -> Reply:
         """Answer a request of the launcher. Every failure becomes an error of the CNI specification.
@@ -77,13 +80,13 @@ class Verbs:
             case "ADD":
                 return self._add(request, netns_fd, cancelled)
             case "DEL":
-                Del(self.sysfs, self.journal, self.locks, self.predecessor).run(request, netns_fd)
+                Del(self.sysfs, self.journal, self.locks, self.foreign_state, self.policy).run(request, netns_fd)
             case "CHECK":
                 Check(self.sysfs, self.journal, self.locks).run(request, netns_fd)
             case "GC":
                 Gc(self.sysfs, self.journal, self.locks).run(request)
             case "STATUS":
-                Status(self.sysfs, self.journal).run(request)
+                Status(self.sysfs, self.journal, self.policy).run(request)
             case "VERSION":
                 return render_versions()
         return b""
@@ -91,17 +94,21 @@ class Verbs:
     def _add(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> bytes:
         """ADD: attach the VF and answer the result."""
         conf = parse_netconf(request.stdin, request.args, "ADD")
+        check_permission(conf, self.policy)
         sandbox_fd = require_sandbox(request, netns_fd)
         with ExitStack() as held:
-            held.enter_context(log_to(conf.log_file, conf.log_level, f"ADD {request.container_id} {request.ifname}"))
+            logged = f"ADD {request.container_id} {request.ifname}"
+            held.enter_context(log_to(conf.log_file, conf.log_level, logged, self.policy))
             held.enter_context(self.locks.hold(request.key))
             netlink = held.enter_context(Netlink())
-            reservation = Reservation(self.sysfs, self.journal, self.locks.hold, self.predecessor, netlink)
+            reservation = Reservation(
+                self.sysfs, self.journal, self.locks.hold, self.foreign_state, netlink, self.policy
+            )
             timing.mark("configuration and lock")
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)
             timing.mark("state and journal")
             with self._undo_on_failure(draft, sandbox_fd):
-                steps = Addition(self.sysfs, self.journal, netlink, vf, conf, sandbox_fd, cancelled)
+                steps = Addition(self.sysfs, self.journal, netlink, vf, conf, sandbox_fd, cancelled, self.policy)
                 attachment, result = steps.run(draft)
             logger.info("attached VF %s to %s", attachment.device, attachment.owner)
         if attachment.mode == "kernel":

@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from cni import timing
-from cni.foreign_state import Predecessor
+from cni.device_info import remove_device_info
+from cni.foreign_state import ForeignState
 from cni.ipam.delegate import Deletion, IpamError, MissingPluginError, delete_addresses
+from cni.policy import Policy
 from cni.protocol.netconf import Network, parse_network
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
@@ -25,12 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Del:
-    """The verb DEL, on one node. `predecessor` is what sriov-cni left there."""
+    """The verb DEL, on one node. `foreign_state` is what sriov-cni left there."""
 
     sysfs: Sysfs
     journal: Journal
     locks: Locks
-    predecessor: Predecessor
+    foreign_state: ForeignState
+    policy: Policy
 
     def run(self, request: Request, netns_fd: int | None) -> None:
         """Release what this container's interface owns; nothing owned is success.
@@ -54,9 +56,8 @@ class Del:
 
     def _adopt(self, request: Request, network: Network, netns_fd: int | None) -> Attachment | None:
         """Take over from sriov-cni what it attached for this container, to be released."""
-        folder = network.legacy_state
-        predecessor = Predecessor(Path(folder)) if folder else self.predecessor
-        found = predecessor.find(request, network, netns_fd, self.sysfs)
+        state = ForeignState.choose(network.state_folder, self.policy, self.foreign_state)
+        found = state.find(request, network, netns_fd, self.sysfs)
         if found is None:
             return None
         with self.locks.hold(found.device):
@@ -64,7 +65,7 @@ class Del:
                 found = replace(found, released=True)  # another pod's by now; nothing but the addresses is ours
             logger.info("VF %s was attached to %s by another plugin; releasing it", found.device, found.owner)
             self.journal.write_attachment(found)
-            predecessor.forget(found)
+            state.forget(found)
         return found
 
     def _release_or_leave_it_to_the_agent(self, attachment: Attachment, netns_fd: int | None) -> None:
@@ -108,7 +109,7 @@ class Release:
             if not releasing.released:
                 with open_sandbox(releasing, netns_fd) as sandbox_fd:
                     restore_vf(self.sysfs, releasing, sandbox_fd)
-                _remove_device_info(releasing)
+                remove_device_info(releasing)
         finally:
             timing.mark("VF back and compared")
             owed = addresses.finish()
@@ -118,16 +119,6 @@ class Release:
             raise owed
         self.journal.remove_attachment(releasing)
         logger.info("released VF %s from %s", attachment.device, attachment.owner)
-
-
-def _remove_device_info(attachment: Attachment) -> None:
-    """Remove the file that ADD wrote. What is there in its place is not ours, and no reason to keep the VF."""
-    if not attachment.device_info:
-        return
-    try:
-        Path(attachment.device_info).unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        logger.warning("%s: removing device-info file %r failed: %s", attachment.owner, attachment.device_info, error)
 
 
 @contextmanager

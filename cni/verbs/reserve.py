@@ -4,10 +4,11 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
-from cni.foreign_state import Predecessor
+from cni.device_info import is_written
+from cni.foreign_state import ForeignState
+from cni.policy import Policy
 from cni.protocol.netconf import NetConf, Network
 from cni.protocol.spec import DEVICE_IN_USE
 from cni.protocol.wire import Request
@@ -39,8 +40,9 @@ class Reservation:
     sysfs: Sysfs
     journal: Journal
     hold: Hold
-    predecessor: Predecessor
+    foreign_state: ForeignState
     netlink: Netlink
+    policy: Policy
 
     def begin(self, held: ExitStack, conf: NetConf, request: Request, netns_fd: int) -> tuple[Vf, Attachment]:
         """Lock the VF as long as `held`, make sure that it is free, and draft its entry in the journal."""
@@ -50,7 +52,7 @@ class Reservation:
             vf = find_vf(self.sysfs, self.netlink, device)
             original = read_original(self.sysfs, self.netlink, vf)
             mode = choose_mode(conf, device, original.driver)
-            is_told = not conf.device_info or Path(conf.device_info).exists()
+            is_told = not conf.device_info or is_written(conf.device_info, self.policy)
             return vf, replace(
                 draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
                 mode=mode,
@@ -110,7 +112,7 @@ class Reservation:
                 raise CniError(DEVICE_IN_USE, f"VF {other.device} is attached to {other.owner}", hint=hint)
             logger.warning("VF %s was still attached to %s, which is gone; releasing it first", device, other.owner)
             Release(self.sysfs, self.journal).finish(other, None)
-        if owner := self.predecessor.find_owner(device):
+        if owner := self.foreign_state.find_owner(device):
             raise CniError(DEVICE_IN_USE, f"VF {device} is attached to container {owner}", hint=hint)
 
     def _is_in_use(self, other: Attachment) -> bool:

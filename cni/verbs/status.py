@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from cni.ipam.delegate import ask_status
+from cni.policy import Policy
 from cni.protocol.netconf import NetConf, Network, parse_netconf
+from cni.protocol.permission import check_permission
 from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.protocol.wire import Request
 from cni.verbs.choice import list_candidates
@@ -22,10 +24,12 @@ class Status:
 
     sysfs: Sysfs
     journal: Journal
+    policy: Policy
 
     def run(self, request: Request) -> None:
         """Raise CniError 51 or 50 with the reason why the request's network is not ready."""
         conf = parse_netconf(request.stdin, request.args, "STATUS")
+        check_permission(conf, self.policy)
         network = Network(conf.name, conf.version, conf.raw)
         self._check(conf, draft_attachment(request, network, conf.device or "", Original("", None)))
 

@@ -65,7 +65,8 @@ class Attachment:
     `netns_dev` and `netns_ino` identify the sandbox, `boot_id` the boot in which that means something.
     `released` says that the VF is back and only the IPAM plugin's DEL is owed. `interface` is the name in the pod where
     it is another than `ifname`, the CNI_IFNAME; `unsupported` are settings that the NIC refused and that were let go;
-    `result` is what ADD answered, in the shape of specification 1.1.0; `device_info` is a file that ADD wrote.
+    `result` is what ADD answered, in the shape of specification 1.1.0; `device_info` is a file that ADD wrote,
+    and `device_info_dev` and `device_info_ino` identify it; both are 0 until it is written.
     """
 
     container_id: str
@@ -87,6 +88,8 @@ class Attachment:
     unsupported: tuple[str, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
     device_info: str = ""
+    device_info_dev: int = 0
+    device_info_ino: int = 0
 
     @property
     def pod_ifname(self) -> str:

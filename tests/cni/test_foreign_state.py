@@ -1,14 +1,18 @@
 """What sriov-cni and the Intel plugin of 2017 left behind, as far as it can be told without a NIC."""
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cni.foreign_state import Predecessor
+from cni.foreign_state import ForeignState
+from cni.policy import Policy
 from cni.protocol.netconf import Network
 from cni.protocol.wire import Request
+from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import VfSettings
 
@@ -32,11 +36,11 @@ def sysfs(tmp_path: Path) -> Sysfs:
     return Sysfs(tmp_path / "sys")
 
 
-def write(folder: Path, document: object, name: str = "c1-net1") -> Predecessor:
+def write(folder: Path, document: object, name: str = "c1-net1") -> ForeignState:
     """A state file of another plugin."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(document if isinstance(document, str) else json.dumps(document))
-    return Predecessor(folder)
+    return ForeignState(folder)
 
 
 def test_cache_of_sriov_cni_tells_how_the_vf_was(tmp_path: Path, sysfs: Sysfs) -> None:
@@ -74,27 +78,123 @@ def test_damaged_cache_is_as_good_as_none(tmp_path: Path, sysfs: Sysfs, document
 
 def test_vf_that_was_given_away_is_not_released(tmp_path: Path, sysfs: Sysfs) -> None:
     """The allocation file names another sandbox by now: only the addresses are ours to free."""
-    predecessor = write(tmp_path / "old", {"deviceID": VF, "OrigVfState": STATE})
+    state = write(tmp_path / "old", {"deviceID": VF, "OrigVfState": STATE})
     write(tmp_path / "old/pci", "/run/netns/newer", VF)
 
-    found = predecessor.find(REQUEST, NETWORK, None, sysfs)
+    found = state.find(REQUEST, NETWORK, None, sysfs)
     assert found
     assert found.released
-    predecessor.forget(found)
+    state.forget(found)
     assert sorted(path.name for path in (tmp_path / "old").rglob("*")) == [VF, "pci"]
-    predecessor.forget(replace(found, released=False))
+    state.forget(replace(found, released=False))
     assert sorted(path.name for path in (tmp_path / "old").rglob("*")) == ["pci"]
 
 
 def test_allocation_of_a_dead_sandbox_is_no_owner(tmp_path: Path) -> None:
     """A path that leads nowhere, or to a plain file, is nobody."""
-    predecessor = write(tmp_path / "old", {"deviceID": VF})
-    assert predecessor.find_owner(VF) is None
+    state = write(tmp_path / "old", {"deviceID": VF})
+    assert state.find_owner(VF) is None
     write(tmp_path / "old/pci", "/run/netns/gone", VF)
-    assert predecessor.find_owner(VF) is None
+    assert state.find_owner(VF) is None
     write(tmp_path / "old/pci", str(tmp_path / "old/c1-net1"), VF)
-    assert predecessor.find_owner(VF) is None
+    assert state.find_owner(VF) is None
     write(tmp_path / "old/pci", "/proc/self/ns/net", VF)
-    assert "c1-net1" in (predecessor.find_owner(VF) or "")
+    assert "c1-net1" in (state.find_owner(VF) or "")
     (tmp_path / "old/c1-net1").unlink()
-    assert predecessor.find_owner(VF) is None, "sriov-cni forgot its allocation file"
+    assert state.find_owner(VF) is None, "sriov-cni forgot its allocation file"
+
+
+@pytest.mark.parametrize("spoiled", ["file", "folder", "above", "link", "fifo", "large", "writable"])
+def test_only_what_root_alone_can_write_is_believed(
+    tmp_path: Path, sysfs: Sysfs, spoiled: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pod's volume is a folder of the host too, and its files could name any VF, driver and setting."""
+    folder = tmp_path / "above/old"
+    folder.parent.mkdir()
+    state = write(folder, {"deviceID": VF, "OrigVfState": STATE})
+    cache = folder / "c1-net1"
+    assert state.find(REQUEST, NETWORK, None, sysfs)
+    if spoiled in {"link", "fifo"}:
+        cache.rename(tmp_path / "moved")
+        os.mkfifo(cache) if spoiled == "fifo" else cache.symlink_to(tmp_path / "moved")
+    elif spoiled == "large":
+        os.truncate(cache, 2 << 20)
+    elif spoiled == "writable":
+        folder.chmod(0o777)
+    else:
+        os.chown({"file": cache, "folder": folder, "above": folder.parent}[spoiled], 12345, 12345)
+    write(folder / "pci", "/proc/self/ns/net", VF)
+
+    assert state.find(REQUEST, NETWORK, None, sysfs) is None
+    assert state.find_owner(VF) is None
+    assert f"{cache}, state of another plugin" in caplog.text
+
+
+def test_folder_of_a_network_is_one_of_the_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Else the usual folder counts: DEL is never refused."""
+    policy, usual = Policy(state_folders=(tmp_path / "cni",)), ForeignState(tmp_path / "cni/sriov")
+    assert ForeignState.choose(None, policy, usual) is usual
+    assert ForeignState.choose(f"{tmp_path}/cni/dpdk", policy, usual).folder == tmp_path / "cni/dpdk"
+    assert caplog.text == ""
+    for named in (f"{tmp_path}/emptydir", f"{tmp_path}/cni/../emptydir", "cni/dpdk", f"{tmp_path}/cni/a\0b"):
+        assert ForeignState.choose(named, policy, usual) is usual
+    assert caplog.text.count("cni.stateFolders") == 4
+
+
+def test_driver_that_a_file_names_is_not_loaded(tmp_path: Path, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The VF's own kernel driver comes back, as its modalias asks for it."""
+    asked: list[tuple[str, ...]] = []
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        asked.append(arguments)
+        return subprocess.CompletedProcess(arguments, 0, "iavf\n", "")
+
+    device = sysfs.pci(VF)
+    (device / "driver").unlink()
+    (device / "driver").symlink_to("/x/vfio-pci")
+    (device / "modalias").write_text("pci:v00008086d00001889\n")
+    (sysfs.root / "bus/pci/drivers/iavf").mkdir(parents=True)
+    monkeypatch.setattr(drivers, "_run_modprobe", run)
+    found = write(tmp_path / "old", {"pci_addr": VF, "kernel_driver": "n_hdlc"}).find(REQUEST, NETWORK, None, sysfs)
+    assert found
+    assert found.original.driver == "iavf"
+    assert asked == [("--resolve-alias", "pci:v00008086d00001889"), ("--", "iavf")]
+
+
+WRONG: tuple[object, ...] = ("x", -1, 2**40, 1.5, True, [], {}, None)
+
+
+@pytest.mark.parametrize("key", sorted(STATE))
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+def test_wrong_types_in_a_cache_are_left_out(tmp_path: Path, sysfs: Sysfs, key: str, value: object) -> None:
+    """One bad value keeps neither the pod nor the other values."""
+    found = write(tmp_path / "old", {"deviceID": VF, "OrigVfState": STATE | {key: value}}).find(
+        REQUEST, NETWORK, None, sysfs
+    )
+    assert found
+    assert found.original.driver == "iavf"
+    if key not in {"AdminMAC", "HostIFName", "Vlan"}:
+        assert found.original.settings
+        assert found.original.settings.vlan == 1
+
+
+@pytest.mark.parametrize("document", [{"deviceID": VF, "OrigVfState": []}, "[" * 100_000, '{"deviceID": "\\ud800"}'])
+def test_nonsense_in_a_cache_ends_nothing(tmp_path: Path, sysfs: Sysfs, document: object) -> None:
+    """Wrong shape, deep nesting, half a character."""
+    write(tmp_path / "old", document).find(REQUEST, NETWORK, None, sysfs)
+
+
+def test_vf_in_another_sandbox_is_not_released(tmp_path: Path, sysfs: Sysfs) -> None:
+    """Without the plugin's allocation file the kernel says whose it is: neither at home nor in this sandbox."""
+    state = write(tmp_path / "old", {"deviceID": VF, "OrigVfState": STATE})
+    own = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        found = state.find(REQUEST, NETWORK, own, sysfs)
+        assert found
+        assert found.released
+        (sysfs.pci(VF) / "net/enp175s6").mkdir(parents=True)
+        found = state.find(REQUEST, NETWORK, own, sysfs)
+        assert found
+        assert not found.released
+    finally:
+        os.close(own)

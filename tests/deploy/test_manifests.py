@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cni.policy import Policy
 from cni.protocol.netconf import parse_netconf
 from sriovdp.agent import Roots
 from sriovdp.cli.agent import command as agent_command
@@ -125,6 +126,7 @@ def test_agent_has_a_mount_for_each_of_its_folders() -> None:
     needed = [roots.sysfs, roots.dev, roots.run, roots.state, Path("/etc/sriovdp"), Path("/lib/modules")]
     needed += [roots.kubelet / name for name in ("device-plugins", "plugins_registry", "pod-resources")]
     needed += [Path("/run/netns"), Path("/var/lib/cni")]
+    needed += [*Policy().log_folders, *Policy().state_folders]
     needed += [Path(str(folder).removeprefix("/var")) for folder in (roots.device_info, roots.cdi)]
     missing = [path for path in needed if not any(path.is_relative_to(place) for place in mounted)]
     assert missing == []

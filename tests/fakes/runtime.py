@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cni.foreign_state import Predecessor
+from cni.foreign_state import ForeignState
+from cni.policy import Policy
 from cni.protocol.wire import Request
 from cni.verbs.announce import announce_once
 from cni.verbs.dispatch import Verbs
@@ -100,7 +101,8 @@ class Plugin:
     def verbs(self) -> Verbs:
         """Fresh verbs, as after a restart."""
         journal = Journal(self.root / "journal")
-        return Verbs(Sysfs(), journal, Locks(journal.locks), self.announce, Predecessor(self.root / "old"))
+        old, policy = ForeignState(self.root / "old"), Policy((self.root,), (self.root / "devinfo",), (self.root,))
+        return Verbs(Sysfs(), journal, Locks(journal.locks), self.announce, old, policy)
 
     @property
     def recovery(self) -> Recovery:
