@@ -1,24 +1,19 @@
 """`sriovdp discover`: PFs, VFs and accelerators of the node, as tables for people or as JSON for programs."""
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from sriovdp.cli.options import sysfs_option
+from sriovdp.cli.table import Row, write_table
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import NetDevice, Node, PhysicalFunction, Subfunction, VfSettings, VirtualFunction
+from sriovdp.model import NetDevice, Node, PhysicalFunction, Subfunction, Traits, VfSettings, VirtualFunction
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.node.pci_names import name_ids
-
-_PIPE_WIDTH = 118  # columns where stdout is no terminal
 
 
 @click.command(epilog="Example: sriovdp discover --json")
@@ -27,14 +22,14 @@ _PIPE_WIDTH = 118  # columns where stdout is no terminal
     "--json", "as_json", is_flag=True, help="Print JSON: a list of PFs, then accelerators, each with its VFs."
 )
 def command(root: Path, *, as_json: bool) -> None:
-    """Show the PFs and VFs of this node, and its accelerators. Needs no root."""
+    """Show the PFs, VFs, subfunctions and accelerators of this node. Needs no root."""
     node = take_snapshot(Sysfs(root))
     if as_json:
         click.echo(json.dumps([_describe_pf(pf) for pf in (*node.pfs, *node.accelerators)], indent=2))
     elif node.pfs or node.accelerators:
-        _draw(node)
+        click.echo("\n".join(_draw(node)))
     else:
-        click.echo("no PCI network function or accelerator on this node")
+        click.echo("this node has no PCI network function or accelerator")
 
 
 def _describe_pf(pf: PhysicalFunction) -> dict[str, Any]:
@@ -50,6 +45,8 @@ def _describe_pf(pf: PhysicalFunction) -> dict[str, Any]:
         "netdev": asdict(pf.netdev) if pf.netdev else None,
         "link": _name_link(pf.netdev),
         "link_type": pf.traits.link_type,
+        "port_guid": pf.traits.guid,
+        **_describe_traits(pf.traits),
         "switchdev": pf.switchdev,
         "host_use": pf.traits.host_use or None,
         "total_vfs": pf.total_vfs,
@@ -60,7 +57,7 @@ def _describe_pf(pf: PhysicalFunction) -> dict[str, Any]:
 
 
 def _describe_vf(vf: VirtualFunction) -> dict[str, Any]:
-    """Keys are there for every VF; settings are null where they are not known."""
+    """Every VF has the same keys; settings are null where they are not known."""
     vendor_name, device_name = name_ids(vf.vendor, vf.device)
     settings: dict[str, Any] = asdict(vf.settings) if vf.settings else dict.fromkeys(VfSettings.__dataclass_fields__)
     return {
@@ -76,7 +73,7 @@ def _describe_vf(vf: VirtualFunction) -> dict[str, Any]:
         "netdev": asdict(vf.netdev) if vf.netdev else None,
         "uio": vf.uio,
         "representor": vf.representor,
-        "rdma": [device.name for device in vf.traits.rdma],
+        **_describe_traits(vf.traits),
         "admin_mac": settings.pop("mac"),
         **settings,
     }
@@ -88,45 +85,80 @@ def _describe_sf(sf: Subfunction) -> dict[str, Any]:
         "index": sf.index,
         "driver": sf.driver,
         "netdev": asdict(sf.netdev) if sf.netdev else None,
-        "rdma": [device.name for device in sf.traits.rdma],
+        **_describe_traits(sf.traits),
     }
 
 
-def _draw(node: Node) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+def _describe_traits(traits: Traits) -> dict[str, Any]:
+    return {"rdma": [device.name for device in traits.rdma], "vdpa": [asdict(device) for device in traits.vdpa]}
+
+
+def _draw(node: Node) -> Iterator[str]:
     pfs = (*node.pfs, *node.accelerators)
-    console.print(_table_of_pfs(pfs))
+    yield from write_table([_list_pf(pf) for pf in pfs])
     for pf in pfs:
-        if pf.vfs:
-            console.print(f"\nVFs of [bold]{escape(pf.name)}[/] ({pf.address})")
-            console.print(_table_of_vfs(pf))
+        for kind, rows in (("VFs", [_list_vf(vf) for vf in pf.vfs]), ("Subfunctions", [_list_sf(sf) for sf in pf.sfs])):
+            if rows:
+                yield f"\n{kind} of {click.style(pf.name, bold=True)} ({pf.address})"
+                yield from write_table(rows)
 
 
-def _table_of_pfs(pfs: Sequence[PhysicalFunction]) -> Table:
-    table = _make_table("PF", "netdev", "link", "VFs", "NUMA", "driver", "vendor:device")
-    for pf in pfs:
-        names = " ".join(name for name in name_ids(pf.vendor, pf.device) if name)
-        vfs = f"{len(pf.vfs)}/{pf.total_vfs}" if pf.total_vfs else None
-        name = pf.netdev.name if pf.netdev else None
-        ids = f"{pf.vendor}:{pf.device} {names}"
-        table.add_row(*map(_cell, (pf.address, name, _name_link(pf.netdev), vfs, pf.numa_node, pf.driver, ids)))
-    return table
+def _list_pf(pf: PhysicalFunction) -> Row:
+    names = " ".join(name for name in name_ids(pf.vendor, pf.device) if name)
+    return {
+        "PF": pf.address,
+        "netdev": _name(pf.netdev),
+        "link": _name_link(pf.netdev),
+        "type": pf.traits.link_type if pf.traits.link_type != "ether" else None,
+        "e-switch": "switchdev" if pf.switchdev else None,
+        "VFs": f"{len(pf.vfs)}/{pf.total_vfs}" if pf.total_vfs else None,
+        "SFs": len(pf.sfs) or None,
+        "NUMA": pf.numa_node,
+        "driver": pf.driver,
+        **_list_traits(pf.traits),
+        "port GUID": pf.traits.guid,
+        "vendor:device": f"{pf.vendor}:{pf.device} {names}",
+    }
 
 
-def _table_of_vfs(pf: PhysicalFunction) -> Table:
-    headings = ("VF", "address", "driver", "IOMMU", "NUMA", "netdev", "admin MAC", "VLAN", "spoofchk", "trust")
-    table = _make_table(*headings)
-    for vf in pf.vfs:
-        name = vf.netdev.name if vf.netdev else vf.uio
-        known = _list_settings(vf.settings)
-        table.add_row(*map(_cell, (vf.index, vf.address, vf.driver, vf.iommu_group, vf.numa_node, name, *known)))
-    return table
+def _list_vf(vf: VirtualFunction) -> Row:
+    settings = vf.settings
+    return {
+        "VF": vf.index,
+        "address": vf.address,
+        "driver": vf.driver,
+        "IOMMU": vf.iommu_group,
+        "NUMA": vf.numa_node,
+        "netdev": _name(vf.netdev) or vf.uio,
+        "representor": vf.representor,
+        **_list_traits(vf.traits),
+        "admin MAC": settings and settings.mac,
+        "VLAN": settings and (settings.vlan or None),
+        "spoofchk": settings and _name_switch(settings.spoofchk),
+        "trust": settings and _name_switch(settings.trust),
+        "node GUID": settings and settings.node_guid,
+        "port GUID": settings and settings.port_guid,
+    }
 
 
-def _list_settings(settings: VfSettings | None) -> tuple[object, ...]:
-    if settings is None:
-        return (None,) * 4
-    return (settings.mac, settings.vlan or None, _name_switch(settings.spoofchk), _name_switch(settings.trust))
+def _list_sf(sf: Subfunction) -> Row:
+    return {
+        "SF": sf.index,
+        "name": sf.name,
+        "driver": sf.driver,
+        "NUMA": sf.numa_node,
+        "netdev": _name(sf.netdev),
+        **_list_traits(sf.traits),
+    }
+
+
+def _list_traits(traits: Traits) -> Row:
+    vdpa = " ".join(device.name + (f" ({device.kind})" if device.kind else "") for device in traits.vdpa)
+    return {"RDMA": " ".join(device.name for device in traits.rdma) or None, "vDPA": vdpa or None}
+
+
+def _name(netdev: NetDevice | None) -> str | None:
+    return netdev.name if netdev else None
 
 
 def _name_switch(switch: bool | None) -> str | None:
@@ -137,14 +169,3 @@ def _name_link(netdev: NetDevice | None) -> str | None:
     if netdev is None:
         return None
     return "down" if not netdev.up else "up" if netdev.carrier else "no carrier"
-
-
-def _make_table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading != "vendor:device")
-    return table
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else escape(str(value))

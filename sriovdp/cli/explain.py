@@ -56,7 +56,7 @@ def command(
         click.echo("[\n" + ",\n".join(described) + "\n]")
         return
     lines = [line for verdict in verdicts for line in write(verdict)]
-    click.echo("\n".join(lines) or "no PCI network function or accelerator on this node")
+    click.echo("\n".join(lines) or "this node has no PCI network function or accelerator")
 
 
 def _pick(verdicts: Sequence[Verdict], devices: Sequence[str]) -> Sequence[Verdict]:

@@ -87,6 +87,24 @@ def _reject(name: str, selector: int, field: str, wanted: list[str], actual: str
     return {**place, "wanted": wanted, "actual": actual, "note": note}
 
 
+def test_discover_shows_what_a_smart_nic_has(nodes: dict[str, Path]) -> None:
+    """Switchdev mode, representors, subfunctions, GUIDs, RDMA and vDPA devices, for people and for programs."""
+    text = run("discover", "--sysfs", nodes["connectx"]).stdout
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if ":" in line.partition(" ")[0]}
+    assert lines["0000:3b:00.1"][:6] == ["0000:3b:00.1", "ens1f1np1", "up", "-", "switchdev", "4/8"]
+    assert lines["0000:5e:00.0"][3] == "infiniband"
+    assert "08:c0:02:00:00:00:00:0d" in lines["0000:5e:00.0"]
+    assert "\n2   0000:3b:01.4  mlx5_core  9      0     -         ens1f1npf0vf2  vdpa0 (vhost)\n" in text
+    assert "\nSubfunctions of ens1f1np1 (0000:3b:00.1)\nSF  name " in text
+    assert "\n88  mlx5_core.sf.4  mlx5_core.sf  0     ens1f1s88\n" in text
+    assert text.count("08:c0:eb:03:00:00:00:01") == 2
+    pfs = json.loads(run("discover", "--json", "--sysfs", nodes["connectx"]).stdout)
+    assert [pf["switchdev"] for pf in pfs] == [False, True, False]
+    assert pfs[1]["vfs"][2]["vdpa"] == [{"name": "vdpa0", "kind": "vhost", "node": "/dev/vhost-vdpa-0"}]
+    assert (pfs[0]["rdma"], pfs[2]["port_guid"]) == (["mlx5_0"], "08:c0:02:00:00:00:00:0d")
+    assert [sf["vdpa"] for sf in pfs[1]["sfs"]] == [[], []]
+
+
 def test_explain_of_a_device_that_is_not_there_fails(nodes: dict[str, Path], tmp_path: Path) -> None:
     """The address is named, and what to do."""
     config = write_config(tmp_path, POOLS)
