@@ -7,6 +7,7 @@
     │   └── VerifyError          the kernel accepted a change, but the value read back differs
     ├── KernelError              the kernel refused a change; carries its errno
     ├── JournalError             the journal cannot be read or written
+    │   └── DamageError          what a file of it holds cannot be understood
     ├── BusyError                another program or thread works on the same thing now
     └── CniError                 a CNI verb failed; carries the code of the CNI specification
 
@@ -64,6 +65,10 @@ class KernelError(SriovdpError):
 
 class JournalError(SriovdpError):
     """A file of the journal cannot be read or written."""
+
+
+class DamageError(JournalError):
+    """What a file of the journal holds cannot be understood; another try finds the same."""
 
 
 class BusyError(SriovdpError):

@@ -49,8 +49,9 @@ def open_namespace(path: str, wanted: NetnsId) -> int | None:
     """
     for candidate in (path, *_process_namespaces(wanted)):
         try:
-            netns_fd = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            # a path that is no namespace any more can be a FIFO, or no path at all
+            netns_fd = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):
             continue
         if identify(netns_fd) == wanted:
             return netns_fd

@@ -3,6 +3,8 @@
 One JSON file for each attachment of a VF to a sandbox, one for each PF that was split. A file is complete or not there:
 written beside its place, flushed, and renamed. When it is new the directory is flushed too, but not when it replaces an
 older one or is removed: who looks after a power loss sees another boot, in which every phase means the same.
+
+Whatever a file holds, it stops nobody: one that cannot be understood is a `Damage`, about one VF.
 """
 
 import fcntl
@@ -13,19 +15,24 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from sriovdp.errors import InUseError, JournalError
-from sriovdp.kernel.sysfs import list_names
-from sriovdp.model import VfSettings, split_args
+from sriovdp.errors import DamageError, InUseError, JournalError
+from sriovdp.model import VfSettings, is_pci_address, split_args
+from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 VERSION = 1  # files of older versions of this program are read, as fields only come to what there was
 
-_DEVICE = re.compile(r'"device": *"([0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"')
+_DEVICE = re.compile(rb'"device": *"([0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"')
+_TEMPORARY = re.compile(r"\.(\d+)-\d+")
+
+LEFT_OUT: Mapping[str, Any] = MappingProxyType({})
+"""What `config` and `result` of a surveyed attachment are: a node's pods can have a hundred megabytes of them."""
 
 Phase = Literal["adding", "attached", "releasing"]
 
@@ -63,7 +70,8 @@ class Attachment:
     """One VF attached as one interface of one container. `config` is the network configuration as it came.
 
     `netns_dev` and `netns_ino` identify the sandbox, `boot_id` the boot in which that means something.
-    `released` says that the VF is back and only the IPAM plugin's DEL is owed. `interface` is the name in the pod where
+    `released` says that the VF is back and only its addresses are owed, `freed` that they are free and only the VF is
+    owed. `interface` is the name in the pod where
     it is another than `ifname`, the CNI_IFNAME; `unsupported` are settings that the NIC refused and that were let go;
     `result` is what ADD answered, in the shape of specification 1.1.0; `device_info` is a file that ADD wrote,
     and `device_info_dev` and `device_info_ino` identify it; both are 0 until it is written.
@@ -84,6 +92,7 @@ class Attachment:
     path: str = ""
     phase: Phase = "adding"
     released: bool = False
+    freed: bool = False
     interface: str = ""
     unsupported: tuple[str, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
@@ -119,6 +128,8 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        # what the files of now said when they were last read, by name, with what tells another version of a file
+        self._seen: Mapping[str, tuple[_Stamp, Attachment | Damage]] = {}
 
     @property
     def locks(self) -> Path:
@@ -129,47 +140,70 @@ class Journal:
     def claim(self) -> Iterator[None]:
         """Be the only agent with this journal: what one has under way, another would take for left behind by a crash.
 
-        The kernel drops the claim when the process ends, however it ends. Raises InUseError while another has it.
+        The kernel drops the claim when the process ends, however it ends. Raises InUseError while another has it, and
+        JournalError when the folder cannot be written.
         """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._directory / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InUseError(
-                    f"another sriovdp agent has the journal {self._directory}", hint="stop it; one agent serves a node"
-                ) from error
+        lock = self._open_lock()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise InUseError(
+                f"another sriovdp agent has the journal {self._directory}", hint="stop it; one agent serves a node"
+            ) from error
+        try:
+            self._remove_halves()
             yield
+        finally:
+            os.close(lock)
 
     def write_attachment(self, attachment: Attachment) -> None:
         """Make the attachment durable. Raises JournalError when the disk does not take it."""
+        if attachment.config is LEFT_OUT or attachment.result is LEFT_OUT:
+            raise ValueError(f"the attachment {attachment.key} of a survey is not whole")
         self._write(_attachment_name(attachment.container_id, attachment.ifname), _fields(attachment))
 
     def find_attachment(self, container_id: str, ifname: str) -> Attachment | None:
-        """The attachment of that container's interface. Raises JournalError when its file can not be understood."""
-        return _parse_attachment(self._directory / _attachment_name(container_id, ifname))
+        """The attachment of that container's interface; None without one.
+
+        Raises DamageError when its file cannot be understood, JournalError when it cannot be read.
+        """
+        path = self._directory / _attachment_name(container_id, ifname)
+        try:
+            return _read_attachment(path)
+        except FileNotFoundError:
+            return None
+        except UnreadableError as error:
+            raise DamageError(_describe_damage(path, error), hint=_DAMAGE_HINT) from error
+        except OSError as error:
+            raise JournalError(f"reading {path} failed: {error.strerror}", hint="check that disk") from error
 
     def attachments(self) -> list[Attachment]:
-        """All attachments, in order of their files. Raises JournalError when a file can not be understood."""
-        parsed = [_parse_attachment(path) for path in self._paths()]
-        return [attachment for attachment in parsed if attachment is not None]
+        """All attachments, in order of their files. Raises JournalError when a file cannot be understood."""
+        found, damages = self.survey()
+        if damages:
+            raise JournalError(damages[0].reason)
+        whole = (self.find_attachment(entry.container_id, entry.ifname) for entry in found)
+        return [entry for entry in whole if entry is not None]
 
     def survey(self) -> tuple[list[Attachment], list[Damage]]:
-        """All attachments that can be understood, and the files that can not."""
-        found: list[Attachment] = []
-        damages: list[Damage] = []
-        for path in self._paths():
-            try:
-                attachment = _parse_attachment(path)
-            except JournalError as error:
-                damages.append(Damage(path, _guess_device(path), str(error)))
-            else:
-                found += [attachment] if attachment else []
-        return found, damages
+        """All attachments that can be understood, without `config` and `result` (LEFT_OUT), and the files that cannot.
 
-    def _paths(self) -> list[Path]:
-        names = list_names(self._directory)
-        return [self._directory / name for name in names if name.startswith("attachment-") and name.endswith(".json")]
+        A file is read again when it has changed, so that this is cheap. Raises JournalError when the folder cannot be
+        read: then nothing is known of any VF.
+        """
+        known, seen = self._seen, dict[str, tuple[_Stamp, Attachment | Damage]]()
+        for name in self._list_names():
+            if (stamp := _stamp(f"{self._directory}/{name}")) is None:
+                continue  # a DEL came between listing and reading it
+            before = known.get(name)
+            entry = before[1] if before and before[0] == stamp else _survey_file(self._directory / name)
+            if entry is not None:
+                seen[name] = (stamp, entry)
+        self._seen = seen
+        entries = [entry for _, entry in seen.values()]
+        attachments = [entry for entry in entries if isinstance(entry, Attachment)]
+        return attachments, [entry for entry in entries if isinstance(entry, Damage)]
 
     def check_writable(self) -> None:
         """Raises JournalError when nothing can be written."""
@@ -184,12 +218,47 @@ class Journal:
             ) from error
 
     def remove_attachment(self, attachment: Attachment) -> None:
-        """Forget an attachment; nothing happens when it is not there."""
-        (self._directory / _attachment_name(attachment.container_id, attachment.ifname)).unlink(missing_ok=True)
+        """Forget an attachment; nothing happens when it is not there. Raises JournalError when the disk refuses it."""
+        path = self._directory / _attachment_name(attachment.container_id, attachment.ifname)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise JournalError(f"removing {path} failed: {error.strerror}", hint="mount that disk writable") from error
 
     def write_pf(self, address: str, record: Mapping[str, Any]) -> None:
         """Make the intent to change a PF durable. Raises JournalError when the disk does not take it."""
         self._write(f"pf-{address}.json", record)
+
+    def _list_names(self) -> list[str]:
+        try:
+            names = os.listdir(self._directory)  # noqa: PTH208 - pathlib costs more than the system call
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise JournalError(
+                f"reading the folder {self._directory} failed: {error.strerror}",
+                hint="no VF can be given to a pod until it can be read; check that disk",
+            ) from error
+        return sorted(name for name in names if name.startswith("attachment-") and name.endswith(".json"))
+
+    def _open_lock(self) -> int:
+        path = self._directory / "lock"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if path.is_dir():
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # which can be locked as well
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(
+                f"opening {path} failed: {error.strerror}", hint="make room on that disk, or mount it writable"
+            ) from error
+
+    def _remove_halves(self) -> None:
+        """Remove what killed processes were writing: it was never complete."""
+        for name in os.listdir(self._directory):  # noqa: PTH208
+            found = _TEMPORARY.fullmatch(name)
+            if found and not Path("/proc", found[1]).exists():
+                (self._directory / name).unlink(missing_ok=True)
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
         path = f"{self._directory}/{name}"
@@ -247,39 +316,54 @@ def _write_durably(path: str, content: bytes) -> None:
         raise
 
 
-def _parse_attachment(path: Path) -> Attachment | None:
-    """What a file says; None when it is not there, as after a DEL that came between listing and reading it."""
+_Stamp = tuple[int, int, int, int]
+
+
+def _stamp(path: str) -> _Stamp | None:
+    """What differs between two versions of a file; None when it is gone."""
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - as above
-            return _parse(stream.read())
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _survey_file(path: Path) -> Attachment | Damage | None:
+    """What a file says, as far as a survey has it; None when it is gone by now."""
+    try:
+        return replace(_read_attachment(path), config=LEFT_OUT, result=LEFT_OUT)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise JournalError(
-            f"{path} can not be understood: {error}", hint="move the file away once the VF it names is known to be free"
-        ) from error
+    except (UnreadableError, OSError) as error:
+        return Damage(path, _guess_device(path), f"{_describe_damage(path, error)}; {_DAMAGE_HINT}")
 
 
-@lru_cache(512)  # an ADD looks at the attachments of all pods
-def _parse(content: bytes) -> Attachment:
-    record = json.loads(content)
-    if record.pop("version") != VERSION:
-        raise ValueError("it is of another version")
-    original = record.pop("original")
-    settings = original.pop("settings")
-    return Attachment(
-        unsupported=tuple(record.pop("unsupported", ())),
-        original=Original(
-            **{**original, "altnames": tuple(original["altnames"])},
-            settings=VfSettings(**settings) if settings else None,
-        ),
-        **record,
-    )
+def _read_attachment(path: Path) -> Attachment:
+    """Raises UnreadableError, OSError."""
+    record = parse_object(read_file(path))
+    if record.get("version") != VERSION:
+        raise UnreadableError(f"it is of version {str(record.get('version'))[:20]}, this program reads {VERSION}")
+    attachment = build(Attachment, record)
+    if not is_pci_address(attachment.device):
+        raise UnreadableError(f"device is {attachment.device!r}")
+    if path.name != _attachment_name(attachment.container_id, attachment.ifname):
+        raise UnreadableError(f"it is about {attachment.key}")
+    for name in ("netns", "args", "path", "interface", "container_id", "ifname"):
+        if "\0" in getattr(attachment, name):
+            raise UnreadableError(f"{name} holds a NUL")
+    return attachment
+
+
+_DAMAGE_HINT = "move the file away once the VF it names is known to be free"
+
+
+def _describe_damage(path: Path, error: Exception) -> str:
+    return f"{path} cannot be understood: {error}"
 
 
 def _guess_device(path: Path) -> str | None:
     try:
-        found = _DEVICE.search(path.read_text(errors="replace"))
-    except OSError:
+        found = _DEVICE.search(read_file(path))
+    except (OSError, UnreadableError):
         return None
-    return found[1] if found else None
+    return found[1].decode() if found else None

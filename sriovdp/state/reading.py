@@ -1,0 +1,121 @@
+"""Reading what a file on disk holds, whatever it holds: bounded, never blocking, and of the types that are expected.
+
+A file can be torn, of another version, edited, or be no file at all. Its reader gets one kind of failure for all that.
+"""
+
+import errno
+import json
+import os
+import stat
+import types
+import typing
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+
+FILE_MAX = 16 << 20  # bytes; the largest request is 1 MiB, and its result 4
+_INT_MAX = 1 << 64
+
+
+class UnreadableError(ValueError):
+    """The file, or a value in it, is not what it should be; the text says what it is."""
+
+
+def read_file(path: Path | str, limit: int = FILE_MAX) -> bytes:
+    """The content of a regular file; a FIFO or a device is not waited for, and a link not followed.
+
+    Raises UnreadableError for what is no such file, OSError when it is not there or the disk fails.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link; a socket
+            raise UnreadableError("it is no regular file") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("it is no regular file")
+        if status.st_size > limit:
+            raise UnreadableError(f"it has {status.st_size} bytes, more than {limit}")
+        return _read_all(descriptor, limit)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, limit: int) -> bytes:
+    content = b""
+    while len(content) <= limit and (part := os.read(descriptor, limit + 1 - len(content))):
+        content += part
+    if len(content) > limit:
+        raise UnreadableError(f"it has more than {limit} bytes")
+    return content
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """A JSON object. Raises UnreadableError, also for one that is nested too deeply to be parsed."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"it is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise UnreadableError(f"it is no JSON object but {type(document).__name__}")
+    return document
+
+
+def build(kind: type[T], document: Any, what: str = "it") -> T:
+    """A dataclass out of a JSON object, each value checked against its annotation.
+
+    Fields that are missing get their default; keys that the class does not know are of a later version and left out.
+    Raises UnreadableError naming the field.
+    """
+    if not isinstance(document, dict):
+        raise UnreadableError(f"{what} is {type(document).__name__}, not an object")
+    values: dict[str, Any] = {}
+    for name, hint, is_required in _shape(typing.cast("Hashable", kind)):
+        if name in document:
+            values[name] = _convert(document[name], hint, name)
+        elif is_required:
+            raise UnreadableError(f"{what} has no {name}")
+    return kind(**values)
+
+
+@cache
+def _shape(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
+    hints = typing.get_type_hints(kind)
+    return tuple(
+        (field.name, hints[field.name], field.default is MISSING and field.default_factory is MISSING)
+        for field in fields(kind)
+    )
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """The value as its annotation wants it: one of str, int, bool, None, a Literal, a mapping, a tuple, a dataclass."""
+    if hint in (str, bool, int, type(None)):
+        is_fit = type(value) is hint and (hint is not int or abs(value) < _INT_MAX)
+        if is_fit:
+            return value
+    elif is_dataclass(hint):
+        return build(typing.cast("type[Any]", hint), value, name)
+    else:
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is Literal and isinstance(value, str) and value in arguments:
+            return value
+        if origin is tuple and isinstance(value, list):
+            return tuple(_convert(item, arguments[0], name) for item in value)
+        if origin in (Union, types.UnionType):
+            return _convert_union(value, arguments, name)
+        if origin is Mapping and isinstance(value, dict):
+            return value
+    raise UnreadableError(f"{name} is {str(value)[:60]!r}")
+
+
+def _convert_union(value: Any, arguments: tuple[Any, ...], name: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    [wanted] = [argument for argument in arguments if argument is not type(None)]
+    return _convert(value, wanted, name)
