@@ -83,7 +83,7 @@ class Agent:
     async def _run(self, stop: asyncio.Event) -> None:
         for warning in self.config.warnings:
             logger.warning("in the config: %s", warning)
-        broken = await asyncio.to_thread(self._recovery.recover, at_start=True)
+        broken = await asyncio.to_thread(self._recovery.recover)
         # before provisioning: a VF whose pod has gone is no reason to refuse a change
         await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=True)
         await self.offering.ask_pods(patience=_PATIENCE)
@@ -122,7 +122,7 @@ class Agent:
 
     async def _refresh(self) -> None:
         try:
-            await self._rescan(await asyncio.to_thread(self._recovery.recover, at_start=False))
+            await self._rescan(await asyncio.to_thread(self._recovery.recover))
             await self._tell_drift()
             await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=False)
         except SriovdpError as error:

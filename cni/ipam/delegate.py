@@ -6,19 +6,19 @@ CNI specification 1.1.0, section "Plugin Delegation".
 import json
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Event
-from typing import Any
+from typing import Any, Self
 
 from cni.ipam.process import PluginKilledError, PluginProcess, date_executable, find_executable
 from cni.protocol.keys import is_ipam_plugin
 from cni.protocol.spec import (
+    DECODING_FAILURE,
     INCOMPATIBLE_VERSION,
     INVALID_CONFIG,
     INVALID_ENVIRONMENT,
     IPAM_FAILURE,
     UNKNOWN_CONTAINER,
+    UNSUPPORTED_FIELD,
     Result,
     parse_result,
 )
@@ -32,12 +32,27 @@ _BLIND_PLUGINS = frozenset({"host-local", "static", "whereabouts"})
 _SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # for plugins that are scripts
 
 
+_REJECTIONS = frozenset(
+    {INCOMPATIBLE_VERSION, UNSUPPORTED_FIELD, INVALID_ENVIRONMENT, DECODING_FAILURE, INVALID_CONFIG}
+)
+
+
 class IpamError(CniError):
     """The IPAM plugin is missing, failed, or answered nonsense."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same call fails again, as the plugin rejects what it is asked."""
+        return self.code in _REJECTIONS
 
 
 class MissingPluginError(IpamError):
     """There is no such plugin in CNI_PATH."""
+
+    @property
+    def is_final(self) -> bool:
+        """Until somebody installs it."""
+        return True
 
 
 class UnusablePluginError(MissingPluginError):
@@ -103,9 +118,14 @@ class IpamCall:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} answered no valid result: {error}") from error
 
-    def stop(self) -> None:
-        """See to it that the plugin has ended; `cni.ipam.process.GRACE` is how long that takes at most."""
-        self._process.stop()
+    def stop(self) -> bool:
+        """See to it that the plugin has ended, within `cni.ipam.process.GRACE`; gives whether it succeeded."""
+        return self._process.stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the plugin has not ended yet."""
+        return self._process.is_running
 
     def _read_error(self, code: int, document: Any, stderr: bytes) -> IpamError:
         if isinstance(document, dict) and isinstance(document.get("code"), int):
@@ -116,16 +136,30 @@ class IpamCall:
 
 
 class Addresses:
-    """The addresses of one attachment under way: asked for as early as the plugin can do with, and awaited once."""
+    """The addresses of one attachment under way: asked for as early as the plugin can do with, and awaited once.
 
-    def __init__(self, attachment: Attachment, cancelled: Event | None) -> None:
-        """Start the plugin, if the configuration has one that needs no interface. Raises IpamError."""
+    The plugin's ADD runs beside the `with` block, if the configuration has one; it does not outlive the block. `given`
+    says whether the plugin answered that it succeeded: if not, nothing is owed to it.
+    """
+
+    def __init__(self, attachment: Attachment, cancelled: Event | None = None) -> None:
+        self.given = False
         self._attachment = attachment
         self._cancelled = cancelled
-        self._plugin = _plugin_of(attachment)
+        self._plugin: str | None = None
         self._call: IpamCall | None = None
+
+    def __enter__(self) -> Self:
+        """Start the plugin, if the configuration has one that needs no interface. Raises IpamError."""
+        self._plugin = _plugin_of(self._attachment)
         if self._plugin in _BLIND_PLUGINS:
             self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See to it that the plugin has ended."""
+        if self._call:
+            self.given |= self._call.stop()
 
     def _start(self) -> None:
         if self._plugin:
@@ -138,24 +172,10 @@ class Addresses:
         if self._call is None:
             return None
         result = self._call.finish()
+        self.given = True
         if not result.ips:
             raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} gave no address")
         return result
-
-    def stop(self) -> None:
-        """See to it that the plugin has ended."""
-        if self._call:
-            self._call.stop()
-
-
-@contextmanager
-def request_addresses(attachment: Attachment, cancelled: Event | None = None) -> Iterator[Addresses]:
-    """Run the plugin's ADD beside the block, if the configuration has one; it does not outlive the block."""
-    addresses = Addresses(attachment, cancelled)
-    try:
-        yield addresses
-    finally:
-        addresses.stop()
 
 
 class Deletion:
@@ -172,10 +192,15 @@ class Deletion:
                 self._call = IpamCall(plugin, "DEL", attachment)
         except UnusablePluginError as error:
             logger.warning("%s: no address was reserved: %s", attachment.owner, error)
-        except IpamError as error:
-            self._error = error
+        except Exception as error:  # noqa: BLE001 - whatever a configuration holds, the VF is released
+            self._error = _as_ipam_error(error)
         if plugin not in _BLIND_PLUGINS:
             self.finish()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the plugin has not ended yet."""
+        return self._call is not None and self._call.is_running
 
     def finish(self) -> IpamError | None:
         """Wait for it; gives why it failed, None if it did not."""
@@ -183,9 +208,16 @@ class Deletion:
         try:
             if call:
                 call.finish()
-        except IpamError as error:
-            self._error = error
+        except Exception as error:  # noqa: BLE001 - as above
+            self._error = _as_ipam_error(error)
         return self._error
+
+
+def _as_ipam_error(error: Exception) -> IpamError:
+    if isinstance(error, IpamError):
+        return error
+    logger.error("calling the IPAM plugin failed", exc_info=error)
+    return IpamError(IPAM_FAILURE, f"calling the IPAM plugin failed: {error!r}")
 
 
 def delete_addresses(attachment: Attachment) -> None:
@@ -264,5 +296,5 @@ def _find_plugin(plugin: str, path: str) -> str:
 def _decode(stdout: bytes) -> Any:
     try:
         return json.loads(stdout) if stdout.strip() else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return stdout.decode(errors="replace")

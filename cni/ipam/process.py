@@ -56,7 +56,7 @@ class PluginProcess:
         finally:
             for descriptor in (source, write_out, write_error):
                 os.close(descriptor)
-        self._is_running = True
+        self._is_reaped = False
 
     def wait(self, cancelled: Event | None = None, timeout: float = TIMEOUT) -> tuple[int, bytes, bytes]:
         """Wait for its end; gives exit code (negative: the signal that ended it), stdout and stderr.
@@ -85,11 +85,17 @@ class PluginProcess:
         self._close()
         return code, out, error
 
-    def stop(self) -> None:
-        """Let it end if it still runs, in GRACE; then kill it and what it started."""
-        if self._is_running:
+    def stop(self) -> bool:
+        """Let it end if it still runs, in GRACE; then kill it and what it started. Gives whether it ended with 0."""
+        if not self._is_reaped:
             with suppress(PluginKilledError):
-                self.wait(timeout=GRACE)
+                return self.wait(timeout=GRACE)[0] == 0
+        return False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return not self._is_reaped and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def _read(self, poll: "select.poll", pause: int) -> list[int]:
         """Take what there is, waiting for it so many milliseconds; gives the fds that had something to tell."""
@@ -115,7 +121,7 @@ class PluginProcess:
         raise PluginKilledError(f"{why} and was killed")
 
     def _reap(self) -> int:
-        self._is_running = False
+        self._is_reaped = True
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def _close(self) -> None:

@@ -18,6 +18,8 @@ Dad = Literal["optimistic", "wait", "off"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # as libcni has it, pkg/utils
 _SYSCTL = re.compile(r"net/(?:ipv4|ipv6|mpls)/(?:conf|neigh)/IFNAME/[a-z0-9_]+")
+_BRACKET = re.compile(rb"[\[\]{}]")
+_MAX_DEPTH = 100
 _MAX_VLAN = 4094
 _MAX_QOS = 7
 _MAX_RATE = 2**32 - 1  # Mbit/s in a u32
@@ -171,14 +173,29 @@ def parse_netconf(stdin: bytes, args: str = "", command: str = "") -> NetConf:
 
 def _decode(stdin: bytes) -> dict[str, Any]:
     try:
+        _check_depth(stdin)
         raw = json.loads(stdin)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CniError(
             DECODING_FAILURE, f"the network configuration is no JSON: {error}", hint="it comes on stdin"
         ) from None
     if not isinstance(raw, dict):
         raise CniError(DECODING_FAILURE, "the network configuration is no JSON object", hint="it comes on stdin")
     return keys.fold_keys(raw, _KNOWN)
+
+
+def _check_depth(stdin: bytes) -> None:
+    """Raise ValueError for what is nested so deeply that Python's recursion could end in parsing or in writing it.
+
+    Brackets in texts count too, which is far from what any network has.
+    """
+    depth = deepest = 0
+    if stdin.count(b"[") + stdin.count(b"{") > _MAX_DEPTH:
+        for byte in _BRACKET.findall(stdin):
+            depth += 1 if byte in b"[{" else -1
+            deepest = max(deepest, depth)
+    if deepest > _MAX_DEPTH:
+        raise ValueError(f"it is nested {deepest} levels deep, more than {_MAX_DEPTH}")
 
 
 def _parse_device(raw: Mapping[str, Any], runtime: Mapping[str, Any]) -> PciAddress | None:

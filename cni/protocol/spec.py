@@ -15,6 +15,7 @@ _OLDEST = "0.1.0"  # what a configuration without cniVersion is
 _FIRST_VERSION = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 
 INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
 UNKNOWN_CONTAINER = 3
 INVALID_ENVIRONMENT = 4
 IO_FAILURE = 5

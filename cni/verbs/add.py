@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cni import timing
 from cni.device_info import write_device_info
-from cni.ipam.delegate import request_addresses
+from cni.ipam.delegate import Addresses
 from cni.policy import Policy
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
@@ -47,7 +47,10 @@ def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """One ADD. Each method is a step, and leaves what the journal's original can be compared with."""
+    """One ADD. Each method is a step, and leaves what the journal's original can be compared with.
+
+    `addresses` is what the IPAM plugin is asked for.
+    """
 
     sysfs: Sysfs
     journal: Journal
@@ -57,6 +60,7 @@ class Addition:
     netns_fd: int
     cancelled: threading.Event
     policy: Policy
+    addresses: Addresses
 
     def run(self, attachment: Attachment) -> tuple[Attachment, Result]:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
@@ -64,7 +68,7 @@ class Addition:
         if attachment.mode == "dpdk":
             # nothing is moved there, so the kernel will not tell
             netns.run_in(self.netns_fd, sandbox.check_name_is_free, attachment.pod_ifname)
-        with request_addresses(attachment, self.cancelled) as addresses:
+        with self.addresses as addresses:
             self._go_on("start of IPAM")
             attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))
             self._go_on("settings on the PF")

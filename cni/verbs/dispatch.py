@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from cni import timing
 from cni.foreign_state import ForeignState
+from cni.ipam.delegate import Addresses
 from cni.policy import Policy
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
 from cni.protocol.netconf import parse_netconf
@@ -107,8 +108,10 @@ class Verbs:
             timing.mark("configuration and lock")
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)
             timing.mark("state and journal")
-            with self._undo_on_failure(draft, sandbox_fd):
-                steps = Addition(self.sysfs, self.journal, netlink, vf, conf, sandbox_fd, cancelled, self.policy)
+            addresses = Addresses(draft, cancelled)
+            with self._undo_on_failure(draft, sandbox_fd, addresses):
+                around = (sandbox_fd, cancelled, self.policy, addresses)
+                steps = Addition(self.sysfs, self.journal, netlink, vf, conf, *around)
                 attachment, result = steps.run(draft)
             logger.info("attached VF %s to %s", attachment.device, attachment.owner)
         if attachment.mode == "kernel":
@@ -116,12 +119,14 @@ class Verbs:
         return render_result(result, conf.version)
 
     @contextmanager
-    def _undo_on_failure(self, attachment: Attachment, netns_fd: int) -> Iterator[None]:
+    def _undo_on_failure(self, attachment: Attachment, netns_fd: int, addresses: Addresses) -> Iterator[None]:
+        """Undo at once; what cannot be undone now is in the journal. Without an entry there nothing was changed."""
         try:
             yield
         except Exception:
             try:
-                Release(self.sysfs, self.journal).finish(attachment, netns_fd)
+                if self.journal.find_attachment(attachment.container_id, attachment.ifname):
+                    Release(self.sysfs, self.journal).finish(attachment, netns_fd, is_given=addresses.given)
             except SriovdpError as error:
                 logger.error("undoing the ADD of VF %s failed, the agent goes on trying: %s", attachment.device, error)
             except Exception:

@@ -1,7 +1,7 @@
 """What was interrupted or failed, finished later: releases that are owed, and attachments that are not as made.
 
 No entry of the journal can stop the others, or the agent: whatever it holds and whatever its release runs into stays
-with that entry, and its VF is given to nobody.
+with that entry.
 """
 
 import json
@@ -18,7 +18,7 @@ from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
 from sriovdp.state.journal import Attachment, Journal
-from sriovdp.state.locks import TIMEOUT, Locks
+from sriovdp.state.locks import Locks
 
 logger = logging.getLogger(__name__)
 
@@ -31,63 +31,67 @@ class Recovery:
     journal: Journal
     locks: Locks
 
-    def recover(self, *, at_start: bool) -> dict[str, str]:
-        """Finish what was interrupted or failed. At the agent's start that waits for whoever is at work just now.
+    def finish(self, listed: Attachment) -> None:
+        """Finish what an entry owes, as it is now: a DEL may have, and another pod may have the VF by now.
 
-        What cannot be finished now stays in the journal for the next time. Gives the VFs that are not as they were, by
-        PCI address, with the reason: no pod should get them.
+        Raises BusyError when somebody is at it, IpamError when only the addresses are not free, SriovdpError when the
+        VF is not as it was.
         """
+        with self.locks.hold(listed.key, 0), self.locks.hold(listed.device, 0):
+            attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
+            if attachment is not None and is_owed(attachment):
+                Release(self.sysfs, self.journal).finish(without_lost_vf(attachment), None)
+
+    def recover(self) -> dict[str, str]:
+        """Finish what every entry owes, one after the other. Gives the VFs that no pod should get, with the reason."""
         listed, damages = self.journal.survey()
         failed = {damage.device: damage.reason for damage in damages if damage.device}
-        for damage in damages if at_start else ():
-            logger.error("%s", damage.reason)
         for entry in listed:
-            if not is_owed(entry):
-                continue
-            try:
-                with self.locks.hold(entry.device, TIMEOUT if at_start else 0):
-                    self._finish(entry)
-            except BusyError:
-                continue  # somebody is at it
-            except SriovdpError as error:
-                logger.error("VF %s is not back from %s: %s", entry.device, entry.owner, error)
-                if not isinstance(error, IpamError):
-                    failed[entry.device] = f"not back from {entry.owner}: {error}"
-            except Exception as error:  # whatever an entry holds: the others go on, and so does the agent
-                logger.exception("VF %s is not back from %s", entry.device, entry.owner)
-                failed[entry.device] = f"not back from {entry.owner}: {error!r}"
+            if is_owed(entry) and (reason := self._try(entry)):
+                failed[entry.device] = reason
         return failed
 
-    def verify(self, attachment: Attachment) -> list[str]:
+    def _try(self, entry: Attachment) -> str:
+        """Finish what an entry owes; gives why its VF is not back, empty when it is."""
+        try:
+            self.finish(entry)
+        except BusyError:
+            return ""
+        except IpamError as error:
+            logger.error("%s: its addresses are not free: %s", entry.owner, error)
+            return ""
+        except SriovdpError as error:
+            return f"not back from {entry.owner}: {error}"
+        except Exception as error:
+            logger.exception("VF %s is not back from %s", entry.device, entry.owner)
+            return f"not back from {entry.owner}: {error!r}"
+        return ""
+
+    def verify(self, listed: Attachment) -> list[str]:
         """What is not as it should be with an attachment, a sentence each."""
+        attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
+        if attachment is None:
+            return []
         if is_owed(attachment):
             return [f"its release was not finished ({attachment.phase})"]
         with open_sandbox(attachment) as sandbox_fd:
             return compare(self.sysfs, attachment, _reparse(attachment), sandbox_fd)
 
-    def repair(self, attachment: Attachment) -> None:
+    def repair(self, listed: Attachment) -> None:
         """Finish a release, release what has no sandbox any more, and set again what the PF holds for a running pod."""
-        with self.locks.hold(attachment.device), Netlink() as netlink:
-            current = self.journal.find_attachment(attachment.container_id, attachment.ifname)
+        with self.locks.hold(listed.key), self.locks.hold(listed.device), Netlink() as netlink:
+            current = self.journal.find_attachment(listed.container_id, listed.ifname)
             if current is None:
                 return
-            if is_owed(current):
-                self._finish(current)
-            elif not is_alive(current):
-                Release(self.sysfs, self.journal).finish(current, None)
-            else:
-                conf = _reparse(current)
-                changes = dict(conf.settings) | ({"mac": conf.mac} if conf.mac else {})
-                if changes and current.original.settings:
-                    vf = find_vf(self.sysfs, netlink, PciAddress(current.device))
-                    wanted = replace(current.original.settings, **changes)
-                    apply_settings(netlink, vf, wanted, skip_unsupported=bool(current.unsupported))
-
-    def _finish(self, listed: Attachment) -> None:
-        """Finish what is owed, as it is now: a DEL may have, and another pod may have the VF by now."""
-        attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
-        if attachment is not None and is_owed(attachment):
-            Release(self.sysfs, self.journal).finish(without_lost_vf(attachment), None)
+            if is_owed(current) or not is_alive(current):
+                Release(self.sysfs, self.journal).finish(without_lost_vf(current), None)
+                return
+            conf = _reparse(current)
+            changes = dict(conf.settings) | ({"mac": conf.mac} if conf.mac else {})
+            if changes and current.original.settings:
+                vf = find_vf(self.sysfs, netlink, PciAddress(current.device))
+                wanted = replace(current.original.settings, **changes)
+                apply_settings(netlink, vf, wanted, skip_unsupported=bool(current.unsupported))
 
 
 def _reparse(attachment: Attachment) -> NetConf:

@@ -2,20 +2,20 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from cni import timing
 from cni.device_info import remove_device_info
 from cni.foreign_state import ForeignState
-from cni.ipam.delegate import Deletion, IpamError, MissingPluginError, delete_addresses
+from cni.ipam.delegate import Deletion, IpamError, delete_addresses
 from cni.policy import Policy
 from cni.protocol.netconf import Network, parse_network
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
 from cni.vf.restore import restore_vf
-from sriovdp.errors import SriovdpError
+from sriovdp.errors import BusyError, DamageError, DeviceError, JournalError, SriovdpError
 from sriovdp.kernel import netns
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
@@ -35,24 +35,41 @@ class Del:
     policy: Policy
 
     def run(self, request: Request, netns_fd: int | None) -> None:
-        """Release what this container's interface owns; nothing owned is success.
+        """Release what this container's interface owns; nothing owned is success, whatever the configuration says.
 
-        A VF that cannot be brought back now is kept in the journal for the agent to repair; the pod need not wait.
-        Raises IpamError when the IPAM plugin failed, so that the runtime tries again.
+        What cannot be done now and is in the journal is done later by the agent; the pod need not wait for it. Raises
+        IpamError when the IPAM plugin keeps an address, so that the runtime tries again, and JournalError when the
+        release cannot be written down: then nothing was done.
         """
-        network = parse_network(request.stdin, "DEL")
+        network = _read_network(request)
         with self.locks.hold(request.key):
-            known = self.journal.find_attachment(request.container_id, request.ifname)
-            if known is None:
-                known = self._adopt(request, network, netns_fd)
+            known = self._find(request, network, netns_fd)
             if known is None:
                 _delete_unknown(request, network)
                 return
-            with self.locks.hold(known.device):
+            with ExitStack() as held:
+                held.enter_context(self.locks.hold(known.device))
                 timing.mark("configuration and locks")
                 attachment = self.journal.find_attachment(request.container_id, request.ifname)
                 if attachment is not None:
-                    self._release_or_leave_it_to_the_agent(attachment, netns_fd)
+                    self._release(attachment, network, netns_fd, held)
+
+    def _find(self, request: Request, network: Network | None, netns_fd: int | None) -> Attachment | None:
+        """What the container's interface owns by the journal, or by another plugin's state."""
+        try:
+            known = self.journal.find_attachment(request.container_id, request.ifname)
+        except DamageError as error:
+            # its VF stays out of use for as long as the file is there, which is all that can be done about it
+            logger.error("container %s (%s) goes, its VF stays unused: %s", request.container_id, request.ifname, error)
+            return None
+        if known is None and network is not None:
+            try:
+                known = self._adopt(request, network, netns_fd)
+            except (JournalError, BusyError):
+                raise
+            except Exception:  # whatever another plugin's files hold: this container can go
+                logger.exception("what another plugin attached to %s cannot be released", request.container_id)
+        return known
 
     def _adopt(self, request: Request, network: Network, netns_fd: int | None) -> Attachment | None:
         """Take over from sriov-cni what it attached for this container, to be released."""
@@ -68,57 +85,138 @@ class Del:
             state.forget(found)
         return found
 
-    def _release_or_leave_it_to_the_agent(self, attachment: Attachment, netns_fd: int | None) -> None:
+    def _release(self, attachment: Attachment, network: Network | None, netns_fd: int | None, held: ExitStack) -> None:
+        """Release, or leave it to the agent once the journal has it. `held` is the lock of the VF."""
         try:
-            Release(self.sysfs, self.journal).finish(without_lost_vf(attachment), netns_fd)
-        except IpamError:
+            release = Release(self.sysfs, self.journal, network, held.close)
+            release.finish(without_lost_vf(attachment), netns_fd)
+        except JournalError:
             raise
+        except IpamError as error:
+            if was_complete(attachment) and not error.is_final:
+                raise
+            logger.warning("%s is gone, the agent goes on to free its addresses: %s", attachment.owner, error)
         except SriovdpError as error:
-            logger.error("VF %s did not come back, the agent goes on trying: %s", attachment.device, error)
+            logger.error(
+                "VF %s did not come back from %s, the agent goes on trying: %s",
+                attachment.device,
+                attachment.owner,
+                error,
+            )
 
 
-def _delete_unknown(request: Request, network: Network) -> None:
-    """DEL of what no journal has: an ADD that came to nothing, or a second DEL."""
-    if not network.name:
+def _read_network(request: Request) -> Network | None:
+    """The request's configuration; None when it is of no use, which is no reason to keep a pod."""
+    try:
+        return parse_network(request.stdin, "DEL")
+    except SriovdpError as error:
+        logger.warning("DEL of %s %s goes by the journal alone: %s", request.container_id, request.ifname, error)
+        return None
+
+
+def _delete_unknown(request: Request, network: Network | None) -> None:
+    """DEL of what no journal has: an ADD that came to nothing, a second DEL, or a journal that was lost.
+
+    The IPAM plugin is asked for the last one's sake. What it says does not matter: nothing is owned.
+    """
+    if network is None or not network.name:
         return  # and no IPAM plugin was asked for anything
     try:
         delete_addresses(draft_attachment(request, network, "", Original("", None)))
-    except MissingPluginError as error:
-        logger.warning("nothing to release for %s: %s", request.container_id, error)
+    except IpamError as error:
+        logger.warning("container %s (%s) owns nothing here: %s", request.container_id, request.ifname, error)
+
+
+def _keep_lock() -> None:
+    """The VF's lock is held until the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Gives back what attachments own, on one node."""
+    """Gives back what attachments own, on one node.
+
+    `network` is what the caller's configuration says today, for an IPAM plugin that fails with the recorded one.
+    `let_go` is called when the VF is back, for another pod to have it while the IPAM plugin still works.
+    """
 
     sysfs: Sysfs
     journal: Journal
+    network: Network | None = None
+    let_go: Callable[[], None] = _keep_lock
 
-    def finish(self, attachment: Attachment, netns_fd: int | None) -> None:
+    def finish(self, attachment: Attachment, netns_fd: int | None, *, is_given: bool = True) -> None:
         """Give the addresses and the VF back, and forget the attachment. `netns_fd` is the caller's CNI_NETNS.
 
-        What can not be done stays in the journal, to be tried again. Raises IpamError when the IPAM plugin failed, and
-        SriovdpError when the VF did not come back as it was; the other of the two is done all the same.
+        What cannot be done stays in the journal, to be tried again. Without `is_given` the IPAM plugin never gave an
+        address: its DEL is tried once. Raises JournalError when nothing was done, DeviceError when the VF did not come
+        back as it was, and IpamError when the IPAM plugin failed; the other of the two is done all the same.
         """
         releasing = replace(attachment, phase="releasing")
         self.journal.write_attachment(releasing)
         timing.mark("journal")
-        addresses = Deletion(releasing)
+        addresses = None if releasing.freed else Deletion(releasing)
         timing.mark("start of IPAM")
-        try:
-            if not releasing.released:
-                with open_sandbox(releasing, netns_fd) as sandbox_fd:
-                    restore_vf(self.sysfs, releasing, sandbox_fd)
-                remove_device_info(releasing)
-        finally:
-            timing.mark("VF back and compared")
-            owed = addresses.finish()
-            timing.mark("wait for IPAM")
+        failure = None if releasing.released else self._restore(releasing, netns_fd)
+        timing.mark("VF back and compared")
+        if failure is None and addresses is not None and addresses.is_running:
+            releasing = replace(releasing, released=True)
+            self.journal.write_attachment(releasing)
+            self.let_go()
+        owed = addresses.finish() if addresses else None
         if owed is not None:
-            self.journal.write_attachment(replace(releasing, released=True))
+            owed = self._free_by_todays_network(releasing, owed)
+        timing.mark("wait for IPAM")
+        if owed is not None and not (is_given and is_still_owed(attachment, owed)):
+            logger.warning("%s: the IPAM plugin failed and had given no address: %s", attachment.owner, owed)
+            owed = None
+        self._note(releasing, failure, owed)
+
+    def _restore(self, attachment: Attachment, netns_fd: int | None) -> SriovdpError | None:
+        """Bring the VF back; gives why it did not come back."""
+        try:
+            with open_sandbox(attachment, netns_fd) as sandbox_fd:
+                restore_vf(self.sysfs, attachment, sandbox_fd)
+        except SriovdpError as error:
+            return error
+        except Exception as error:  # whatever the entry holds: its addresses are freed, and others go on
+            logger.exception("VF %s: bringing it back from %s failed", attachment.device, attachment.owner)
+            return DeviceError(f"bringing VF {attachment.device} back failed: {error!r}")
+        remove_device_info(attachment)
+        return None
+
+    def _free_by_todays_network(self, attachment: Attachment, owed: IpamError) -> IpamError | None:
+        """Ask again with the configuration that the caller has now: somebody may have corrected it."""
+        network = self.network
+        if network is None or not network.name or network.raw.get("ipam") == attachment.config.get("ipam"):
+            return owed
+        return Deletion(replace(attachment, config=network.raw)).finish()
+
+    def _note(self, releasing: Attachment, failure: SriovdpError | None, owed: IpamError | None) -> None:
+        """Write down what is left to do, and raise why."""
+        left = replace(releasing, released=failure is None, freed=owed is None)
+        if left.released and left.freed:
+            self.journal.remove_attachment(releasing)
+            logger.info("released VF %s from %s", releasing.device, releasing.owner)
+            return
+        if left != releasing:
+            self.journal.write_attachment(left)
+        if failure is not None:
+            raise failure
+        if owed is not None:
             raise owed
-        self.journal.remove_attachment(releasing)
-        logger.info("released VF %s from %s", attachment.device, attachment.owner)
+
+
+def is_still_owed(attachment: Attachment, error: IpamError) -> bool:
+    """Whether an address may still be reserved after an IPAM plugin's DEL failed.
+
+    A plugin that is missing, or rejects what it is asked, gave nothing to an ADD that was interrupted.
+    """
+    return was_complete(attachment) or not error.is_final
+
+
+def was_complete(attachment: Attachment) -> bool:
+    """Whether its ADD came to its end, so that the IPAM plugin has given what it was asked for."""
+    return attachment.phase == "attached" or bool(attachment.result)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cni.device_info import is_written
 from cni.foreign_state import ForeignState
+from cni.ipam.delegate import IpamError
 from cni.policy import Policy
 from cni.protocol.netconf import NetConf, Network
 from cni.protocol.spec import DEVICE_IN_USE
@@ -110,8 +111,12 @@ class Reservation:
                 continue
             if other.device != device or (other.phase == "attached" and self._is_in_use(other)):
                 raise CniError(DEVICE_IN_USE, f"VF {other.device} is attached to {other.owner}", hint=hint)
-            logger.warning("VF %s was still attached to %s, which is gone; releasing it first", device, other.owner)
-            Release(self.sysfs, self.journal).finish(other, None)
+            if whole := self.journal.find_attachment(other.container_id, other.ifname):
+                logger.warning("VF %s was still attached to %s, which is gone; releasing it first", device, other.owner)
+                try:
+                    Release(self.sysfs, self.journal).finish(whole, None)
+                except IpamError as error:  # the VF is back; the addresses are the agent's to free
+                    logger.warning("VF %s is back, but not the addresses of %s: %s", device, other.owner, error)
         if owner := self.foreign_state.find_owner(device):
             raise CniError(DEVICE_IN_USE, f"VF {device} is attached to container {owner}", hint=hint)
 

@@ -175,7 +175,7 @@ def test_add_that_fails_after_any_change_leaves_nothing(
         else:
             assert os.waitstatus_to_exitcode(bench.ended) == -signal.SIGKILL, when
             if at % 2:
-                assert bench.plugin.recovery.recover(at_start=True) == {}, when
+                assert bench.plugin.recovery.recover() == {}, when
         bench.plugin.delete(bench.pod, config)
         bench.check_clean(f"{when} and DEL")
 
@@ -194,6 +194,6 @@ def test_del_that_fails_after_any_change_is_finished_later(
         bench.plugin.add(bench.pod, config)
         bench.run_faulty("DEL", config, Fault(at, act))
         if at % 2:
-            assert bench.plugin.recovery.recover(at_start=False) == {}
+            assert bench.plugin.recovery.recover() == {}
         bench.plugin.delete(bench.pod, config)
         bench.check_clean(f"after change {at} of {changes}")

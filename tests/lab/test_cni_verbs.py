@@ -246,10 +246,10 @@ def test_driver_is_bound_on_demand(plugin: Plugin, sandbox: Any, network: Any, n
     descriptor = os.open(device, os.O_RDWR)
     plugin.delete(pod, config)
     assert (path / "driver").readlink().name == driver
-    told = plugin.recovery.recover(at_start=False)[node.vf(0)]
+    told = plugin.recovery.recover()[node.vf(0)]
     assert f"process {os.getpid()} (" in told
     os.close(descriptor)
-    assert plugin.recovery.recover(at_start=False) == {}
+    assert plugin.recovery.recover() == {}
     assert node.netdev(0) == name
 
 
@@ -287,7 +287,7 @@ def test_damaged_journal_file_stops_nobody_else(plugin: Plugin, sandbox: Any, ne
     plugin.add(pod, network(0))
     with pytest.raises(CniFailureError, match="attachment-x-net1"):
         plugin.add(pod, network(1), "net2")
-    assert list(plugin.recovery.recover(at_start=True)) == [node.vf(1)]
+    assert list(plugin.recovery.recover()) == [node.vf(1)]
     damaged.unlink()
     plugin.delete(pod, network(0))
 

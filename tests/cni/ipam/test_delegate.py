@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from cni.ipam.delegate import (
+    Addresses,
     Deletion,
     IpamError,
     ask_status,
     check_addresses,
     collect_garbage,
     delete_addresses,
-    request_addresses,
 )
 from cni.protocol.spec import Result
 from sriovdp.state.journal import Attachment, Original
@@ -35,7 +35,7 @@ def attach(ipam: dict[str, Any], path: str = str(PLUGINS), container: str = "c1"
 
 def ask(attachment: Attachment) -> Result:
     """Run the plugin's ADD."""
-    with request_addresses(attachment) as call:
+    with Addresses(attachment) as call:
         result = call.finish()
         assert result
         return result
@@ -179,7 +179,7 @@ def test_plugin_does_not_outlive_a_failed_attachment(script: Any, tmp_path: Path
 
     (tmp_path / "plugin").rename(tmp_path / "host-local")  # one that runs beside the VF's side
     attachment = replace(attachment, config={**attachment.config, "ipam": {"type": "host-local"}})
-    with pytest.raises(ValueError, match="VF failed"), request_addresses(attachment):
+    with pytest.raises(ValueError, match="VF failed"), Addresses(attachment):
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
             pass
         raise ValueError("VF failed")
@@ -191,7 +191,7 @@ def test_plugin_that_may_need_the_interface_is_started_when_it_is_up(script: Any
     """Dhcp asks by the interface; of a plugin that is not known, nothing else is assumed."""
     attachment = script(f"""touch {tmp_path}/ran; echo '{{"ips": [{{"address": "192.0.2.7/24"}}]}}'""")
 
-    with request_addresses(attachment) as call:
+    with Addresses(attachment) as call:
         time.sleep(0.1)
         assert not (tmp_path / "ran").exists()
         assert call.finish()
