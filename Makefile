@@ -6,7 +6,7 @@ LAB ?=
 
 PYTEST_OPTIONS := -ra --strict-markers --strict-config
 
-.PHONY: help setup demo test test-cluster lint fuzz bench launcher-arm64 lab-shell clean
+.PHONY: help setup demo test test-cluster lint fuzz reference bench launcher-arm64 lab-shell clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile
@@ -43,6 +43,9 @@ fuzz: setup ## feed the launcher broken replies for a minute, by libFuzzer where
 		gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -o build/fuzz cni/launcher/fuzz.c && \
 		build/fuzz 2000000 $$(date +%s); \
 	fi
+
+reference: setup ## write what is generated from the config file's keys: docs/config.md, config/schema.json
+	@$(PYTHON) -m setup.reference
 
 bench: setup ## figures from the lab; PEER_CNI=FILE measures another plugin too
 	@$(PYTHON) -m tests.lab --pfs 2 --hugepages 448 --timeout 3600 -- env PEER_CNI=$(PEER_CNI) .venv/bin/python -m bench

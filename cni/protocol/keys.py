@@ -9,14 +9,13 @@ from typing import Any
 
 from cni.protocol.spec import INVALID_CONFIG, INVALID_ENVIRONMENT
 from sriovdp.errors import CniError, DeviceError
+from sriovdp.limits import parse_mac
 from sriovdp.model import PciAddress, split_args
 
 logger = logging.getLogger(__name__)
 
 Parse = Callable[[str, Any], Any]
 
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-_DOTTED_MAC = re.compile(r"(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
 _IFNAME = re.compile(r"[^/:\s]{1,15}")  # as libcni has it, pkg/utils
 _PLUGIN_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.\-]{0,254}")
 _OWN_TYPE = "sriov"
@@ -116,13 +115,10 @@ def mac(key: str, value: Any) -> str | None:
     """Read a unicast MAC in one of the forms that Go's net.ParseMAC takes; an empty text is none."""
     if not text(key, value):
         return None
-    read = str(value).lower().replace("-", ":")
-    if _DOTTED_MAC.fullmatch(read):
-        digits = read.replace(".", "")
-        read = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
-    if not _MAC.fullmatch(read) or int(read[:2], 16) & 1 or read == "00:00:00:00:00:00":
-        raise fault(key, value, "a unicast MAC address like 02:00:00:00:00:01")
-    return read
+    try:
+        return parse_mac(value)
+    except ValueError as error:
+        raise fault(key, value, str(error)) from None
 
 
 def is_ifname(name: str) -> bool:

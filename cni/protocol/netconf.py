@@ -12,6 +12,7 @@ from cni.protocol.keys_2017 import KEYS as LEGACY_KEYS
 from cni.protocol.keys_2017 import Legacy, parse_legacy
 from cni.protocol.spec import DECODING_FAILURE, INVALID_CONFIG, Result, check_version, parse_result
 from sriovdp.errors import CniError
+from sriovdp.limits import MAX_MTU, MAX_QOS, MAX_RATE, MAX_VLAN, MIN_MTU
 from sriovdp.model import KERNEL_DRIVER, PciAddress
 
 Dad = Literal["optimistic", "wait", "off"]
@@ -20,18 +21,14 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # as libcni has it, pkg/util
 _SYSCTL = re.compile(r"net/(?:ipv4|ipv6|mpls)/(?:conf|neigh)/IFNAME/[a-z0-9_]+")
 _BRACKET = re.compile(rb"[\[\]{}]")
 _MAX_DEPTH = 100
-_MAX_VLAN = 4094
-_MAX_QOS = 7
-_MAX_RATE = 2**32 - 1  # Mbit/s in a u32
-_MIN_MTU, _MAX_MTU = 68, 65535  # the first is IPv4's, RFC 791
 
 _SWITCH = keys.choice({"on": True, "off": False})
 _SETTINGS: tuple[tuple[str, str, keys.Parse], ...] = (
-    ("vlan", "vlan", keys.number(0, _MAX_VLAN)),
-    ("vlanQoS", "qos", keys.number(0, _MAX_QOS)),
+    ("vlan", "vlan", keys.number(0, MAX_VLAN)),
+    ("vlanQoS", "qos", keys.number(0, MAX_QOS)),
     ("vlanProto", "vlan_proto", keys.choice({"802.1q": "802.1Q", "802.1ad": "802.1ad"}, fold=True)),
-    ("min_tx_rate", "min_tx_rate", keys.number(0, _MAX_RATE)),
-    ("max_tx_rate", "max_tx_rate", keys.number(0, _MAX_RATE)),
+    ("min_tx_rate", "min_tx_rate", keys.number(0, MAX_RATE)),
+    ("max_tx_rate", "max_tx_rate", keys.number(0, MAX_RATE)),
     ("spoofchk", "spoofchk", _SWITCH),
     ("trust", "trust", _SWITCH),
     ("link_state", "link_state", keys.choice({word: word for word in ("auto", "enable", "disable")})),
@@ -39,7 +36,7 @@ _SETTINGS: tuple[tuple[str, str, keys.Parse], ...] = (
 _DRIVERS = ("kernel", "vfio-pci", "igb_uio", "uio_pci_generic")
 _LEVELS = {"panic": 50, "error": 40, "warning": 30, "info": 20, "debug": 10}
 _OTHERS: tuple[tuple[str, str, keys.Parse], ...] = (
-    ("mtu", "mtu", keys.number(_MIN_MTU, _MAX_MTU)),
+    ("mtu", "mtu", keys.number(MIN_MTU, MAX_MTU)),
     ("promisc", "promisc", keys.flag),
     ("allmulti", "allmulti", keys.flag),
     ("driver", "driver", keys.choice({name: name for name in _DRIVERS})),
@@ -260,7 +257,7 @@ def _check_vlan_group(raw: Mapping[str, Any], settings: dict[str, Any]) -> None:
         if target in settings and not settings.get("vlan"):
             plain = (0, "802.1Q")
             if "vlan" not in settings or settings[target] not in plain:
-                raise fault(key, raw[key], "left out unless vlan is from 1 to 4094")
+                raise fault(key, raw[key], f"left out unless vlan is from 1 to {MAX_VLAN}")
     if "vlan" in settings:
         settings.setdefault("qos", 0)
         settings.setdefault("vlan_proto", "802.1Q")

@@ -1,1 +1,1 @@
-"""The config file: text → `document` → `shape` (pydantic) → `values`, faults as sentences; `file` is the way in."""
+"""The config file: text → `document` → `objects`, by the fields of `values`. `file` is the way in."""

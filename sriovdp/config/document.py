@@ -21,7 +21,7 @@ MAX_DEPTH = 16
 """Lists and objects inside each other; the config itself is 6 deep."""
 
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | bool | None"
-Path: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
@@ -33,17 +33,17 @@ class Document:
     """A file's tree. `lines` has the line of each key and list item, from 1; `duplicates` where a key comes again."""
 
     tree: Plain = None
-    lines: dict[Path, int] = field(default_factory=dict)
-    duplicates: list[tuple[int, Path]] = field(default_factory=list)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    duplicates: list[tuple[int, KeyPath]] = field(default_factory=list)
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """Line of an entry, or of the nearest entry around it when it is not in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
-def write_path(path: Path) -> str:
+def write_path(path: KeyPath) -> str:
     """A path as people write it: `resourceList[0].selectors.pfNames[1]`; nothing for the file itself."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{_write_key(part)}" for part in path)
     return "".join(parts).removeprefix(".")
@@ -83,7 +83,7 @@ class _Builder:
             raise _refusal("a second document begins here; one file has one", extra)
         return self.document
 
-    def read(self, event: yaml.Event, path: Path) -> Plain:
+    def read(self, event: yaml.Event, path: KeyPath) -> Plain:
         """Read the value that begins with this event."""
         if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) or event.anchor is not None:
             raise _refusal("aliases and anchors are refused; write the value out", event)
@@ -95,7 +95,7 @@ class _Builder:
             raise _refusal(f"nested deeper than {MAX_DEPTH}", event)
         return self.read_list(path) if isinstance(event, yaml.SequenceStartEvent) else self.read_object(path)
 
-    def read_list(self, path: Path) -> Plain:
+    def read_list(self, path: KeyPath) -> Plain:
         """Read list items up to the end of the list."""
         items: list[Plain] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -104,7 +104,7 @@ class _Builder:
             items.append(self.read(event, place))
         return items
 
-    def read_object(self, path: Path) -> Plain:
+    def read_object(self, path: KeyPath) -> Plain:
         """Read keys and values up to the end of the object. Of a key that comes twice, the first value counts."""
         entries: dict[str, Plain] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):

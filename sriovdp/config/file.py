@@ -1,21 +1,21 @@
-"""The way into the config file: all of it is right, or every fault of it is told at once."""
+"""The way into the config file: all of it is valid, or all its faults are listed at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from sriovdp.config.document import MAX_BYTES, Document, read, write_path
-from sriovdp.config.document import Path as Place
+from sriovdp.config.document import MAX_BYTES, Document, KeyPath, read, write_path
 from sriovdp.config.faults import list_faults, write_sentences
+from sriovdp.config.forms import Faults
 from sriovdp.config.nodes import NodeIdentity, is_for, select_entries
+from sriovdp.config.objects import find_object
 from sriovdp.config.rules import find_broken
 from sriovdp.config.shadows import find_shadowed
-from sriovdp.config.shape import FileShape
-from sriovdp.config.spelling import correct
+from sriovdp.config.upstream import correct
 from sriovdp.config.values import Config
 from sriovdp.errors import ConfigError
+
+_EMPTY = "line 1: the file: is empty; give it physicalFunctions (PFs to split), resourceList (pools) or both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Loaded:
 
     config: Config
     document: Document
-    pf_places: tuple[Place, ...]
-    pool_places: tuple[Place, ...]
+    pf_places: tuple[KeyPath, ...]
+    pool_places: tuple[KeyPath, ...]
 
-    def tell(self, sentences: Iterable[tuple[Place, str]]) -> list[str]:
+    def tell(self, sentences: Iterable[tuple[KeyPath, str]]) -> list[str]:
         """Sentences about places, by line and path."""
         return write_sentences((self.document.line(place), place, sentence) for place, sentence in sentences)
 
@@ -35,7 +35,7 @@ class Loaded:
 def load(path: Path, identity: NodeIdentity | None = None) -> Config:
     """Read a config file as it holds for a node, for this one if none is given.
 
-    Raises ConfigError when it can not be read, and for all its faults at once.
+    Raises ConfigError when it cannot be read, and for all its faults at once.
     """
     return load_with_places(path, identity).config
 
@@ -69,7 +69,7 @@ def _read(path: Path) -> str:
             content = file.read(MAX_BYTES + 1)
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(str(path), [f"can not be read: {error.strerror}"]) from error
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(str(path), [f"line {line}: not UTF-8 text ({error.reason})"]) from error
@@ -78,20 +78,21 @@ def _read(path: Path) -> str:
 def _parse(text: str, source: str) -> tuple[Config, Document]:
     written = read(text, source)
     document, misspelt = correct(written)
-    broken = list(find_broken(document.tree))
-    try:
-        shape = FileShape.model_validate({} if document.tree is None else document.tree)
-    except ValidationError as error:
-        raise ConfigError(source, list_faults(document, error.errors(), broken)) from None
-    if broken or document.duplicates:
-        raise ConfigError(source, list_faults(document, [], broken))
-    config = shape.build()
+    if document.tree in (None, {}):
+        raise ConfigError(source, [_EMPTY])
+    faults = Faults(list(find_broken(document.tree)))
+    config = find_object(Config).read(document.tree, (), faults)
+    if faults.found or document.duplicates:
+        raise ConfigError(source, list_faults(document, faults.found))
     warnings = [(written.line(place), place, sentence) for place, sentence in misspelt]
+    if isinstance(document.tree, dict) and "resourceList" in document.tree and not config.pools:
+        place = ("resourceList",)
+        warnings.append((document.line(place), place, "is empty: no device is offered"))
     warnings += [(document.line(place), place, sentence) for place, sentence in _list_shadowed(config)]
     return replace(config, warnings=tuple(write_sentences(warnings))), document
 
 
-def _list_shadowed(config: Config) -> Iterable[tuple[Place, str]]:
+def _list_shadowed(config: Config) -> Iterable[tuple[KeyPath, str]]:
     for number, hiders in find_shadowed(config.pools):
         earlier = " and ".join(write_path(("resourceList", hider)) for hider in hiders)
         yield ("resourceList", number), f"gets no device: {earlier} takes all that it selects; put it before that"

@@ -4,18 +4,32 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from sriovdp.config.ranges import VfIndices
-from sriovdp.config.values import MacPolicy
-from sriovdp.model import ZERO_MAC
+from sriovdp.limits import parse_mac
 
-Macs: TypeAlias = Literal["stable", "keep"] | tuple[str, ...] | Mapping[int, str]
+MacPolicy: TypeAlias = Literal["stable", "keep"] | Mapping[int, str]
+"""Where a VF's admin MAC comes from: derived from the PF's MAC and the VF's index, left as it is, or given by VF index.
+
+A VF for which none is given has a derived one.
+"""
+
+Macs: TypeAlias = MacPolicy | tuple[str, ...]
 """As it is written: the list is not yet beside the range that it is for."""
 
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+_MAC_SCHEMA = {
+    "type": "string",
+    "pattern": "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$|^[0-9A-Fa-f]{4}([.][0-9A-Fa-f]{4}){2}$",
+}
+SCHEMA: Final[Mapping[str, Any]] = {
+    "anyOf": [
+        {"enum": ["stable", "keep"]},
+        {"type": "array", "items": _MAC_SCHEMA, "minItems": 1, "uniqueItems": True},
+        {"type": "object", "patternProperties": {"^[0-9]+$": _MAC_SCHEMA}, "additionalProperties": False},
+    ]
+}
 _INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
-_MULTICAST = 1  # IEEE 802, clause 8.2.2: the first bit on the wire
 
 
 def check_macs(value: Any) -> Macs:
@@ -48,7 +62,7 @@ def place_macs(macs: Macs, indices: VfIndices) -> MacPolicy:
         return MappingProxyType(dict(zip(indices, macs, strict=True)))
     strange = next((index for index in macs if index not in indices), None)
     if strange is not None:
-        raise ValueError(f"mac gives VF {strange} a MAC, which is not in the range {indices}")
+        raise ValueError(f"mac has a MAC for VF {strange}, which is not in the range {indices}")
     return macs
 
 
@@ -56,20 +70,20 @@ def _check_all(values: Iterable[Any]) -> list[str]:
     macs = [_check_mac(value) for value in values]
     twice = [mac for mac, number in Counter(macs).items() if number > 1]
     if twice:
-        raise ValueError(f"{twice[0]} is here twice; each VF has a MAC of its own")
+        raise ValueError(f"{twice[0]} is here twice; give each VF its own MAC")
     return macs
 
 
 def _check_mac(value: Any) -> str:
-    mac = value.lower() if isinstance(value, str) else ""
-    if not _MAC.fullmatch(mac) or mac == ZERO_MAC or int(mac[:2], 16) & _MULTICAST:
-        raise ValueError(f"{value!r:.40} is no MAC of a station; write it like 02:00:00:00:00:01")
-    return mac
+    try:
+        return parse_mac(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"{value!r:.40} is not {error}") from None
 
 
 def _read_index(key: str) -> int:
     if not _INDEX.fullmatch(key):
-        raise ValueError(f"{key[:40]!r} is no VF index; a map goes by the index of a VF, from 0")
+        raise ValueError(f"{key[:40]!r} is no VF index; the keys of the map are VF indices, from 0")
     return int(key)
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Self
 
-MAX_VFS = 65535
-"""The most VFs a PF can have: TotalVFs is a 16-bit register (PCI Express Base Specification, SR-IOV capability)."""
+from sriovdp.limits import MAX_VFS
 
 _ITEM = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 _GRAMMAR = "write VF indices and ranges like 0-3,5 without spaces"
@@ -60,7 +59,7 @@ def _parse_item(item: str) -> range:
     if last < first:
         raise ValueError(f"the range {item} is reversed; write {last}-{first}")
     if last >= MAX_VFS:
-        raise ValueError(f"VF {last} can not exist: PCI allows a PF {MAX_VFS} VFs, indices 0-{MAX_VFS - 1}")
+        raise ValueError(f"VF {last} cannot exist: PCI allows a PF {MAX_VFS} VFs, indices 0-{MAX_VFS - 1}")
     return range(first, last + 1)
 
 

@@ -1,38 +1,22 @@
 """Rules between entries of the file: VF ranges of one PF, resources and PFs that are there twice.
 
-They look at the tree as it was written and pass over what has no meaning by itself: `shape` tells of that, and a fault
+They look at the tree as it was written and pass over what has no meaning by itself: `objects` finds that, and a fault
 there must not hide one here.
 """
 
 from collections.abc import Iterator
 
-from sriovdp.config.defaults import DEVICE_TYPE
-from sriovdp.config.document import Path, Plain, write_path
+from sriovdp.config.document import KeyPath, Plain, write_path
+from sriovdp.config.keys import list_keys
 from sriovdp.config.ranges import VfIndices, write_span
-from sriovdp.config.values import DEFAULT_PREFIX
+from sriovdp.config.values import Pool, Selector
 
-_COMMON = ("vendors", "devices", "drivers")
-SELECTOR_FIELDS = {
-    "netDevice": frozenset(
-        (
-            *(*_COMMON, "pciAddresses", "acpiIndexes", "pfNames", "rootDevices", "linkTypes", "ddpProfiles", "pKeys"),
-            *("isRdma", "vdpaType", "needVhostNet"),
-        )
-    ),
-    "accelerator": frozenset((*_COMMON, "pciAddresses", "acpiIndexes")),
-    "auxNetDevice": frozenset((*_COMMON, "pfNames", "rootDevices", "linkTypes", "isRdma", "needVhostNet", "auxTypes")),
-}
-"""Fields that filter devices of a type (sriov-network-device-plugin, pkg/types/types.go, and its README)."""
-
-ALL_SELECTOR_FIELDS = frozenset[str]().union(*SELECTOR_FIELDS.values())
+_DEFAULTS = {entry.name: entry.default for entry in list_keys(Pool)}
+_KINDS = {entry.name: entry.key.kinds for entry in list_keys(Selector)}
 _NOTHING: tuple[Plain, ...] = (None, "", False, [])
-_TELL_TYPES = {
-    key: f"It is for {' and '.join(kind for kind, keys in SELECTOR_FIELDS.items() if key in keys)}"
-    for key in ALL_SELECTOR_FIELDS
-}
 
 
-def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
+def find_broken(tree: Plain) -> Iterator[tuple[KeyPath, str]]:
     """Find what breaks a rule between entries: where, and a sentence."""
     pfs = list(_entries(tree, (), "physicalFunctions"))
     for path, pf in pfs:
@@ -48,7 +32,7 @@ def find_broken(tree: Plain) -> Iterator[tuple[Path, str]]:
             yield from _find_no_vendor(pool, path)
 
 
-def _entries(node: Plain, path: Path, key: str) -> Iterator[tuple[Path, dict[str, Plain]]]:
+def _entries(node: Plain, path: KeyPath, key: str) -> Iterator[tuple[KeyPath, dict[str, Plain]]]:
     """Objects in the list under this key, with their paths."""
     entries = node.get(key) if isinstance(node, dict) else None
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -56,7 +40,7 @@ def _entries(node: Plain, path: Path, key: str) -> Iterator[tuple[Path, dict[str
             yield (*path, key, index), entry
 
 
-def _read_ranges(pf: Plain, path: Path) -> Iterator[tuple[Path, VfIndices]]:
+def _read_ranges(pf: Plain, path: KeyPath) -> Iterator[tuple[KeyPath, VfIndices]]:
     for place, vf in _entries(pf, path, "vfs"):
         try:
             yield (*place, "range"), VfIndices.parse(str(vf.get("range")))
@@ -64,10 +48,10 @@ def _read_ranges(pf: Plain, path: Path) -> Iterator[tuple[Path, VfIndices]]:
             continue
 
 
-def _find_overlaps(ranges: list[tuple[Path, VfIndices]]) -> Iterator[tuple[Path, str]]:
+def _find_overlaps(ranges: list[tuple[KeyPath, VfIndices]]) -> Iterator[tuple[KeyPath, str]]:
     """Go over all spans in order: one that begins before the furthest end so far overlaps."""
     spans = [(span.start, span.stop, place) for place, indices in ranges for span in indices.spans]
-    owner: Path = ()
+    owner: KeyPath = ()
     reached = 0
     for start, stop, place in sorted(spans):
         if start < reached:
@@ -77,28 +61,28 @@ def _find_overlaps(ranges: list[tuple[Path, VfIndices]]) -> Iterator[tuple[Path,
             reached, owner = stop, place
 
 
-def _find_beyond(ranges: list[tuple[Path, VfIndices]], count: Plain) -> Iterator[tuple[Path, str]]:
+def _find_beyond(ranges: list[tuple[KeyPath, VfIndices]], count: Plain) -> Iterator[tuple[KeyPath, str]]:
     if type(count) is not int or count < 0:
         return
     for path, indices in ranges:
         if indices.last >= count:
-            yield path, f"VF {indices.last} will not be there: numVfs is {count} and VFs count from 0"
+            yield path, f"VF {indices.last} will not exist: numVfs is {count} and VFs count from 0"
 
 
-def _find_mac_twins(pf: Plain, path: Path) -> Iterator[tuple[Path, str]]:
-    """A MAC in two ranges of a PF; one that is twice in a range, the range's own check tells."""
-    seen: dict[Plain, Path] = {}
+def _find_mac_twins(pf: Plain, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """A MAC in two ranges of a PF; one that is twice in a range is found by the range's own check."""
+    seen: dict[Plain, KeyPath] = {}
     for place, vf in _entries(pf, path, "vfs"):
         given = vf.get("mac")
         macs = [*given.values()] if isinstance(given, dict) else given if isinstance(given, list) else []
         for mac in dict.fromkeys(mac.lower() for mac in macs if isinstance(mac, str)):
             first = seen.setdefault(mac, place)
             if first != place:
-                yield (*place, "mac"), f"{mac} is also in {write_path((*first, 'mac'))}; each VF has a MAC of its own"
+                yield (*place, "mac"), f"{mac} is also in {write_path((*first, 'mac'))}; give each VF its own MAC"
 
 
-def _find_twins(pfs: list[tuple[Path, dict[str, Plain]]]) -> Iterator[tuple[Path, str]]:
-    seen: dict[str, Path] = {}
+def _find_twins(pfs: list[tuple[KeyPath, dict[str, Plain]]]) -> Iterator[tuple[KeyPath, str]]:
+    seen: dict[str, KeyPath] = {}
     for path, pf in pfs:
         select = pf.get("select")
         if not isinstance(select, dict):
@@ -109,13 +93,13 @@ def _find_twins(pfs: list[tuple[Path, dict[str, Plain]]]) -> Iterator[tuple[Path
             yield (*path, "select"), f"{write_path(first)} selects the same PFs; put all ranges into that entry"
 
 
-def _find_duplicates(tree: Plain) -> Iterator[tuple[Path, str]]:
+def _find_duplicates(tree: Plain) -> Iterator[tuple[KeyPath, str]]:
     """Resources that are there twice on a node. Whether two different `nodes` have one in common, only a node knows."""
-    seen: dict[str, list[tuple[Path, Plain]]] = {}
+    seen: dict[str, list[tuple[KeyPath, Plain]]] = {}
     for path, pool in _entries(tree, (), "resourceList"):
         if "resourceName" not in pool:
             continue
-        resource = f"{pool.get('resourcePrefix') or DEFAULT_PREFIX}/{pool['resourceName']}"
+        resource = f"{_prefix(pool)}/{pool['resourceName']}"
         nodes = pool.get("nodes")
         others = seen.setdefault(resource, [])
         first = next((other for other, where in others if where is None or nodes is None or where == nodes), None)
@@ -124,29 +108,33 @@ def _find_duplicates(tree: Plain) -> Iterator[tuple[Path, str]]:
         others.append((path, nodes))
 
 
-def _find_misfits(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, str]]:
-    """Selector fields that mean nothing for the pool's type, that exclude each other, or that it can not do without."""
-    kind = pool.get("deviceType") or DEVICE_TYPE
-    fitting = SELECTOR_FIELDS.get(kind) if isinstance(kind, str) else None
-    if fitting is None:
-        return
+def _find_misfits(pool: dict[str, Plain], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Selector keys that mean nothing for the pool's type, that exclude each other, or that it needs."""
+    kind = pool.get("deviceType") or _DEFAULTS["deviceType"]
     for place, selector in _selectors(pool, path):
-        for key in selector:
-            if key in ALL_SELECTOR_FIELDS and key not in fitting and selector[key] not in _NOTHING:
-                yield (*place, key), f"says nothing about a device of type {kind}; remove it. {_TELL_TYPES[key]}"
+        for key, kinds in _KINDS.items():
+            if kinds and kind not in kinds and selector.get(key) not in _NOTHING:
+                yield (
+                    (*place, key),
+                    f"has no meaning for a device of type {kind}; remove it. It is for {' and '.join(kinds)}",
+                )
         if selector.get("isRdma") is True and selector.get("vdpaType"):
-            yield (*place, "vdpaType"), "a device is handed out for RDMA or as vDPA; put it into a selector of its own"
+            yield (*place, "vdpaType"), "a device is given for RDMA or as vDPA; put it into a selector of its own"
         if kind == "auxNetDevice" and selector.get("auxTypes") in _NOTHING:
             yield place, "a selector of an auxNetDevice pool needs auxTypes: [sf]"
 
 
-def _find_no_vendor(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, str]]:
+def _find_no_vendor(pool: dict[str, Plain], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """With CDI the prefix is the vendor of the devices' names, which begins with a letter (SPEC.md of CDI 0.5.0)."""
-    if str(pool.get("resourcePrefix") or DEFAULT_PREFIX)[0].isdigit():
-        yield (*path, "resourcePrefix"), "begins with a digit, which no vendor of a CDI device may; choose another"
+    if _prefix(pool)[0].isdigit():
+        yield (*path, "resourcePrefix"), "begins with a digit, which a vendor of CDI devices cannot; choose another"
 
 
-def _selectors(pool: dict[str, Plain], path: Path) -> Iterator[tuple[Path, dict[str, Plain]]]:
+def _prefix(pool: dict[str, Plain]) -> str:
+    return str(pool.get("resourcePrefix") or _DEFAULTS["resourcePrefix"])
+
+
+def _selectors(pool: dict[str, Plain], path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Plain]]]:
     selectors = pool.get("selectors")
     if isinstance(selectors, dict):
         yield (*path, "selectors"), selectors

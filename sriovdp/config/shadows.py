@@ -1,10 +1,11 @@
 """Pools that can never get a device, because earlier ones take all that they select. Pure."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from sriovdp.config.values import PfName, Pool, RootDevice, Selector
-
-_LISTS = ("vendors", "devices", "drivers", "pci_addresses", "acpi_indexes", "link_types", "ddp_profiles", "p_keys")
+from sriovdp.config.keys import list_keys
+from sriovdp.config.terms import PfName, RootDevice
+from sriovdp.config.values import Pool, Selector
 
 
 def find_shadowed(pools: Sequence[Pool]) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -24,30 +25,26 @@ def _find_hider(selector: Selector, pool: Pool, earlier: Sequence[Pool]) -> int 
 
 
 def _covers(wide: Selector, narrow: Selector) -> bool:
-    """Whether everything that `narrow` takes is taken by `wide` too, as far as the words alone tell."""
-    return (
-        all(_holds(getattr(wide, field), getattr(narrow, field)) for field in (*_LISTS, "aux_types"))
-        and _names(wide.pf_names, narrow.pf_names)
-        and _names(wide.root_devices, narrow.root_devices)
-        and (narrow.is_rdma or not wide.is_rdma)
-        and wide.vdpa_type in (None, narrow.vdpa_type)
-    )
+    """Whether everything that `narrow` takes is taken by `wide` too, as far as the words alone say."""
+    filters = (entry.attribute for entry in list_keys(Selector) if entry.key.filters)
+    return all(_includes(getattr(wide, name), getattr(narrow, name)) for name in filters)
 
 
-def _holds(wide: Collection[str], narrow: Collection[str]) -> bool:
-    return not wide or (bool(narrow) and set(narrow) <= set(wide))
+def _includes(wide: Any, narrow: Any) -> bool:
+    """Whether one key of a selector takes all that the other's takes. A list is alternatives; empty takes all."""
+    if isinstance(wide, tuple):
+        return not wide or (bool(narrow) and all(any(_includes_value(w, n) for w in wide) for n in narrow))
+    return not wide or wide == narrow
 
 
-def _names(wide: Sequence[PfName | RootDevice], narrow: Sequence[PfName | RootDevice]) -> bool:
-    return not wide or (bool(narrow) and all(any(_includes(w, n) for w in wide) for n in narrow))
-
-
-def _includes(wide: PfName | RootDevice, narrow: PfName | RootDevice) -> bool:
+def _includes_value(wide: Any, narrow: Any) -> bool:
+    if not isinstance(wide, PfName | RootDevice):
+        return bool(wide == narrow)
     if str(wide).partition("#")[0] != str(narrow).partition("#")[0]:
         return False
-    if wide.indices is None:
-        return True
-    spans = narrow.indices.spans if narrow.indices else None
-    return spans is not None and all(
-        any(outer.start <= span.start and span.stop <= outer.stop for outer in wide.indices.spans) for span in spans
+    if wide.indices is None or narrow.indices is None:
+        return wide.indices is None
+    return all(
+        any(outer.start <= span.start and span.stop <= outer.stop for outer in wide.indices.spans)
+        for span in narrow.indices.spans
     )

@@ -1,46 +1,45 @@
-"""What the config file says, as plain values. Nothing here knows YAML or pydantic; everything is checked already.
+"""The config file's objects. A field with a `Key` is a key of the file, and says here all that is said of it anywhere.
 
-In a `PfSelect` and in a `Selector` the values of one field are alternatives, all fields that are given must hold,
-and a field that is not given does not filter.
+The values of one key of a `PfSelect` or `Selector` are alternatives, all keys that are given must hold, and a key that
+is not given does not filter.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Annotated, ClassVar, Self
 
-from sriovdp.config import defaults
+from sriovdp.config import words
+from sriovdp.config.keys import Key, demand_one
+from sriovdp.config.macs import place_macs
 from sriovdp.config.ranges import VfIndices
-from sriovdp.model import DeviceNode, Mount, PciAddress, PhysicalFunction
+from sriovdp.config.terms import DeviceType, HealthCondition, Placement, VdpaType
+from sriovdp.limits import PATTERN_SIGNS
+from sriovdp.model import DeviceNode, Mount, PhysicalFunction
 
-DEFAULT_PREFIX = defaults.PREFIX
-
-MacPolicy: TypeAlias = Literal["stable", "keep"] | Mapping[int, str]
-"""Where a VF's admin MAC comes from: derived from the PF's MAC and the VF's index, left as it is, or given by VF index.
-
-A VF for which none is given has a derived one.
-"""
-
-DeviceType = Literal["netDevice", "accelerator", "auxNetDevice"]
-"""What a pool offers: network functions, accelerators (PCI class 0x12), or subfunctions of network functions."""
-
-VdpaType = Literal["vhost", "virtio"]
-
-Order = Literal["packed", "spread", "samePF", "distinctPF"]
-"""How devices of one container are picked: fill a PF first, take turns among PFs, all of one PF, each of another."""
-
-HealthCondition = Literal["driver", "deviceNodes", "pfUp", "pfCarrier"]
-"""What a device must have to be healthy: a driver its pool takes, its device nodes, PF up, PF with link."""
+MAX_SELECTORS = 1000
+"""Each device is compared with each selector, and each selector with all before it."""
 
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
+_PLACEMENT = Placement()
+_NET = ("netDevice",)
+_NET_AND_ACCELERATOR = ("netDevice", "accelerator")
+_NET_AND_AUX = ("netDevice", "auxNetDevice")
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSelect:
-    """Which nodes an entry is for: one of the names, and all of the labels. At least one field is given."""
+    """Which nodes an entry is for: one of the names, and all of the labels."""
 
-    names: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=lambda: NO_NAMES)
+    names: Annotated[tuple[words.NodeName, ...], Key("Names of Kubernetes nodes.", least=1)] = ()
+    labels: Annotated[
+        Mapping[words.LabelKey, words.LabelValue], Key("Labels that the node must have, all of them.", least=1)
+    ] = field(default_factory=lambda: NO_NAMES)
+
+    def checked(self) -> Self:
+        """Raise ValueError when neither is given."""
+        demand_one(self)
+        return self
 
     def matches(self, name: str, labels: Mapping[str, str]) -> bool:
         """Say whether the node of this name and with these labels is meant."""
@@ -49,17 +48,21 @@ class NodeSelect:
 
 @dataclass(frozen=True, slots=True)
 class PfSelect:
-    """Which PFs an entry of `physicalFunctions` is about. At least one field is given.
+    """Which PFs: values of one key are alternatives, all keys that are given must hold."""
 
-    `root_devices` are addresses of the PF itself, as in sriov-network-operator, or of a PCI bridge above it.
-    """
+    pf_names: Annotated[tuple[words.NetdevName, ...], Key("Names of the PFs' netdevs.", least=1)] = ()
+    pci_addresses: Annotated[tuple[words.Address, ...], Key("PCI addresses of PFs, like `0000:3b:00.0`.", least=1)] = ()
+    vendors: Annotated[tuple[words.PciId, ...], Key("PCI vendor ids, 4 hex digits.", least=1)] = ()
+    devices: Annotated[tuple[words.PciId, ...], Key("PCI device ids of PFs, 4 hex digits.", least=1)] = ()
+    root_devices: Annotated[
+        tuple[words.Address, ...], Key("PCI addresses of PFs, or of bridges above them: all PFs of a card.", least=1)
+    ] = ()
+    numa_nodes: Annotated[tuple[words.NumaNode, ...], Key("NUMA nodes that the PFs are on.", least=1)] = ()
 
-    pf_names: tuple[str, ...] = ()
-    pci_addresses: tuple[PciAddress, ...] = ()
-    vendors: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    root_devices: tuple[PciAddress, ...] = ()
-    numa_nodes: tuple[int, ...] = ()
+    def checked(self) -> Self:
+        """Raise ValueError when no key is given."""
+        demand_one(self)
+        return self
 
     def matches(self, pf: PhysicalFunction) -> bool:
         """Say whether this PF is meant. A PF without a netdev here has no name and matches no `pf_names`."""
@@ -76,42 +79,71 @@ class PfSelect:
 
 @dataclass(frozen=True, slots=True)
 class VfConfig:
-    """What the VFs of one range shall be. `driver` is `kernel` or the name of a driver, like `vfio-pci`.
+    """What the VFs of one range get."""
 
-    `trust`, `spoofchk`, `vlan` (0: none) and the rates (Mbit/s, 0: unlimited) are what a VF has while no pod has set it
-    otherwise; None leaves it alone. `noiommu`: vfio-pci may have it without an IOMMU.
-    """
+    indices: Annotated[words.Indices, Key("VF indices from 0: `0-3`, `6`, `0-3,6`.", name="range")]
+    driver: Annotated[
+        words.Driver,
+        Key(
+            "`kernel` (the VF's own netdev driver), `vfio-pci`, `igb_uio`, `uio_pci_generic`, the name of another "
+            "driver, or `none` (left unbound; such a VF is in no pool)."
+        ),
+    ] = "kernel"
+    mac: Annotated[
+        words.Macs,
+        Key(
+            "Admin MAC. `stable`: the same after each boot. `keep`: left as it is. Or a list with a MAC for each VF of "
+            "the range, or a map of VF index to MAC."
+        ),
+    ] = "stable"
+    trust: Annotated[bool | None, Key("Trust the VF as long as no pod has it. Left as it is if not given.")] = None
+    spoofchk: Annotated[
+        bool | None, Key("Check source MACs as long as no pod has the VF. Left as it is if not given.")
+    ] = None
+    vlan: Annotated[
+        words.Vlan | None,
+        Key("Port VLAN as long as no pod has the VF, 0 for none. Left as it is if not given."),
+    ] = None
+    min_tx_rate: Annotated[
+        words.Rate | None, Key("Mbit/s that the VF can always send. Left as it is if not given.")
+    ] = None
+    max_tx_rate: Annotated[
+        words.Rate | None, Key("Mbit/s that the VF can send at most, 0 for unlimited. Left as it is if not given.")
+    ] = None
+    noiommu: Annotated[
+        bool, Key("vfio-pci gets the VF even without an IOMMU. A program with it can then write to all memory.")
+    ] = False
 
-    indices: VfIndices
-    driver: str = defaults.DRIVER
-    mac: MacPolicy = defaults.MAC
-    trust: bool | None = None
-    spoofchk: bool | None = None
-    vlan: int | None = None
-    min_tx_rate: int | None = None
-    max_tx_rate: int | None = None
-    noiommu: bool = defaults.NOIOMMU
+    def checked(self) -> Self:
+        """Put a list of MACs beside the range. Raises ValueError when keys do not fit each other."""
+        placed = place_macs(self.mac, self.indices)
+        if self.max_tx_rate and (self.min_tx_rate or 0) > self.max_tx_rate:
+            raise ValueError(f"minTxRate {self.min_tx_rate} is more than maxTxRate {self.max_tx_rate}")
+        if self.noiommu and self.driver != "vfio-pci":
+            raise ValueError("noiommu is for vfio-pci; remove it, or write driver: vfio-pci")
+        return replace(self, mac=placed)
 
 
 @dataclass(frozen=True, slots=True)
 class PfConfig:
-    """One entry of `physicalFunctions`: which PFs to split, into how many VFs, and what these shall be.
+    """PFs to split into VFs. The first entry that selects a PF has it."""
 
-    `mtu` None leaves the PF's MTU alone. `externally_managed`: something else creates the VFs, here they are only given
-    drivers and settings. `allow_host_uplink`: a PF that this host itself needs may be reset, re-driven or handed out.
-    `nodes` None: on every node.
-    """
-
-    select: PfSelect
-    num_vfs: int | Literal["max"]
-    vfs: tuple[VfConfig, ...] = ()
-    mtu: int | None = None
-    externally_managed: bool = defaults.EXTERNALLY_MANAGED
-    allow_host_uplink: bool = defaults.ALLOW_HOST_UPLINK
-    nodes: NodeSelect | None = None
+    select: Annotated[PfSelect, Key("Which PFs.")]
+    num_vfs: Annotated[words.Count, Key("How many VFs, or `max`. 0 removes the VFs.")]
+    vfs: Annotated[
+        tuple[VfConfig, ...], Key("Ranges of VFs. A VF in no range gets its kernel driver and a stable MAC.")
+    ] = ()
+    mtu: Annotated[words.Mtu | None, Key("MTU of the PF and of its VFs. Left as it is if not given.")] = None
+    externally_managed: Annotated[
+        bool, Key("Something else creates the VFs. They only get drivers and settings here.")
+    ] = False
+    allow_host_uplink: Annotated[
+        bool, Key("This host itself needs the PF, and it may be reset, get another driver, or be given to pods.")
+    ] = False
+    nodes: Annotated[NodeSelect | None, Key("Which nodes the entry is for. All if not given.")] = None
 
     def vf(self, index: int) -> VfConfig:
-        """What the VF with this index shall be. A VF in no range gets its kernel driver and a stable MAC."""
+        """What the VF with this index gets. A VF in no range gets its kernel driver and a stable MAC."""
         for config in self.vfs:
             if index in config.indices:
                 return config
@@ -119,82 +151,157 @@ class PfConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PfName:
-    """An entry of `pfNames`: the VFs of the PF whose netdev has exactly this name; `indices` None means all."""
-
-    name: str
-    indices: VfIndices | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.indices is None else f"{self.name}#{self.indices}"
-
-
-@dataclass(frozen=True, slots=True)
-class RootDevice:
-    """An entry of `rootDevices`: the VFs of the PF with this PCI address; `indices` None means all."""
-
-    address: PciAddress
-    indices: VfIndices | None = None
-
-    def __str__(self) -> str:
-        return str(self.address) if self.indices is None else f"{self.address}#{self.indices}"
-
-
-@dataclass(frozen=True, slots=True)
 class Selector:
-    """One object of `selectors`. Without any field it takes every device of the pool's type.
+    """Which devices: values of one key are alternatives, all keys that are given must hold."""
 
-    `is_rdma` False and `vdpa_type` None do not filter. `need_vhost_net` never does: it adds device nodes.
-    """
+    LENIENT: ClassVar = True
 
-    vendors: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    drivers: tuple[str, ...] = ()
-    pci_addresses: tuple[PciAddress, ...] = ()
-    pf_names: tuple[PfName, ...] = ()
-    acpi_indexes: tuple[str, ...] = ()
-    root_devices: tuple[RootDevice, ...] = ()
-    link_types: tuple[str, ...] = ()
-    ddp_profiles: tuple[str, ...] = ()
-    p_keys: tuple[str, ...] = ()
-    is_rdma: bool = False
-    vdpa_type: VdpaType | None = None
-    aux_types: tuple[str, ...] = ()
-    need_vhost_net: bool = False
+    vendors: Annotated[tuple[words.PciId, ...], Key("PCI vendor ids, 4 hex digits.")] = ()
+    devices: Annotated[
+        tuple[words.PciId, ...], Key("PCI device ids, 4 hex digits: of a VF its own, of a subfunction its PF's.")
+    ] = ()
+    drivers: Annotated[
+        tuple[words.SelectedDriver, ...],
+        Key("Drivers that the device is bound to now, like `iavf`, `vfio-pci`. Of a subfunction: its PF's."),
+    ] = ()
+    pci_addresses: Annotated[
+        tuple[words.Address, ...], Key("PCI addresses of devices.", kinds=_NET_AND_ACCELERATOR)
+    ] = ()
+    pf_names: Annotated[
+        tuple[words.PfName, ...],
+        Key("Names of PFs' netdevs, for all VFs or some: `ens1f0`, `ens1f0#0-3,5`.", kinds=_NET_AND_AUX),
+    ] = ()
+    acpi_indexes: Annotated[
+        tuple[words.AcpiIndex, ...], Key("Indices that the firmware gave the devices.", kinds=_NET_AND_ACCELERATOR)
+    ] = ()
+    root_devices: Annotated[
+        tuple[words.RootDevice, ...],
+        Key("PCI addresses of PFs, for all VFs or some: `0000:3b:00.0#0-3,5`.", kinds=_NET_AND_AUX),
+    ] = ()
+    link_types: Annotated[
+        tuple[words.LinkType, ...],
+        Key("`ether` or `infiniband`. Where a VF has no netdev on this host, its PF's.", kinds=_NET_AND_AUX),
+    ] = ()
+    ddp_profiles: Annotated[
+        tuple[words.DdpProfile, ...],
+        Key("DDP packages that the NIC has loaded, as devlink reports them (driver ice only).", kinds=_NET),
+    ] = ()
+    p_keys: Annotated[tuple[words.PKey, ...], Key("Default InfiniBand partition keys, like `0xffff`.", kinds=_NET)] = ()
+    is_rdma: Annotated[
+        bool, Key("`true`: only RDMA devices, and the container gets their device nodes.", kinds=_NET_AND_AUX)
+    ] = False
+    vdpa_type: Annotated[
+        VdpaType | None,
+        Key("Only devices with a vDPA device on this driver: `vhost` or `virtio`. Not beside `isRdma`.", kinds=_NET),
+    ] = None
+    aux_types: Annotated[
+        tuple[words.AuxType, ...], Key("`[sf]`: subfunctions. Must be given.", kinds=("auxNetDevice",))
+    ] = ()
+    need_vhost_net: Annotated[
+        bool,
+        Key(
+            "Does not filter: the container gets `/dev/vhost-net` and `/dev/net/tun`.",
+            kinds=_NET_AND_AUX,
+            filters=False,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Which devices to prefer for a container: with `numa`, of as few NUMA nodes as can be; among those by `order`."""
+class ExtraNode:
+    """A device node for the container. A path alone stands for all of it."""
 
-    numa: bool = defaults.NUMA
-    order: Order = defaults.ORDER
+    SHORT: ClassVar = "hostPath"
 
-    def __str__(self) -> str:
-        return f"numa+{self.order}" if self.numa else self.order
+    host_path: Annotated[words.DevicePath, Key("Path on the host, or a pattern like `/dev/cxi*`.")]
+    container_path: Annotated[words.DevicePath | None, Key("Path in the container. The same if not given.")] = None
+    permissions: Annotated[words.Permissions, Key("Some of `r`, `w`, `m`.")] = "rw"
+
+    def checked(self) -> Self:
+        """Raise ValueError when the nodes of a pattern would all get one path."""
+        if self.container_path not in (None, self.host_path) and set(self.host_path) & PATTERN_SIGNS:
+            raise ValueError("a pattern stands for many nodes, which keep their paths; remove containerPath")
+        return self
+
+    @property
+    def node(self) -> DeviceNode:
+        """What the container gets; its path may be a pattern."""
+        return DeviceNode(self.host_path, self.container_path or self.host_path, self.permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraMount:
+    """A file or folder of the host for the container. A path alone stands for all of it."""
+
+    SHORT: ClassVar = "hostPath"
+
+    host_path: Annotated[words.FilePath, Key("Path on the host.")]
+    container_path: Annotated[words.FilePath | None, Key("Path in the container. The same if not given.")] = None
+    read_only: Annotated[bool, Key("The container cannot write to it.")] = True
+
+    @property
+    def mount(self) -> Mount:
+        """What the container gets."""
+        return Mount(self.host_path, self.container_path or self.host_path, self.read_only)
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One entry of `resourceList`: a resource of the kubelet. `selectors` are alternatives; there is at least one.
+    """A pool, which is a resource of the kubelet. The first pool that takes a device has it."""
 
-    `additional_info` goes into the container's `..._INFO` variable, by PCI address or `*` for every device.
-    `device_nodes` (a host path may be a pattern, like `/dev/cxi*`), `mounts` and `env` come on top of what the devices
-    themselves need. `nodes` None: on every node.
-    """
+    LENIENT: ClassVar = True
 
-    name: str
-    selectors: tuple[Selector, ...]
-    prefix: str = defaults.PREFIX
-    exclude_topology: bool = defaults.EXCLUDE_TOPOLOGY
-    device_type: DeviceType = defaults.DEVICE_TYPE
-    additional_info: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
-    allocation: Placement = Placement()
-    health: tuple[HealthCondition, ...] = defaults.HEALTH
-    device_nodes: tuple[DeviceNode, ...] = ()
-    mounts: tuple[Mount, ...] = ()
-    env: Mapping[str, str] = field(default_factory=lambda: NO_NAMES)
-    nodes: NodeSelect | None = None
+    name: Annotated[
+        words.Name,
+        Key(
+            "The resource is `resourcePrefix/resourceName`. 1 to 63 letters, digits, `_`, `-`, `.`; the first and the "
+            "last are a letter or digit.",
+            name="resourceName",
+        ),
+    ]
+    selectors: Annotated[
+        tuple[Selector, ...],
+        Key(
+            "One object or a list of objects, which are alternatives.",
+            least=1,
+            single=True,
+            missing="to take every VF of the node write `selectors: {}`",
+        ),
+    ]
+    prefix: Annotated[words.Prefix, Key("Your domain.", name="resourcePrefix")] = "intel.com"
+    exclude_topology: Annotated[bool, Key("The kubelet does not get the NUMA node.")] = False
+    device_type: Annotated[
+        DeviceType,
+        Key(
+            "`netDevice` (network functions), `accelerator` (PCI class 0x12), or `auxNetDevice` (subfunctions).",
+        ),
+    ] = "netDevice"
+    additional_info: Annotated[
+        Mapping[words.InfoKey, Mapping[str, words.Text]],
+        Key("For the container's `…_INFO` variable, by PCI address or `*` for every device."),
+    ] = field(default_factory=lambda: MappingProxyType({}))
+    allocation: Annotated[
+        words.Placement,
+        Key(
+            "Which devices a container gets: `packed` (fill a PF first), `spread`, `samePF`, `distinctPF`; with "
+            "`numa+` before it on one NUMA node if possible."
+        ),
+    ] = _PLACEMENT
+    health: Annotated[
+        tuple[HealthCondition, ...],
+        Key("What a device must have to be healthy: some of `driver`, `deviceNodes`, `pfUp`, `pfCarrier`."),
+    ] = ("driver", "deviceNodes")
+    device_nodes: Annotated[
+        tuple[ExtraNode, ...],
+        Key("More device nodes: paths, patterns like `/dev/cxi*`, or `{hostPath, containerPath, permissions}`."),
+    ] = ()
+    mounts: Annotated[
+        tuple[ExtraMount, ...], Key("Files and folders of the host: paths, or `{hostPath, containerPath, readOnly}`.")
+    ] = ()
+    env: Annotated[Mapping[words.EnvName, words.Text], Key("Environment variables for the container.")] = field(
+        default_factory=lambda: NO_NAMES
+    )
+    nodes: Annotated[NodeSelect | None, Key("Which nodes the pool is for. All if not given.")] = None
 
     @property
     def resource(self) -> str:
@@ -204,16 +311,24 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole config file. Entries are in file order: the first that matches a PF or a VF has it.
+    """Config file of sriovdp. Entries are in file order: the first that matches a PF or a VF has it.
 
-    `cdi`: containers get device nodes and mounts through CDI specs, by the names of the devices. `warnings` are
-    sentences about what is allowed but hardly meant; two configs that differ in them only are equal.
+    `warnings` are sentences about what is allowed but hardly meant; two configs that differ in them only are equal.
     """
 
-    physical_functions: tuple[PfConfig, ...] = ()
-    pools: tuple[Pool, ...] = ()
-    cdi: bool = defaults.CDI
+    LENIENT: ClassVar = True
+
+    physical_functions: Annotated[tuple[PfConfig, ...], Key("PFs to split into VFs.")] = ()
+    pools: Annotated[tuple[Pool, ...], Key("Pools: what pods can ask for.", name="resourceList")] = ()
+    cdi: Annotated[bool, Key("Containers get their devices through CDI. The runtime must support it.")] = False
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def checked(self) -> Self:
+        """Raise ValueError when there are more selectors than can be held against each other in a short time."""
+        selectors = sum(len(pool.selectors) for pool in self.pools)
+        if selectors > MAX_SELECTORS:
+            raise ValueError(f"has {selectors} selectors in all its pools; at most {MAX_SELECTORS} are allowed")
+        return self
 
     def find_pf(self, pf: PhysicalFunction) -> PfConfig | None:
         """The entry of `physicalFunctions` for this PF: the first that selects it, None when it is left alone."""

@@ -1,140 +1,239 @@
-"""What may stand for one value of the config file: its check, its type, and its part of the JSON schema.
+"""Types of single values in the config file, each with its check and its part of the JSON schema.
 
-A check raises ValueError with a sentence. Numbers count as text where text is wanted: `vendors: [8086]` is what people
-write in YAML.
+A check gets a text and gives its meaning, or raises ValueError with what is allowed. A number counts as text where text
+is wanted: `vendors: [8086]` is what people write in YAML.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import PlainValidator, WithJsonSchema
+from sriovdp.config import macs, terms
+from sriovdp.config.forms import Choice, Number, Special, Word
+from sriovdp.config.ranges import VfIndices
+from sriovdp.errors import DeviceError
+from sriovdp.limits import MAX_MTU, MAX_RATE, MAX_VFS, MAX_VLAN, MIN_MTU
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress
 
-from sriovdp.config import checks, macs, values
-from sriovdp.config.ranges import MAX_VFS, VfIndices
-from sriovdp.model import PciAddress
+_PREFIX_LENGTH = 253 - len("requests.")
+"""The kubelet checks the name with `requests.` before it (IsExtendedResourceName, k8s.io/kubernetes pkg/apis/core)."""
 
-T = TypeVar("T")
+_NETDEV_LENGTH = 15
+"""IFNAMSIZ of linux/if.h without the final zero."""
 
-_MIN_MTU, _MAX_MTU = 68, 65535  # ETH_MIN_MTU, ETH_MAX_MTU of linux/if_ether.h
-_MAX_VLAN = 4094
-_MAX_RATE = 2**32 - 1  # struct ifla_vf_rate of linux/if_link.h
+_LABEL_LENGTH = 63
+_NODE_NAME_LENGTH = 253
+_PATH_LENGTH = 4096
 _MAX_NUMA_NODE = 1023  # NODES_SHIFT of the kernel is 10 at most
-_WORD = WithJsonSchema({"type": ["string", "integer"]})
+_DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_DNS_NAME = rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*"
+_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_RANGES = r"[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*"
+_ADDRESS = r"(?:[0-9A-Fa-f]{4,}:)?[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7]"
+_NETDEV = rf"[^ /:#]{{1,{_NETDEV_LENGTH}}}"
+
+_TEXT: Final = {"type": "string"}
+_TEXT_OR_NUMBER: Final = {"type": ["string", "integer"]}
+"""For words that YAML may take for a number."""
 
 
-def _word(check: Callable[[str], T]) -> PlainValidator:
-    """A value that is one word in the file; the check gives its meaning."""
-
-    def read(value: Any) -> T:
-        if type(value) is int:
-            value = str(value)
-        if not isinstance(value, str):
-            raise ValueError("one word is wanted here")  # noqa: TRY004 (pydantic collects ValueError)
-        return check(value)
-
-    return PlainValidator(read)
+def _describe(pattern: str, kind: Mapping[str, Any] = _TEXT) -> dict[str, Any]:
+    """A JSON schema for texts of this pattern."""
+    return {**kind, "pattern": f"^{pattern.replace('(?:', '(')}$"}
 
 
-def _pattern(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern})
+def _match(pattern: str, allowed: str, length: int = _PATH_LENGTH, kind: Mapping[str, Any] = _TEXT) -> Word:
+    """A word of this pattern that means itself."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if len(text) > length or not compiled.fullmatch(text):
+            raise ValueError(allowed)
+        return text
+
+    return Word(check, _describe(pattern, kind))
 
 
-def _numeric_pattern(pattern: str) -> WithJsonSchema:
-    """For words that YAML may take for a number."""
-    return WithJsonSchema({"type": ["string", "integer"], "pattern": pattern})
+def _check_prefix(text: str) -> str:
+    """Check the domain of an extended resource, as the kubelet does."""
+    if not re.fullmatch(_DNS_NAME, text) or len(text) > _PREFIX_LENGTH:
+        raise ValueError(f"a resource prefix is a DNS name of at most {_PREFIX_LENGTH} characters, like intel.com")
+    if text.endswith("kubernetes.io") or text.startswith("requests."):
+        raise ValueError("the kubelet keeps kubernetes.io and requests.* for itself; use your own domain")
+    return text
 
 
-def _one_of(*words: str) -> WithJsonSchema:
-    return WithJsonSchema({"enum": list(words)})
+def _check_pci_id(text: str) -> str:
+    plain = text.strip().lower().removeprefix("0x")
+    if not re.fullmatch("[0-9a-f]{4}", text):
+        hint = f"; write '{plain}'" if re.fullmatch("[0-9a-f]{4}", plain) else ", like '8086'"
+        raise ValueError(f"an id is 4 hex digits in lower case without 0x{hint}")
+    return text
 
 
-def _number(low: int, high: int, what: str) -> PlainValidator:
-    return PlainValidator(checks.check_between(low, high, what))
+def _check_address(text: str) -> PciAddress:
+    """Read a PCI address; upper case and a missing domain are fine."""
+    try:
+        return PciAddress.parse(text)
+    except DeviceError as error:
+        raise ValueError("no PCI address; write it like 0000:3b:02.6") from error
 
 
-_ID = _numeric_pattern("^[0-9a-f]{4}$")
-_ADDRESS_PATTERN = r"([0-9A-Fa-f]{4,}:)?[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7]"
-_RANGE_PATTERN = r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"
-_PATH = _pattern("^/")
+def _check_driver(text: str) -> str:
+    """Check the name of a driver; the common slip is the other dash, which never binds."""
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,54}", text):
+        raise ValueError("a driver name is letters, digits, _ and -, like vfio-pci")
+    for known in (USERSPACE_DRIVERS | {KERNEL_DRIVER, NO_DRIVER}) - {text}:
+        if text.lower().replace("_", "-") == known.replace("_", "-"):
+            raise ValueError(f"there is no driver of this name; did you mean '{known}'?")
+    return text
 
-Name = Annotated[str, _word(checks.check_name), _numeric_pattern(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
-Prefix = Annotated[str, _word(checks.check_prefix), _numeric_pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-DeviceType = Annotated[
-    values.DeviceType, _word(checks.check_device_type), _one_of("netDevice", "accelerator", "auxNetDevice")
-]
-PciId = Annotated[str, _word(checks.check_pci_id), _ID]
-Address = Annotated[PciAddress, _word(checks.check_address), _pattern(f"^{_ADDRESS_PATTERN}$")]
-RootDevice = Annotated[
-    values.RootDevice, _word(checks.check_root_device), _pattern(f"^{_ADDRESS_PATTERN}(#{_RANGE_PATTERN})?$")
-]
-NetdevName = Annotated[str, _word(checks.check_netdev), _pattern("^[^ /:#]{1,15}$")]
-PfName = Annotated[values.PfName, _word(checks.check_pf_name), _pattern(f"^[^ /:#]{{1,15}}(#{_RANGE_PATTERN})?$")]
-Driver = Annotated[
-    str, _word(checks.check_driver), WithJsonSchema({"type": "string", "examples": ["kernel", "vfio-pci"]})
-]
-SelectedDriver = Annotated[
-    str, _word(checks.check_driver_selected), WithJsonSchema({"type": "string", "examples": ["iavf", "vfio-pci"]})
-]
-Indices = Annotated[
-    VfIndices,
-    _word(VfIndices.parse),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_RANGE_PATTERN}$", "minimum": 0}),
-]
-_MAC = {"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"}
-Macs = Annotated[
-    macs.Macs,
-    PlainValidator(macs.check_macs),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["stable", "keep"]},
-                {"type": "array", "items": _MAC, "minItems": 1, "uniqueItems": True},
-                {"type": "object", "patternProperties": {"^[0-9]+$": _MAC}, "additionalProperties": False},
-            ]
-        }
+
+def _check_selected_driver(text: str) -> str:
+    """Check a driver name in a selector, where `kernel` never matches."""
+    if text == KERNEL_DRIVER:
+        raise ValueError("write the name of the VF's own kernel driver here, like iavf")
+    if text == NO_DRIVER:
+        raise ValueError("a device without a driver is in no pool")
+    return _check_driver(text)
+
+
+def _check_netdev(text: str) -> str:
+    """Check the name of a PF's netdev, where VF ranges are not meant."""
+    if "#" in text:
+        raise ValueError(f"a PF has no range here; write '{text.partition('#')[0]}' and put the ranges under `vfs`")
+    if not re.fullmatch(rf"[!-~]{{1,{_NETDEV_LENGTH}}}", text) or not re.fullmatch(_NETDEV, text):
+        raise ValueError(f"a netdev name is 1-{_NETDEV_LENGTH} ASCII characters without blanks, / : and #")
+    return text
+
+
+def _check_pf_name(text: str) -> terms.PfName:
+    name, hash_sign, ranges = text.partition("#")
+    return terms.PfName(_check_netdev(name), VfIndices.parse(ranges) if hash_sign else None)
+
+
+def _check_root_device(text: str) -> terms.RootDevice:
+    address, hash_sign, ranges = text.partition("#")
+    return terms.RootDevice(_check_address(address), VfIndices.parse(ranges) if hash_sign else None)
+
+
+def _check_ddp_profile(text: str) -> str:
+    """Check the name of a DDP package; these have blanks in them."""
+    if not 1 <= len(text) <= _LABEL_LENGTH or not text.isprintable():
+        raise ValueError("must be the name of a DDP package, like GTPv1-C/U IPv4/IPv6 payload")
+    return text
+
+
+def _check_path(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or ".." in text.split("/") or len(text) > _PATH_LENGTH:
+        raise ValueError("must be an absolute path without ..")
+    return text
+
+
+def _check_device_path(text: str) -> str:
+    if not _check_path(text).startswith("/dev/") or text == "/dev/":
+        raise ValueError("a device node is below /dev; it may be a pattern, like /dev/cxi*")
+    return text
+
+
+def _check_permissions(text: str) -> str:
+    if not text or set(text) - set("rwm") or len(set(text)) != len(text):
+        raise ValueError("allowed here: some of r (read), w (write), m (make the node), like rw")
+    return text
+
+
+def _check_env_name(text: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,200}", text):
+        raise ValueError("a variable's name is letters, digits and _, and does not begin with a digit")
+    if text.startswith("PCIDEVICE_"):
+        raise ValueError("PCIDEVICE_* has the container's devices; use another name")
+    return text
+
+
+def _check_text(text: str) -> str:
+    if not text.isprintable() or len(text) > _PATH_LENGTH:
+        raise ValueError(f"must be a text of at most {_PATH_LENGTH} printable characters")
+    return text
+
+
+def _check_label_key(text: str) -> str:
+    domain, slash, name = text.rpartition("/")
+    if (slash and not re.fullmatch(_DNS_NAME, domain)) or not re.fullmatch(_NAME, name) or len(name) > _LABEL_LENGTH:
+        raise ValueError("must be the key of a label, like feature.node.kubernetes.io/network-sriov.capable")
+    return text
+
+
+def _check_label_value(text: str) -> str:
+    if text and (not re.fullmatch(_NAME, text) or len(text) > _LABEL_LENGTH):
+        raise ValueError("the value of a label is at most 63 of A-Z a-z 0-9 . _ -; put true and numbers in quotes")
+    return text
+
+
+def _check_count(value: Any) -> int | Literal["max"]:
+    if value == "max":
+        return "max"
+    if type(value) is int and 0 <= value <= MAX_VFS:
+        return value
+    raise ValueError(f"allowed here: a whole number from 0 to {MAX_VFS} without quotes, or max")
+
+
+def _word(check: Callable[[str], Any], pattern: str, kind: Mapping[str, Any] = _TEXT) -> Word:
+    return Word(check, _describe(pattern, kind))
+
+
+Name: TypeAlias = Annotated[
+    str,
+    _match(
+        _NAME,
+        "a resource name is 1-63 of A-Z a-z 0-9 . _ - and begins and ends with a letter or digit",
+        _LABEL_LENGTH,
+        _TEXT_OR_NUMBER,
     ),
 ]
-Rate = Annotated[
-    int,
-    _number(0, _MAX_RATE, "a rate in Mbit/s"),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_RATE}),
-]
-Count = Annotated[
+Prefix: TypeAlias = Annotated[str, _word(_check_prefix, _DNS_NAME, _TEXT_OR_NUMBER)]
+PciId: TypeAlias = Annotated[str, _word(_check_pci_id, "[0-9a-f]{4}", _TEXT_OR_NUMBER)]
+Address: TypeAlias = Annotated[PciAddress, _word(_check_address, _ADDRESS)]
+RootDevice: TypeAlias = Annotated[terms.RootDevice, _word(_check_root_device, f"{_ADDRESS}(?:#{_RANGES})?")]
+NetdevName: TypeAlias = Annotated[str, _word(_check_netdev, _NETDEV)]
+PfName: TypeAlias = Annotated[terms.PfName, _word(_check_pf_name, f"{_NETDEV}(?:#{_RANGES})?")]
+Driver: TypeAlias = Annotated[str, Word(_check_driver, {**_TEXT, "examples": ["kernel", "vfio-pci"]})]
+SelectedDriver: TypeAlias = Annotated[str, Word(_check_selected_driver, {**_TEXT, "examples": ["iavf", "vfio-pci"]})]
+Indices: TypeAlias = Annotated[VfIndices, _word(VfIndices.parse, _RANGES, {**_TEXT_OR_NUMBER, "minimum": 0})]
+Macs: TypeAlias = Annotated[macs.MacPolicy, Special(macs.check_macs, macs.SCHEMA)]
+Rate: TypeAlias = Annotated[int, Number(0, MAX_RATE, "a rate in Mbit/s")]
+Count: TypeAlias = Annotated[
     int | Literal["max"],
-    PlainValidator(checks.check_count),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_VFS}, {"const": "max"}]}),
+    Special(_check_count, {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_VFS}, {"const": "max"}]}),
 ]
-Mtu = Annotated[
-    int,
-    _number(_MIN_MTU, _MAX_MTU, "an MTU"),
-    WithJsonSchema({"type": "integer", "minimum": _MIN_MTU, "maximum": _MAX_MTU}),
+Mtu: TypeAlias = Annotated[int, Number(MIN_MTU, MAX_MTU, "an MTU")]
+Vlan: TypeAlias = Annotated[int, Number(0, MAX_VLAN, "a VLAN")]
+NumaNode: TypeAlias = Annotated[int, Number(0, _MAX_NUMA_NODE, "a NUMA node")]
+LinkType: TypeAlias = Annotated[
+    str, Choice(("ether", "infiniband"), {"eth": "ether", "ethernet": "ether", "ib": "infiniband"})
 ]
-Vlan = Annotated[
-    int, _number(0, _MAX_VLAN, "a VLAN"), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_VLAN})
+PKey: TypeAlias = Annotated[
+    str, _match("0x[0-9a-f]{4}", "a partition key is 0x and 4 hex digits in lower case, like 0xffff")
 ]
-NumaNode = Annotated[
-    int,
-    _number(0, _MAX_NUMA_NODE, "a NUMA node"),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": _MAX_NUMA_NODE}),
+AcpiIndex: TypeAlias = Annotated[
+    str,
+    _match(
+        "[0-9]{1,10}", "an ACPI index is a number, the one in the device's `acpi_index` in sysfs", kind=_TEXT_OR_NUMBER
+    ),
 ]
-LinkType = Annotated[str, _word(checks.check_link_type), _one_of("ether", "infiniband")]
-PKey = Annotated[str, _word(checks.check_p_key), _pattern("^0x[0-9a-f]{4}$")]
-AcpiIndex = Annotated[str, _word(checks.check_acpi_index), _WORD]
-DdpProfile = Annotated[str, _word(checks.check_ddp_profile), WithJsonSchema({"type": "string"})]
-AuxType = Annotated[str, _word(checks.check_aux_type), _one_of("sf")]
-VdpaType = Annotated[values.VdpaType, _word(checks.check_vdpa_type), _one_of("vhost", "virtio")]
-Placement = Annotated[
-    values.Placement, _word(checks.check_placement), _pattern(r"^(numa|(numa\+)?(packed|spread|samePF|distinctPF))$")
+DdpProfile: TypeAlias = Annotated[str, Word(_check_ddp_profile)]
+AuxType: TypeAlias = Annotated[str, Choice(("sf",))]
+Placement: TypeAlias = Annotated[
+    terms.Placement, _word(terms.Placement.parse, r"(?:numa|(?:numa\+)?(?:packed|spread|samePF|distinctPF))")
 ]
-Health = Annotated[
-    values.HealthCondition, _word(checks.check_health), _one_of("driver", "deviceNodes", "pfUp", "pfCarrier")
+FilePath: TypeAlias = Annotated[str, _word(_check_path, "/.*")]
+DevicePath: TypeAlias = Annotated[str, _word(_check_device_path, "/dev/.+")]
+Permissions: TypeAlias = Annotated[str, _word(_check_permissions, "[rwm]{1,3}")]
+EnvName: TypeAlias = Annotated[str, Word(_check_env_name)]
+Text: TypeAlias = Annotated[str, Word(_check_text, _TEXT_OR_NUMBER)]
+InfoKey: TypeAlias = Annotated[str, Word(lambda text: text if text == "*" else _check_address(text))]
+NodeName: TypeAlias = Annotated[
+    str,
+    _match(_DNS_NAME, "must be the name of a Kubernetes node: lower-case letters, digits, - and .", _NODE_NAME_LENGTH),
 ]
-Path = Annotated[str, _word(checks.check_path), _PATH]
-DevicePath = Annotated[str, _word(checks.check_device_path), _pattern("^/dev/.")]
-Permissions = Annotated[str, _word(checks.check_permissions), _pattern("^[rwm]{1,3}$")]
-EnvName = Annotated[str, _word(checks.check_env_name)]
-Text = Annotated[str, _word(checks.check_text), _WORD]
-InfoKey = Annotated[str, _word(checks.check_info_key)]
-NodeName = Annotated[str, _word(checks.check_node_name), WithJsonSchema({"type": "string"})]
-LabelKey = Annotated[str, _word(checks.check_label_key)]
-LabelValue = Annotated[str, _word(checks.check_label_value), _WORD]
+LabelKey: TypeAlias = Annotated[str, Word(_check_label_key)]
+LabelValue: TypeAlias = Annotated[str, Word(_check_label_value, _TEXT_OR_NUMBER)]

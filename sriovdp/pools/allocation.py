@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import DeviceError
+from sriovdp.limits import PATTERN_SIGNS
 from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction
 from sriovdp.pools.assignment import Offer
 
@@ -20,7 +21,6 @@ Info = Mapping[str, Mapping[str, str]]
 
 _UIO_DRIVERS = frozenset({"uio", "igb_uio", "uio_pci_generic"})
 _VHOST_NODES = {"net-mount": "/dev/vhost-net", "tun-mount": "/dev/net/tun"}
-_PATTERN_SIGNS = frozenset("*?[")
 
 _HINTS = {
     "/dev/vhost-net": "load it: `modprobe vhost_net`",
@@ -91,9 +91,9 @@ def find_access(pool: Pool, offer: Offer, host: Host) -> Access:
     own = dict.fromkeys(node for part in parts for node in part.nodes)
     for node in own:
         _check_presence(offer, node.host_path, host)
-    added = [found for node in pool.device_nodes for found in _expand(offer, node, host)]
+    added = [found for extra in pool.device_nodes for found in _expand(offer, extra.node, host)]
     mounts = tuple(mount for part in parts for mount in part.mounts)
-    return Access(info, (*own, *added), (*mounts, *pool.mounts))
+    return Access(info, (*own, *added), (*mounts, *(extra.mount for extra in pool.mounts)))
 
 
 def _drive(function: PhysicalFunction | VirtualFunction | Subfunction, host: Host) -> Access:
@@ -179,7 +179,7 @@ def _find_extra(pool: Pool, offer: Offer) -> Mapping[str, str]:
 
 def _expand(offer: Offer, node: DeviceNode, host: Host) -> list[DeviceNode]:
     """A node that the pool adds, or those that its pattern means."""
-    if _PATTERN_SIGNS.isdisjoint(node.host_path):
+    if PATTERN_SIGNS.isdisjoint(node.host_path):
         _check_presence(offer, node.host_path, host)
         return [node]
     found = host.find_nodes(node.host_path)

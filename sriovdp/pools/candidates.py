@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sriovdp.config.values import DeviceType, PfConfig
+from sriovdp.config.terms import DeviceType
+from sriovdp.config.values import PfConfig
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Subfunction, Traits, VirtualFunction
 
 Kind = Literal["VF", "PF", "SF"]

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sriovdp.config.values import DeviceType, Pool
+from sriovdp.config.terms import DeviceType
+from sriovdp.config.values import Pool
 from sriovdp.errors import SriovdpError
 from sriovdp.pools.allocation import Access
 from sriovdp.state.files import write_whole

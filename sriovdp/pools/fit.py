@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sriovdp.config.document import Path, write_path
+from sriovdp.config.document import KeyPath, write_path
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, Pool
 from sriovdp.model import (
@@ -19,7 +19,7 @@ from sriovdp.model import (
 from sriovdp.pools.candidates import Candidate, list_candidates
 from sriovdp.pools.selectors import find_owner, find_selector, reject
 
-Finding = tuple[Path, str]
+Finding = tuple[KeyPath, str]
 """Where in the file, and a sentence."""
 
 
@@ -29,8 +29,8 @@ class Fit:
 
     config: Config
     node: Node
-    pf_places: Sequence[Path]
-    pool_places: Sequence[Path]
+    pf_places: Sequence[KeyPath]
+    pool_places: Sequence[KeyPath]
 
     def find_faults(self, drivers: Collection[str]) -> Iterator[Finding]:
         """What can not be done on this node: more VFs than a PF can have, drivers that are not among `drivers`."""
@@ -47,7 +47,7 @@ class Fit:
 
             yield from self._find_macs_for_several(place, entry)
 
-    def _find_macs_for_several(self, place: Path, entry: PfConfig) -> Iterator[Finding]:
+    def _find_macs_for_several(self, place: KeyPath, entry: PfConfig) -> Iterator[Finding]:
         pfs = self._list_pfs(entry)
         for number, vfs in enumerate(entry.vfs):
             if len(pfs) > 1 and not isinstance(vfs.mac, str):
@@ -109,7 +109,7 @@ class Fit:
                 earlier = " and ".join(write_path(self.pool_places[owner]) for owner in sorted(owners))
                 yield place, f"{pool.resource} stays empty: {earlier} has all of this node that it selects"
 
-    def _warn_of_selectors(self, place: Path, pool: Pool) -> Iterator[Finding]:
+    def _warn_of_selectors(self, place: KeyPath, pool: Pool) -> Iterator[Finding]:
         if len(pool.selectors) == 1:
             return
         for number, selector in enumerate(pool.selectors):

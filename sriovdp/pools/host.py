@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
+from sriovdp.limits import PATTERN_SIGNS
 from sriovdp.model import Subfunction
 from sriovdp.pools.candidates import Candidate
 
 _SYS = Path("/sys")
 _DEV = "/dev/"
 _UIO_FILE = re.compile(r"config|resource\d+(_wc)?")  # what DPDK opens, drivers/bus/pci/linux/pci_uio.c
-_PATTERN_SIGNS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class LiveHost:
     def find_nodes(self, pattern: str) -> list[str]:
         """Device nodes there are of that name or pattern, which begins with /dev/."""
         below = pattern.removeprefix(_DEV)
-        if _PATTERN_SIGNS.isdisjoint(pattern):
+        if PATTERN_SIGNS.isdisjoint(pattern):
             return [pattern] if os.path.lexists(f"{self.dev}/{below}") else []
         return sorted(f"{_DEV}{path.relative_to(self.dev)}" for path in self.dev.glob(below))
 

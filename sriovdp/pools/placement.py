@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 
-from sriovdp.config.values import Order, Placement
+from sriovdp.config.terms import Order, Placement
 
 _Groups = Mapping[str, list[str]]
 """Free devices by their PF, in the order in which they were given."""

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sriovdp.config.values import PfName, Pool, RootDevice, Selector
+from sriovdp.config.terms import PfName, RootDevice
+from sriovdp.config.values import Pool, Selector
 from sriovdp.model import Subfunction
 from sriovdp.pools.candidates import Candidate
 

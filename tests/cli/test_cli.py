@@ -38,10 +38,10 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def test_help_lists_all_commands_and_imports_none() -> None:
-    """Neither pydantic nor pyroute2 or gRPC is loaded to print help."""
+    """Neither PyYAML nor pyroute2 or gRPC is loaded to print help."""
     code = (
         "import sys\nfrom sriovdp.cli.main import cli\n"
-        "heavy = {'pydantic', 'pyroute2', 'grpc'}\n"
+        "heavy = {'yaml', 'pyroute2', 'grpc'}\n"
         "try: cli(['--help'])\nfinally: print('LOADED', sorted(heavy & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sriovdp.config.faults import MAX_FAULTS
 from sriovdp.config.file import load, parse
 from sriovdp.config.ranges import VfIndices
-from sriovdp.config.values import Config, PfConfig, PfName, PfSelect, Pool, Selector, VfConfig
+from sriovdp.config.terms import PfName
+from sriovdp.config.values import Config, PfConfig, PfSelect, Pool, Selector, VfConfig
 from sriovdp.errors import ConfigError
 from sriovdp.model import NetDevice, PciAddress, PhysicalFunction
 
@@ -133,9 +134,9 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "line 1: the file: asks for nothing"),
+        ("", "line 1: the file: is empty; give it physicalFunctions"),
         ("[]", "line 1: the file: must be an object, not an empty list"),
-        ("resourceList: []", "line 1: the file: asks for nothing"),
+        ("{}", "line 1: the file: is empty; give it physicalFunctions"),
         ("resourceLists: []\n" + POOL, "line 1: resourceLists: unknown key; did you mean 'resourceList'?"),
         ("zebra: 1\n" + POOL, "line 1: zebra: unknown key; allowed here: physicalFunctions, resourceList"),
         ("resourceList: {}", "line 1: resourceList: must be a list, not an object"),
@@ -143,11 +144,14 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         ("resourceList: [{resourceName: a}]", "line 1: resourceList[0].selectors: must be given; to take every VF"),
         ("resourceList: [7]", "line 1: resourceList[0]: must be an object, not 7"),
         ("resourceList: [{resourceName: a, selectors: []}]", "selectors: must have at least one entry"),
-        ("resourceList: [{resourceName: a, selectors: x}]", "selectors: 'x': must be an object or a list of objects"),
+        (
+            "resourceList: [{resourceName: a, selectors: x}]",
+            "selectors: must be an object or a list of objects, not 'x'",
+        ),
         ("resourceList: [{resourceName: -a, selectors: {}}]", "resourceName: '-a': a resource name is 1-63"),
         ("resourceList: [{resourceName: a/b, selectors: {}}]", "resourceName: 'a/b': a resource name is 1-63"),
         (f"resourceList: [{{resourceName: {'a' * 64}, selectors: {{}}}}]", "a resource name is 1-63"),
-        ("resourceList: [{resourceName: true, selectors: {}}]", "resourceName: true: one word is wanted here"),
+        ("resourceList: [{resourceName: true, selectors: {}}]", "resourceName: must be a text, not true"),
         (
             in_pool("resourcePrefix: Intel.com"),
             "line 2: resourceList[0].resourcePrefix: 'Intel.com': a resource prefix",
@@ -155,12 +159,11 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         (in_pool(f"resourcePrefix: {'a.' * 122}a"), "at most 244 characters"),
         (in_pool("resourcePrefix: my.kubernetes.io"), "the kubelet keeps kubernetes.io"),
         (in_pool("deviceType: sf"), "deviceType: 'sf': allowed here: netDevice, accelerator, auxNetDevice"),
-        (in_pool("isRdma: true"), "line 2: resourceList[0].isRdma: this key belongs into the pool's selectors"),
         (in_pool("deviceType: netdevice"), "deviceType: 'netdevice': did you mean 'netDevice'?"),
         (in_pool("excludeTopology: yes"), "excludeTopology: must be true or false, not 'yes'"),
         (in_pool("additionalInfo: {a: {b: c}}"), "additionalInfo.a: 'a': no PCI address; write it like 0000:3b:02.6"),
         (in_pool("additionalInfo: {'*': [b]}"), "additionalInfo.'*': must be an object, not a list"),
-        (in_pool("additionalInfo: {'*': {b: [c]}}"), "additionalInfo.'*'.b: one word is wanted here"),
+        (in_pool("additionalInfo: {'*': {b: [c]}}"), "additionalInfo.'*'.b: must be a text, not a list"),
         (in_pool("resourcename: b"), "line 2: resourceList[0].resourcename: this key is here a second time"),
         (in_pool("resourceName: b"), "line 2: resourceList[0].resourceName: this key is here a second time"),
         (in_selector("pfName: [a]"), "line 3: resourceList[0].selectors.pfName: unknown key; did you mean 'pfNames'?"),
@@ -172,22 +175,22 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
             in_pool("deviceNodes: [{hostPath: /dev/a, path: b}]"),
             "deviceNodes[0].path: unknown key; did you mean 'hostPath'?",
         ),
-        (in_pool("mounts: [etc]"), "mounts[0]: 'etc': an absolute path without .. is wanted"),
-        (in_pool("mounts: [{hostPath: /a/../b}]"), "hostPath: '/a/../b': an absolute path without .."),
-        (in_pool("env: {PCIDEVICE_X: a}"), "env.PCIDEVICE_X: 'PCIDEVICE_X': PCIDEVICE_* tells the container"),
+        (in_pool("mounts: [etc]"), "mounts[0]: 'etc': must be an absolute path without .."),
+        (in_pool("mounts: [{hostPath: /a/../b}]"), "hostPath: '/a/../b': must be an absolute path without .."),
+        (in_pool("env: {PCIDEVICE_X: a}"), "env.PCIDEVICE_X: 'PCIDEVICE_X': PCIDEVICE_* has the container's devices"),
         (in_pool("env: {1A: a}"), "env.1A: '1A': a variable's name is letters"),
-        (in_pool('env: {A: "a\\0"}'), "printable characters is wanted"),
+        (in_pool('env: {A: "a\\0"}'), "must be a text of at most 4096 printable characters"),
         (in_pool("allocation: pack"), "allocation: 'pack': allowed here: one of packed, spread, samePF, distinctPF"),
         (in_pool("health: [carrier]"), "health[0]: 'carrier': did you mean 'pfCarrier'?"),
         (in_pool("nodes: {}"), "nodes: needs at least one of names, labels"),
-        (in_pool("nodes: {names: [A_b]}"), "nodes.names[0]: 'A_b': the name of a Kubernetes node is wanted"),
-        (in_pool("nodes: {labels: {a b: c}}"), "'a b': a label's key is wanted"),
-        (in_pool("nodes: {labels: {a: true}}"), "nodes.labels.a: true: one word is wanted here"),
+        (in_pool("nodes: {names: [A_b]}"), "nodes.names[0]: 'A_b': must be the name of a Kubernetes node"),
+        (in_pool("nodes: {labels: {a b: c}}"), "'a b': must be the key of a label"),
+        (in_pool("nodes: {labels: {a: true}}"), "nodes.labels.a: must be a text, not true"),
         (in_selector("vendors: 8086"), "selectors.vendors: must be a list, not 8086"),
         (in_selector("vendors: ['0x8086']"), "selectors.vendors[0]: '0x8086': an id is 4 hex digits"),
         (in_selector("devices: [10CA]"), "'10CA': an id is 4 hex digits in lower case without 0x; write '10ca'"),
         (in_selector("devices: [intel]"), "'intel': an id is 4 hex digits in lower case without 0x, like '8086'"),
-        (in_selector("drivers: [kernel]"), "'kernel': here a driver goes by its own name"),
+        (in_selector("drivers: [kernel]"), "'kernel': write the name of the VF's own kernel driver here"),
         (in_selector("drivers: [vfio_pci]"), "did you mean 'vfio-pci'?"),
         (in_selector("pciAddresses: [0000:3b:02.6, 3b:02]"), "pciAddresses[1]: '3b:02': no PCI address"),
         (in_selector("pfNames: ['a#0-3,x']"), "pfNames[0]: 'a#0-3,x': 'x' is no VF index or range"),
@@ -199,7 +202,7 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         ("physicalFunctions: [{numVfs: 1}]", "physicalFunctions[0].select: must be given"),
         ("physicalFunctions: [{select: {}, numVfs: 1}]", "select: needs at least one of pfNames, pciAddresses"),
         ("physicalFunctions: [{select: {vendors: []}, numVfs: 1}]", "select.vendors: must have at least one entry"),
-        ("physicalFunctions: [{select: {pfNames: [a#1]}, numVfs: 1}]", "'a#1': here a PF is named whole; write 'a'"),
+        ("physicalFunctions: [{select: {pfNames: [a#1]}, numVfs: 1}]", "'a#1': a PF has no range here; write 'a'"),
         ("physicalFunctions: [{select: {pfNames: [a]}}]", "physicalFunctions[0].numVfs: must be given"),
         ("physicalFunctions: [{select: {pfNames: [a]}, numVfs: -1}]", "numVfs: -1: allowed here: a whole number"),
         ("physicalFunctions: [{select: {pfNames: [a]}, numVfs: '7'}]", "numVfs: '7': allowed here: a whole number"),
@@ -210,20 +213,20 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         (in_vf("range: 0, driver: igb-uio"), "did you mean 'igb_uio'?"),
         (in_vf("range: 0, driver: ../../x"), "driver: '../../x': a driver name is letters"),
         (in_vf("range: 0, driver: ''"), "driver: '': a driver name is letters"),
-        (in_vf("range: 0, driver: "), "driver: null: one word is wanted here"),
+        (in_vf("range: 0, driver: "), "driver: must be a text, not null"),
         (in_vf("range: 0, mac: random"), "vfs[0].mac: 'random': allowed here: stable"),
         (in_vf("range: 0, mac: 02:00:00:00:00:01"), "a list with a MAC for each VF of the range, or a map of VF index"),
         (in_vf("range: 0-2, mac: [02:00:00:00:00:01]"), "vfs[0]: the range 0-2 has 3 VFs, mac has 1 MAC"),
         (in_vf("range: 0, mac: []"), "the range 0 has 1 VF, mac has 0 MACs"),
-        (in_vf("range: 0, mac: [7]"), "7 is no MAC of a station; write it like 02:00:00:00:00:01"),
-        (in_vf("range: 0, mac: [01:00:5e:00:00:01]"), "'01:00:5e:00:00:01' is no MAC of a station"),
-        (in_vf("range: 0, mac: ['00:00:00:00:00:00']"), "is no MAC of a station"),
+        (in_vf("range: 0, mac: [7]"), "7 is not a unicast MAC address like 02:00:00:00:00:01"),
+        (in_vf("range: 0, mac: [01:00:5e:00:00:01]"), "'01:00:5e:00:00:01' is not a unicast MAC"),
+        (in_vf("range: 0, mac: ['00:00:00:00:00:00']"), "is not a unicast MAC"),
         (in_vf("range: 0-1, mac: [02:00:00:00:0a:01, 02:00:00:00:0A:01]"), "02:00:00:00:0a:01 is here twice"),
-        (in_vf("range: 0-1, mac: {2: 02:00:00:00:00:01}"), "mac gives VF 2 a MAC, which is not in the range 0-1"),
-        (in_vf("range: 0, mac: {x: 02:00:00:00:00:01}"), "'x' is no VF index; a map goes by the index of a VF"),
+        (in_vf("range: 0-1, mac: {2: 02:00:00:00:00:01}"), "mac has a MAC for VF 2, which is not in the range 0-1"),
+        (in_vf("range: 0, mac: {x: 02:00:00:00:00:01}"), "'x' is no VF index; the keys of the map are VF indices"),
         (in_vf("range: 0, maxTxRate: 4294967296"), "maxTxRate: 4294967296: a rate in Mbit/s is a whole number from 0"),
         (in_vf("range: 0, minTxRate: 7, maxTxRate: 5"), "vfs[0]: minTxRate 7 is more than maxTxRate 5"),
-        (in_vf("range: 0, noiommu: true"), "vfs[0]: noiommu is about vfio-pci; remove it"),
+        (in_vf("range: 0, noiommu: true"), "vfs[0]: noiommu is for vfio-pci; remove it"),
         (in_vf("range: 0, driver: None"), "did you mean 'none'?"),
         (in_selector("drivers: [none]"), "'none': a device without a driver is in no pool"),
         (
@@ -236,11 +239,11 @@ def test_the_first_entry_that_selects_a_pf_has_it() -> None:
         (PF.replace("pfNames: [eth0]", "numaNodes: ['0']"), "numaNodes[0]: '0': a NUMA node is a whole number from 0"),
         (PF.replace("pfNames: [eth0]", "rootDevices: [x]"), "select.rootDevices[0]: 'x': no PCI address"),
         (
-            PF.replace("}]", ", allowHostUpLink: true}]"),
-            "allowHostUpLink: unknown key; did you mean 'allowHostUplink'?",
+            PF.replace("}]", ", allowUplink: true}]"),
+            "allowUplink: unknown key; did you mean 'allowHostUplink'?",
         ),
-        (in_vf("range: 2-4"), "line 5: physicalFunctions[0].vfs[0].range: VF 4 will not be there: numVfs is 4"),
-        (PF.replace("4}", "0, vfs: [{range: 0}]}"), "VF 0 will not be there: numVfs is 0"),
+        (in_vf("range: 2-4"), "line 5: physicalFunctions[0].vfs[0].range: VF 4 will not exist: numVfs is 4"),
+        (PF.replace("4}", "0, vfs: [{range: 0}]}"), "VF 0 will not exist: numVfs is 0"),
         (PF.replace("}]", "}, {select: {pfNames: [eth0]}, numVfs: 1}]"), "physicalFunctions[0] selects the same PFs"),
     ],
 )
@@ -304,7 +307,7 @@ def test_the_number_of_selectors_is_limited() -> None:
         {"resourceName": f"a{n}", "selectors": [{"pfNames": [f"e{n}x{m}"]} for m in range(10)]} for n in range(101)
     ]
     assert list_faults(json.dumps({"resourceList": pools})) == [
-        "line 1: the file: has 1010 selectors in all its pools; it may have 1000"
+        "line 1: the file: has 1010 selectors in all its pools; at most 1000 are allowed"
     ]
     assert len(parse(json.dumps({"resourceList": pools[1:]}), "x").pools) == 100
 
@@ -315,8 +318,8 @@ def test_a_file_that_can_not_be_read_is_a_config_error(tmp_path: Path) -> None:
     binary.write_bytes(b"a: 1\nb: \xff")
     large.write_bytes(b"#" * 300_000)
     for path, fault in (
-        (missing, "can not be read: No such file or directory"),
-        (tmp_path, "can not be read: Is a directory"),
+        (missing, "cannot be read: No such file or directory"),
+        (tmp_path, "cannot be read: Is a directory"),
         (binary, "line 2: not UTF-8 text"),
         (large, "larger than 256 KiB"),
     ):
@@ -356,12 +359,12 @@ TREES = st.recursive(
 def test_any_tree_is_a_config_or_a_config_error(tree: object) -> None:
     """Whatever stands where, nothing but the program's own error comes out, and never without a fault."""
     faults: list[str] = []
-    config = Config()
+    config = None
     try:
         config = parse(json.dumps(tree), "x")
     except ConfigError as error:
         faults = error.faults
-    assert bool(faults) != bool(config.physical_functions or config.pools)
+    assert bool(faults) == (config is None)
 
 
 WRITING = st.text(max_size=80) | st.text("{}[]:,-?&*!|>'\"#%@ \n\tab01~", max_size=80)

@@ -13,27 +13,27 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sriovdp.config import defaults
+from setup import reference
 from sriovdp.config.document import read
 from sriovdp.config.dump import to_tree, write_yaml
 from sriovdp.config.file import load, parse
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.schema import make_schema, write_schema
+from sriovdp.config.terms import PfName, Placement, RootDevice
 from sriovdp.config.values import (
     Config,
+    ExtraMount,
+    ExtraNode,
     NodeSelect,
     PfConfig,
-    PfName,
     PfSelect,
-    Placement,
     Pool,
-    RootDevice,
     Selector,
     VfConfig,
 )
 from sriovdp.errors import ConfigError
-from sriovdp.model import DeviceNode, Mount, PciAddress
+from sriovdp.model import PciAddress
 
 ROOT = Path(__file__).parents[2] / "config"
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
@@ -92,8 +92,8 @@ POOLS = st.builds(
     ).map(MappingProxyType),
     allocation=st.builds(Placement, st.booleans(), st.sampled_from(["packed", "spread", "samePF", "distinctPF"])),
     health=some("driver", "deviceNodes", "pfUp", "pfCarrier", most=4),
-    device_nodes=some(DeviceNode("/dev/a", "/dev/b", "r"), DeviceNode("/dev/cxi*", "/dev/cxi*", "rwm")),
-    mounts=some(Mount("/a b", "/c", read_only=False), Mount("/a", "/a")),
+    device_nodes=some(ExtraNode("/dev/a", "/dev/b", "r"), ExtraNode("/dev/cxi*", None, "rwm")),
+    mounts=some(ExtraMount("/a b", "/c", read_only=False), ExtraMount("/a")),
     env=st.dictionaries(st.sampled_from(["A", "B_1"]), WORDS | st.sampled_from(["true", "1.5", "~", "a: b"])).map(
         MappingProxyType
     ),
@@ -182,7 +182,7 @@ def test_what_is_written_has_every_default() -> None:
         "resourceList": [
             {
                 "resourceName": "a",
-                "resourcePrefix": defaults.PREFIX,
+                "resourcePrefix": "intel.com",
                 "deviceType": "netDevice",
                 "excludeTopology": False,
                 "allocation": "numa+packed",
@@ -203,8 +203,9 @@ def test_cdi_needs_vendors() -> None:
 
 
 def test_the_schema_file_is_what_the_models_say() -> None:
-    """`config/schema.json` is generated: `sriovdp schema > config/schema.json`."""
-    assert (ROOT / "schema.json").read_text() == write_schema()
+    """`config/schema.json` and the tables of docs/config.md are generated: `make reference`."""
+    assert reference.SCHEMA.read_text() == write_schema()
+    assert reference.PAGE.read_text() == reference.fill_tables(reference.PAGE.read_text())
     jsonschema.Draft202012Validator.check_schema(make_schema())
 
 

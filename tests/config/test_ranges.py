@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sriovdp.config.ranges import MAX_VFS, VfIndices
+from sriovdp.config.ranges import VfIndices
+from sriovdp.limits import MAX_VFS
 
 BOUNDS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), min_size=1, max_size=12)
 
@@ -50,7 +51,7 @@ def test_spans_that_touch_are_one() -> None:
         ("1-2-3", "'1-2-3' is no VF index"),
         ("\u0663", "is no VF index"),
         ("7-3", "7-3 is reversed; write 3-7"),
-        (str(MAX_VFS), "can not exist"),
+        (str(MAX_VFS), "cannot exist"),
         ("0-9999999999", "is no VF index"),
     ],
 )

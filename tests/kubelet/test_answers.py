@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from sriovdp.config.values import Pool, Selector
+from sriovdp.config.values import ExtraMount, ExtraNode, Pool, Selector
 from sriovdp.kubelet.plugin import write_answer
-from sriovdp.model import DeviceNode, Mount
 from sriovdp.pools.allocation import allocate, find_access
 from sriovdp.pools.cdi import name_device
 from tests.nodes import ACCELERATOR, SF, FakeHost, make_pool, offer
@@ -41,8 +40,8 @@ POOLS: dict[str, Pool] = {
     "extras": make_pool(
         "0000:3b:02.1",
         "0000:3b:02.2",
-        device_nodes=(DeviceNode("/dev/cxi*", "/dev/cxi*", "rwm"), DeviceNode("/dev/hpet", "/dev/timer", "r")),
-        mounts=(Mount("/etc/dpdk", "/etc/dpdk"), Mount("/var/run/dpdk", "/run/dpdk", read_only=False)),
+        device_nodes=(ExtraNode("/dev/cxi*", "/dev/cxi*", "rwm"), ExtraNode("/dev/hpet", "/dev/timer", "r")),
+        mounts=(ExtraMount("/etc/dpdk", "/etc/dpdk"), ExtraMount("/var/run/dpdk", "/run/dpdk", read_only=False)),
         env={"DPDK_LCORES": "0-3"},
     ),
 }

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sriovdp.config.values import Pool, Selector
+from sriovdp.config.values import ExtraNode, Pool, Selector
 from sriovdp.errors import DeviceError
-from sriovdp.model import DeviceNode, PciAddress, Traits
+from sriovdp.model import PciAddress, Traits
 from sriovdp.pools.allocation import find_access
 from tests.nodes import FakeHost, make_pool, offer
 
@@ -31,13 +31,13 @@ KERNEL, VFIO, UIO, RDMA, VDPA = (f"0000:3b:02.{n}" for n in (0, 1, 3, 5, 6))
         (make_pool(KERNEL, selector={"need_vhost_net": True}), {}, {"/dev/vhost-net"}, "`modprobe vhost_net`"),
         (make_pool(KERNEL, selector={"need_vhost_net": True}), {}, {"/dev/net/tun"}, "`modprobe tun`"),
         (
-            make_pool(KERNEL, device_nodes=(DeviceNode("/dev/cxi*", "/dev/cxi*"),)),
+            make_pool(KERNEL, device_nodes=(ExtraNode("/dev/cxi*", "/dev/cxi*"),)),
             {},
             {"/dev/cxi0", "/dev/cxi1"},
             "cxi",
         ),
         (
-            make_pool(KERNEL, device_nodes=(DeviceNode("/dev/hpet", "/dev/hpet"),)),
+            make_pool(KERNEL, device_nodes=(ExtraNode("/dev/hpet", "/dev/hpet"),)),
             {},
             {"/dev/hpet"},
             "/dev/hpet is not",

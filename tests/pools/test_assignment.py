@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sriovdp.config.file import load
 from sriovdp.config.ranges import VfIndices
-from sriovdp.config.values import PfConfig, PfName, PfSelect, Pool, Selector
+from sriovdp.config.terms import PfName
+from sriovdp.config.values import PfConfig, PfSelect, Pool, Selector
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
 from sriovdp.pools.assignment import assign
 from sriovdp.pools.candidates import Candidate, list_candidates

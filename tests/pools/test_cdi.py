@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sriovdp.config.values import Pool, Selector
+from sriovdp.config.values import ExtraMount, Pool, Selector
 from sriovdp.errors import SriovdpError
 from sriovdp.model import DeviceNode, Mount
 from sriovdp.pools.allocation import Access, find_access
@@ -18,7 +18,7 @@ from tests.nodes import FakeHost, make_pool, offer
 SCHEMA = json.loads((Path(__file__).parent / "cdi_schema.json").read_text())
 
 POOLS = [
-    make_pool(*(f"0000:3b:02.{n}" for n in range(8)), name="all", mounts=(Mount("/etc/dpdk", "/etc/dpdk"),)),
+    make_pool(*(f"0000:3b:02.{n}" for n in range(8)), name="all", mounts=(ExtraMount("/etc/dpdk", "/etc/dpdk"),)),
     make_pool("0000:3b:02.0", name="netdev"),
     make_pool("0000:3b:02.5", name="rdma", selector={"is_rdma": True}),
     Pool("fec_2", (Selector(),), device_type="accelerator", prefix="my-corp.com"),

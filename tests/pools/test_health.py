@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sriovdp.config.values import HealthCondition
+from sriovdp.config.terms import HealthCondition
 from sriovdp.model import NetDevice, Traits
 from sriovdp.pools.health import judge
 from tests.nodes import FakeHost, make_pool, offer

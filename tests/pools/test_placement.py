@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sriovdp.config.values import Order, Placement
+from sriovdp.config.terms import Order, Placement
 from sriovdp.pools.placement import Place, prefer
 
 ORDERS: tuple[Order, ...] = ("packed", "spread", "samePF", "distinctPF")

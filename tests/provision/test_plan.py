@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sriovdp.config.macs import MacPolicy
 from sriovdp.config.ranges import VfIndices
-from sriovdp.config.values import Config, MacPolicy, PfConfig, PfSelect, VfConfig
+from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VfSettings, VirtualFunction
 from sriovdp.provision.plan import Leftovers, plan
