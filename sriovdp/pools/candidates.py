@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sriovdp.config.terms import DeviceType
 from sriovdp.config.values import PfConfig
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Subfunction, Traits, VirtualFunction
 
 Kind = Literal["VF", "PF", "SF"]
-"""A virtual function; a PCI function that is none here, though in a virtual machine it may be; a subfunction."""
+"""VF: a virtual function. PF: a PCI function without a PF here, so a VF in a virtual machine too. SF: a subfunction."""
+
+Function: TypeAlias = PhysicalFunction | VirtualFunction | Subfunction
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A device that a pool of this type could offer, unless `obstacle` says why none can.
+    """A device that a pool of this type could offer, unless `obstacle` says why none can, and the cure.
 
     `vendor`, `device` and `driver` of a subfunction are those of its PF, and `address` is None, as upstream has it.
     `index` counts VFs or subfunctions of the PF, and is None for a PF.
@@ -24,7 +26,7 @@ class Candidate:
     kind: Kind
     device_type: DeviceType
     pf: PhysicalFunction
-    function: PhysicalFunction | VirtualFunction | Subfunction
+    function: Function
     vendor: str
     device: str
     driver: str | None
@@ -49,20 +51,20 @@ class Candidate:
 def list_candidates(node: Node, physical_functions: Sequence[PfConfig] = ()) -> Iterator[Candidate]:
     """All network functions in order of PF and VF index, each PF before its VFs and these before its subfunctions.
 
-    Then all accelerators. `physical_functions` are those of the config: a PF that it splits is not to be offered, and
-    one that this host needs only where it says `allowHostUplink`.
+    Then all accelerators. `physical_functions` are those of the config: a PF that it splits is not offered, and one
+    that this host uses only with `allowHostUplink`.
     """
     for pf in node.pfs:
         entry = next((entry for entry in physical_functions if entry.select.matches(pf)), None)
         yield _see_pf(pf, "netDevice", _find_pf_obstacle(pf, entry))
         for vf in pf.vfs:
-            yield _see_vf(pf, vf, "netDevice", _find_obstacle(vf.driver, vf.traits, entry))
+            yield _see_vf(pf, vf, "netDevice", _find_obstacle(vf, pf, entry))
         for sf in pf.sfs:
-            yield _see_sf(pf, sf, _find_obstacle(sf.driver, sf.traits, entry))
+            yield _see_sf(pf, sf, _find_obstacle(sf, pf, entry))
     for pf in node.accelerators:
-        yield _see_pf(pf, "accelerator", _find_obstacle(pf.driver, pf.traits, None))
+        yield _see_pf(pf, "accelerator", _find_obstacle(pf, pf, None))
         for vf in pf.vfs:
-            yield _see_vf(pf, vf, "accelerator", _find_obstacle(vf.driver, vf.traits, None))
+            yield _see_vf(pf, vf, "accelerator", _find_obstacle(vf, pf, None))
 
 
 def _see_pf(pf: PhysicalFunction, device_type: DeviceType, obstacle: str) -> Candidate:
@@ -87,11 +89,23 @@ def _find_pf_obstacle(pf: PhysicalFunction, entry: PfConfig | None) -> str:
     if pf.vfs:
         return f"it is split into {len(pf.vfs)} VF{'' if len(pf.vfs) == 1 else 's'}, which are offered in its place"
     if entry and entry.num_vfs and (pf.total_vfs or entry.num_vfs != "max"):
-        return "an entry of physicalFunctions wants it split into VFs, and there are none yet"
-    return _find_obstacle(pf.driver, pf.traits, entry)
+        return "an entry of physicalFunctions splits it into VFs, and there are none yet"
+    return _find_obstacle(pf, pf, entry)
 
 
-def _find_obstacle(driver: str | None, traits: Traits, entry: PfConfig | None) -> str:
-    if driver is None:
+def _find_obstacle(function: Function, pf: PhysicalFunction, entry: PfConfig | None) -> str:
+    if function.driver is None:
         return "it has no driver"
-    return traits.host_use if not (entry and entry.allow_host_uplink) else ""
+    use = function.traits.host_use
+    if not use or (entry and entry.allow_host_uplink):
+        return ""
+    return f"{use}; to offer it all the same, {_write_cure(function, pf, entry)}"
+
+
+def _write_cure(function: Function, pf: PhysicalFunction, entry: PfConfig | None) -> str:
+    if entry:
+        return f"set allowHostUplink: true in the entry of {pf.name} in physicalFunctions"
+    if function is pf:
+        added = f'{{select: {{pciAddresses: ["{pf.address}"]}}, numVfs: 0, allowHostUplink: true}}'
+        return f"add {added} to physicalFunctions"
+    return f"add an entry of {pf.name} with allowHostUplink: true to physicalFunctions"

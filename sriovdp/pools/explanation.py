@@ -1,12 +1,13 @@
 """Why each device is, or is not, advertised. No I/O."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from sriovdp.config.values import PfConfig, Pool
 from sriovdp.model import Node
 from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.near_misses import NearMisses
 from sriovdp.pools.selectors import Rejection, judge
 
 
@@ -14,8 +15,8 @@ from sriovdp.pools.selectors import Rejection, judge
 class Verdict:
     """What became of one device.
 
-    `pool` and `selector` (from 0) are what matches first, None when nothing does. It is advertised, unless
-    `candidate.obstacle` says why not. `rejections` tells why each pool before that one, or every pool, does not match.
+    `pool` and `selector` (from 0) are the first that match, None if none does. The device is advertised, unless
+    `candidate.obstacle` says why not. `rejections` says why each pool before that one, or every pool, does not match.
     """
 
     candidate: Candidate
@@ -25,14 +26,51 @@ class Verdict:
 
     @property
     def resource(self) -> str | None:
-        """The resource that the device is advertised as, None when it is not."""
+        """The resource that the device is advertised as, None if it is not."""
         return None if self.pool is None or self.candidate.obstacle else self.pool.resource
 
 
 def explain(pools: Sequence[Pool], node: Node, physical_functions: Sequence[PfConfig] = ()) -> Iterator[Verdict]:
     """Judge each network function, subfunction and accelerator of a node, by the rules of `pools.assign`."""
-    for candidate in list_candidates(node, physical_functions):
-        yield _judge(pools, candidate)
+    verdicts = [_judge(pools, candidate) for candidate in list_candidates(node, physical_functions)]
+    notes = _note_misses(pools, node, verdicts)
+    for verdict in verdicts:
+        yield _annotate(verdict, notes)
+
+
+Notes: TypeAlias = Mapping[tuple[str, int, str], str]
+"""Near misses by resource, number of the selector, and field."""
+
+
+def _note_misses(pools: Sequence[Pool], node: Node, verdicts: Sequence[Verdict]) -> Notes:
+    """What the values of selectors likely mean; of one that takes a device only what is sure."""
+    taking = {(verdict.pool.resource, verdict.selector) for verdict in verdicts if verdict.pool}
+    misses = NearMisses(node)
+    notes: dict[tuple[str, int, str], str] = {}
+    for pool in pools:
+        for number, selector in enumerate(pool.selectors):
+            for miss in misses.find(selector, pool.device_type):
+                if miss.sure or (pool.resource, number) not in taking:
+                    key = pool.resource, number, miss.field
+                    notes[key] = f"{notes[key]}; {miss.sentence}" if key in notes else miss.sentence
+    return notes
+
+
+def _annotate(verdict: Verdict, notes: Notes) -> Verdict:
+    """The verdict with notes where its rejections have none of their own."""
+    if not notes:
+        return verdict
+    rejections = tuple(
+        (
+            pool,
+            tuple(
+                replace(rejection, note=rejection.note or notes.get((pool.resource, number, rejection.field), ""))
+                for number, rejection in enumerate(found)
+            ),
+        )
+        for pool, found in verdict.rejections
+    )
+    return replace(verdict, rejections=rejections)
 
 
 def _judge(pools: Sequence[Pool], candidate: Candidate) -> Verdict:
@@ -90,8 +128,8 @@ def write(verdict: Verdict) -> Iterator[str]:
         return
     yield f"{head}  -> not advertised"
     if candidate.obstacle:
-        match = f"; {_write_match(verdict)} would take it otherwise" if verdict.pool else ""
-        yield f"    {candidate.obstacle}{match}"
+        match = f"{_write_match(verdict)} would take it, but " if verdict.pool else ""
+        yield f"    {match}{candidate.obstacle}"
         return
     fitting = [entry for entry in verdict.rejections if entry[0].device_type == candidate.device_type]
     if not fitting:

@@ -1,6 +1,6 @@
-"""How a config fits a node: what can not be done there, and what is hardly meant. No I/O."""
+"""How a config fits a node: what cannot be done there, and what is likely a mistake. No I/O."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from sriovdp.model import (
     VirtualFunction,
 )
 from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.near_misses import Miss, NearMisses
 from sriovdp.pools.selectors import find_owner, find_selector, reject
 
 Finding = tuple[KeyPath, str]
@@ -33,7 +34,7 @@ class Fit:
     pool_places: Sequence[KeyPath]
 
     def find_faults(self, drivers: Collection[str]) -> Iterator[Finding]:
-        """What can not be done on this node: more VFs than a PF can have, drivers that are not among `drivers`."""
+        """What cannot be done on this node: more VFs than a PF can have, drivers that are not among `drivers`."""
         for place, entry in zip(self.pf_places, self.config.physical_functions, strict=True):
             for pf in self._list_pfs(entry):
                 if isinstance(entry.num_vfs, int) and entry.num_vfs > pf.total_vfs:
@@ -42,7 +43,7 @@ class Fit:
                 if vfs.driver not in {KERNEL_DRIVER, NO_DRIVER, *drivers} and any(self._list_pfs(entry)):
                     yield (
                         (*place, "vfs", number, "driver"),
-                        f"this node has no PCI driver {vfs.driver}, nor a module for it; install the module",
+                        f"this node has no PCI driver {vfs.driver} and no module for it; install the module",
                     )
 
             yield from self._find_macs_for_several(place, entry)
@@ -52,16 +53,16 @@ class Fit:
         for number, vfs in enumerate(entry.vfs):
             if len(pfs) > 1 and not isinstance(vfs.mac, str):
                 names = " and ".join(map(_name, pfs))
-                yield (*place, "vfs", number, "mac"), f"{names} would have the same MACs; write an entry for each PF"
+                yield (*place, "vfs", number, "mac"), f"{names} would get the same MACs; write one entry for each PF"
 
     def find_warnings(self) -> Iterator[Finding]:
-        """What is allowed but hardly meant."""
+        """What is allowed but likely a mistake."""
         yield from self._warn_of_entries()
         yield from self._warn_of_pools()
         yield from self._warn_of_vfs()
 
     def _list_pfs(self, entry: PfConfig) -> list[PhysicalFunction]:
-        """The PFs that an entry has: an earlier entry may have others that it selects."""
+        """The PFs that an entry gets. It selects more if an earlier entry has some of them."""
         return [pf for pf in self.node.pfs if self.config.find_pf(pf) is entry]
 
     def _warn_of_entries(self) -> Iterator[Finding]:
@@ -70,22 +71,31 @@ class Fit:
                 continue
             selected = next((pf for pf in self.node.pfs if entry.select.matches(pf)), None)
             owner = self.config.find_pf(selected) if selected else None
-            why = "no PF of this node is like that"
-            if owner is not None:
-                number = next(n for n, other in enumerate(self.config.physical_functions) if other is owner)
-                why = f"{write_path(self.pf_places[number])} has every PF of this node that is like that"
-            yield (*place, "select"), why
+            if owner is None:
+                yield (*place, "select"), "no PF of this node matches"
+                yield from _place((*place, "select"), self._misses.find_of_pf(entry.select))
+                continue
+            number = next(n for n, other in enumerate(self.config.physical_functions) if other is owner)
+            yield (*place, "select"), f"{write_path(self.pf_places[number])} has every PF of this node that matches"
+
+    @cached_property
+    def _node(self) -> Node:
+        """The node as it will be after `apply`."""
+        return predict(self.config, self.node)
 
     @cached_property
     def _planned(self) -> tuple[Candidate, ...]:
-        """Devices of the node as it will be when it is as the config says."""
-        node = predict(self.config, self.node)
+        """Devices of the node as it will be after `apply`."""
         done = tuple(replace(entry, num_vfs=0) for entry in self.config.physical_functions)
-        return tuple(list_candidates(node, done))
+        return tuple(list_candidates(self._node, done))
+
+    @cached_property
+    def _misses(self) -> NearMisses:
+        return NearMisses(self._node)
 
     @cached_property
     def _pools(self) -> tuple[Pool, ...]:
-        """The pools, in which `kernel` stands for the kernel driver of VFs to come, whose name nobody knows yet."""
+        """The pools; `kernel` stands for the kernel driver of VFs to come, whose name is not known yet."""
         return tuple(
             replace(pool, selectors=tuple(replace(s, drivers=_add_kernel(s.drivers)) for s in pool.selectors))
             for pool in self.config.pools
@@ -95,45 +105,53 @@ class Fit:
         for number, (place, pool) in enumerate(zip(self.pool_places, self._pools, strict=True)):
             matched = [candidate for candidate in self._planned if find_selector(pool, candidate) is not None]
             if not matched:
-                yield (*place, "selectors"), f"no device of this node is like that: {pool.resource} stays empty"
+                why = "`sriovdp explain` shows why for each device"
+                yield (*place, "selectors"), f"no device of this node matches: {pool.resource} stays empty; {why}"
+                yield from self._find_misses(place, self.config.pools[number])
                 continue
-            yield from self._warn_of_selectors(place, pool)
+            yield from self._warn_of_selectors(place, pool, self.config.pools[number])
             free = [candidate for candidate in matched if not candidate.obstacle]
             owners = {owner[0] for candidate in free if (owner := find_owner(self._pools, candidate))}
             if not free:
-                yield (
-                    place,
-                    f"{pool.resource} stays empty: {matched[0].id}, for one, is kept back: {matched[0].obstacle}",
-                )
+                yield place, f"{pool.resource} stays empty: {matched[0].id} matches, but {matched[0].obstacle}"
             elif number not in owners:
                 earlier = " and ".join(write_path(self.pool_places[owner]) for owner in sorted(owners))
-                yield place, f"{pool.resource} stays empty: {earlier} has all of this node that it selects"
+                yield place, f"{pool.resource} stays empty: {earlier} takes all devices of this node that match"
 
-    def _warn_of_selectors(self, place: KeyPath, pool: Pool) -> Iterator[Finding]:
-        if len(pool.selectors) == 1:
-            return
+    def _warn_of_selectors(self, place: KeyPath, pool: Pool, written: Pool) -> Iterator[Finding]:
+        """Selectors of a pool that is not empty: each that takes nothing, and values that never take anything."""
         for number, selector in enumerate(pool.selectors):
+            where = _place_selector(place, pool, number)
             fitting = (c for c in self._planned if c.device_type == pool.device_type)
-            if not any(reject(selector, candidate) is None for candidate in fitting):
-                yield (*place, "selectors", number), "no device of this node is like that"
+            misses = self._misses.find(written.selectors[number], pool.device_type)
+            if any(reject(selector, candidate) is None for candidate in fitting):
+                yield from _place(where, (miss for miss in misses if miss.sure))
+            else:
+                yield where, "no device of this node matches"
+                yield from _place(where, misses)
+
+    def _find_misses(self, place: KeyPath, pool: Pool) -> Iterator[Finding]:
+        for number, selector in enumerate(pool.selectors):
+            where = _place_selector(place, pool, number)
+            yield from _place(where, self._misses.find(selector, pool.device_type))
 
     def _warn_of_vfs(self) -> Iterator[Finding]:
-        """PFs that are split for nobody."""
+        """PFs with VFs that no pool takes."""
         for place, entry in zip(self.pf_places, self.config.physical_functions, strict=True):
             for pf in self._list_pfs(entry):
                 vfs = [c for c in self._planned if c.kind == "VF" and c.pf.address == pf.address]
-                vfs = [c for c in vfs if c.driver is not None]  # one that is to have none is not for a pool
+                vfs = [c for c in vfs if c.driver is not None]  # one without a driver is for no pool
                 left = [c.index for c in vfs if c.index is not None and find_owner(self._pools, c) is None]
                 if left:
-                    what = "all its VFs" if len(left) == len(vfs) else f"VF {_write_indices(left)}"
-                    yield place, f"{_name(pf)} is split, but {what} will be in no pool"
+                    what = "any of its VFs" if len(left) == len(vfs) else f"VF {_write_indices(left)}"
+                    yield place, f"{_name(pf)} is split, but no pool takes {what}"
 
 
 def predict(config: Config, node: Node) -> Node:
-    """The node as it will be when it is as the config says, as far as can be known.
+    """The node as it will be after `apply`, as far as can be known.
 
-    A VF that is yet to come has the address and device id of the PF's SR-IOV capability, and of the PF what its VFs
-    usually have too. Where its kernel driver is not known it is called `kernel`.
+    A VF to come has the address and device id of the PF's SR-IOV capability; vendor, NUMA node and traits are those of
+    the PF. A kernel driver that is not known is called `kernel`.
     """
     return replace(node, pfs=tuple(_predict_pf(pf, config.find_pf(pf)) for pf in node.pfs))
 
@@ -173,6 +191,16 @@ def _add_kernel(drivers: tuple[str, ...]) -> tuple[str, ...]:
     return (*drivers, KERNEL_DRIVER) if any(driver not in USERSPACE_DRIVERS for driver in drivers) else drivers
 
 
+def _place_selector(place: KeyPath, pool: Pool, number: int) -> KeyPath:
+    """Where a selector is. One alone may be written without a list."""
+    return (*place, "selectors", number) if len(pool.selectors) > 1 else (*place, "selectors")
+
+
+def _place(place: KeyPath, misses: Iterable[Miss]) -> Iterator[Finding]:
+    for miss in misses:
+        yield (*place, miss.field, miss.number), miss.sentence
+
+
 def _name(pf: PhysicalFunction) -> str:
     return f"{pf.name} ({pf.address})" if pf.netdev else str(pf.address)
 
@@ -180,7 +208,7 @@ def _name(pf: PhysicalFunction) -> str:
 def _explain_total(pf: PhysicalFunction) -> str:
     if pf.total_vfs:
         return f"write {pf.total_vfs} or max, or raise the limit in the NIC's firmware settings"
-    return "its driver can not split it, or SR-IOV is off in its firmware settings"
+    return "its driver cannot split it, or SR-IOV is off in the NIC's firmware settings"
 
 
 def _write_indices(indices: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from sriovdp.pools.candidates import Candidate
 class Rejection:
     """Why a selector does not take a device: the field, what it wants, and what the device has (None: nothing).
 
-    `note` says what is likely behind it, where that can be told.
+    `note` names the likely mistake, where one is known.
     """
 
     field: str
@@ -107,7 +107,7 @@ def _reject_trait(selector: Selector, candidate: Candidate) -> Rejection | None:
 
 @lru_cache(maxsize=1024)
 def _write_all(entries: tuple[PfName | RootDevice, ...]) -> tuple[str, ...]:
-    """As the config has them: the same for each of a thousand VFs."""
+    """As the config has them; cached, as they are the same for each of a thousand VFs."""
     return tuple(map(str, entries))
 
 
@@ -125,15 +125,13 @@ def _reject_pf_name(selector: Selector, candidate: Candidate) -> Rejection:
     name = candidate.pf.netdev.name if candidate.pf.netdev else None
     actual = None if name is None or candidate.index is None else f"{name}#{candidate.index}"
     note = _explain_pf(candidate)
-    if actual and name and any(e.name != name and e.name.lower() == name.lower() for e in selector.pf_names):
-        note = "upper and lower case differ"
-    elif name is None and not note:
+    if name is None and not note:
         note = f"its PF {candidate.pf.address} has no netdev here"
     return Rejection("pfNames", _write_all(selector.pf_names), actual, note)
 
 
 def _explain_pf(candidate: Candidate) -> str:
-    return "it is no VF of a PF on this node; use pciAddresses" if candidate.kind == "PF" else ""
+    return "it is not a VF of a PF on this node; use pciAddresses" if candidate.kind == "PF" else ""
 
 
 def _explain_device(field: str, wanted: Collection[str], candidate: Candidate) -> str:

@@ -68,4 +68,4 @@ def test_damaged_file_is_told(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.exit_code == 1
     assert "pod ns/web (net1)" in done.output
-    assert "attachment-c0-net1.json can not be understood" in done.output
+    assert "attachment-c0-net1.json cannot be understood" in done.output

@@ -149,7 +149,7 @@ def test_validate_finds_what_the_node_can_not_do(nodes: dict[str, Path], tmp_pat
         "write 64 or max, or raise the limit in the NIC's firmware settings"
     )
     assert driver.strip() == (
-        "line 5: physicalFunctions[0].vfs[1].driver: this node has no PCI driver mlx9_core, nor a module for it; "
+        "line 5: physicalFunctions[0].vfs[1].driver: this node has no PCI driver mlx9_core and no module for it; "
         "install the module"
     )
     assert run("validate", "--offline", "--config", config).exit_code == 0
@@ -169,8 +169,8 @@ def test_a_vf_that_shall_have_no_driver_is_for_no_pool(nodes: dict[str, Path], t
     shown = run("validate", "--config", write_config(tmp_path, BARE), "--sysfs", nodes["x710"])
     assert shown.exit_code == 0, shown.stderr
     assert [line.removeprefix("warning: ") for line in shown.stderr.splitlines()] == [
-        "line 4: physicalFunctions[1]: ens1f1 (0000:3b:00.1) is split, but all its VFs will be in no pool",
-        "line 6: resourceList[0]: intel.com/a stays empty: 0000:3b:02.0, for one, is kept back: it has no driver",
+        "line 4: physicalFunctions[1]: ens1f1 (0000:3b:00.1) is split, but no pool takes any of its VFs",
+        "line 6: resourceList[0]: intel.com/a stays empty: 0000:3b:02.0 matches, but it has no driver",
     ]
 
 
@@ -204,12 +204,20 @@ def test_validate_warns_of_what_is_hardly_meant(nodes: dict[str, Path], tmp_path
     assert shown.stdout.endswith("is valid: 4 pools, 3 PF entries\n")
     assert [line.removeprefix("warning: ") for line in shown.stderr.splitlines()] == [
         "line 8: resourceList[1]: gets no device: resourceList[0] takes all that it selects; put it before that",
-        "line 3: physicalFunctions[0]: ens1f0 (0000:3b:00.0) is split, but VF 7 will be in no pool",
-        "line 4: physicalFunctions[1].select: physicalFunctions[0] has every PF of this node that is like that",
-        "line 5: physicalFunctions[2].select: no PF of this node is like that",
-        "line 8: resourceList[1]: intel.com/late stays empty: resourceList[0] has all of this node that it selects",
-        "line 9: resourceList[2].selectors: no device of this node is like that: intel.com/typo stays empty",
-        "line 10: resourceList[3].selectors[1]: no device of this node is like that",
+        "line 3: physicalFunctions[0]: ens1f0 (0000:3b:00.0) is split, but no pool takes VF 7",
+        "line 4: physicalFunctions[1].select: physicalFunctions[0] has every PF of this node that matches",
+        "line 5: physicalFunctions[2].select: no PF of this node matches",
+        "line 5: physicalFunctions[2].select.pfNames[0]: this node has no PF zz; it has ens1f0, ens1f1",
+        (
+            "line 8: resourceList[1]: intel.com/late stays empty: "
+            "resourceList[0] takes all devices of this node that match"
+        ),
+        (
+            "line 9: resourceList[2].selectors: no device of this node matches: intel.com/typo stays empty; "
+            "`sriovdp explain` shows why for each device"
+        ),
+        "line 9: resourceList[2].selectors.devices[0]: did you mean 154c?",
+        "line 10: resourceList[3].selectors[1]: no device of this node matches",
     ]
 
 
@@ -224,9 +232,37 @@ def test_validate_warns_of_a_pool_of_what_the_host_needs(nodes: dict[str, Path],
     """A pool that only the host's own ports would be in."""
     config = write_config(tmp_path, "resourceList: [{resourceName: a, selectors: {pciAddresses: ['0000:18:00.1']}}]")
     shown = run("validate", "--config", config, "--sysfs", nodes["bond"])
-    assert (
-        "intel.com/a stays empty: 0000:18:00.1, for one, is kept back: eno2 carries the default route" in shown.stderr
+    assert "intel.com/a stays empty: 0000:18:00.1 matches, but eno2 carries the default route" in shown.stderr
+
+
+def test_explain_and_validate_name_the_nearest_miss(nodes: dict[str, Path], tmp_path: Path) -> None:
+    """The address of a split PF: a warning at the value, and a note beside the rejection, in the JSON as well."""
+    text = "resourceList: [{resourceName: a, selectors: {pciAddresses: ['0000:3b:00.0', '0000:3b:02.1']}}]"
+    config = write_config(tmp_path, text)
+    cure = "0000:3b:00.0 is a PF split into VFs: use rootDevices to select the VFs of ens1f0"
+    shown = run("validate", config, "--sysfs", nodes["x710"])
+    assert (shown.exit_code, shown.stderr) == (
+        0,
+        f"warning: line 1: resourceList[0].selectors.pciAddresses[0]: {cure}\n",
     )
+    assert f"({cure})" in run("explain", config, "--sysfs", nodes["x710"], "0000:3b:02.0").stdout
+    [verdict] = json.loads(run("explain", "--json", config, "--sysfs", nodes["x710"], "0000:3b:02.0").stdout)
+    assert verdict["rejections"][0]["note"] == cure
+
+
+def test_a_function_with_an_address_names_its_cure_which_works(nodes: dict[str, Path], tmp_path: Path) -> None:
+    """Validate and explain print the entry that offers it; with that entry the pool has it."""
+    pool = "resourceList: [{resourceName: a, selectors: {pciAddresses: ['0000:18:00.1']}}]"
+    entry = '{select: {pciAddresses: ["0000:18:00.1"]}, numVfs: 0, allowHostUplink: true}'
+    before = write_config(tmp_path, pool)
+    for command in ("validate", "explain"):
+        assert (
+            f"to offer it all the same, add {entry} to physicalFunctions"
+            in run(command, before, "--sysfs", nodes["bond"]).output
+        )
+    after = write_config(tmp_path, f"physicalFunctions: [{entry}]\n{pool}")
+    assert run("validate", after, "--sysfs", nodes["bond"]).stderr == ""
+    assert "-> intel.com/a" in run("explain", after, "--sysfs", nodes["bond"], "0000:18:00.1").stdout
 
 
 def test_validate_shows_defaults(tmp_path: Path) -> None:
