@@ -28,8 +28,9 @@ from bench.candidates import Candidate, Case, Floor, Plugin, Watch
 from bench.table import Samples
 from cni.service.server import CniServer
 from cni.verbs.dispatch import Verbs
-from cni.vf import restore, settings
-from sriovdp.kernel import rtnl
+from sriovdp.kernel import netdevs
+from sriovdp.kernel.rtnl import link as links
+from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.state.journal import Journal
 from sriovdp.state.locks import Locks
@@ -164,19 +165,18 @@ def _make_tree(root: Path) -> Tree:
 
 def _serve(tree: Tree, socket: Path, state: Path) -> None:
     """The agent's part, until SIGTERM; does not return."""
-    read = rtnl._read_link  # noqa: SLF001 - a veth has no PCI device behind it
+    read = links.read_link  # a veth has no PCI device behind it
     parents = {_mac(index): vf_address(PF, index) for index in range(_COUNT)}
 
-    def read_link(message: bytes) -> rtnl.Link:
+    def read_link(message: bytes) -> Link:
         link = read(message)
         return replace(link, parent=parents.get(link.mac, ""))
 
     def list_live(path: Path | str) -> list[str]:
         return [name for name in list_names(path) if (_LIVE_NETDEVS / name).exists()]
 
-    rtnl._read_link = read_link  # noqa: SLF001
-    for module in (settings, restore):
-        vars(module)["list_names"] = list_live
+    vars(links)["read_link"] = read_link
+    vars(netdevs)["list_names"] = list_live
     sys.setswitchinterval(0.001)
     gc.freeze()
 

@@ -156,18 +156,18 @@ def _wait_alone(config: Config, root: Path, pfs: list[Path]) -> float:
     """The longest time that a PF's change spends waiting for its carrier."""
     _remove_vfs(pfs)
     spent: dict[str, float] = {}
-    wait = change.Change._wait_for_carrier  # noqa: SLF001
+    wait = change.Change.wait_for_carrier
 
     def timed(self: change.Change) -> None:
         started = time.perf_counter()
         wait(self)
         spent[self.pf] = spent.get(self.pf, 0.0) + time.perf_counter() - started
 
-    change.Change._wait_for_carrier = timed  # type: ignore[method-assign] # noqa: SLF001
+    change.Change.wait_for_carrier = timed  # type: ignore[method-assign]
     try:
         apply(config, Sysfs(), Journal(root / "journal"))
     finally:
-        change.Change._wait_for_carrier = wait  # type: ignore[method-assign] # noqa: SLF001
+        change.Change.wait_for_carrier = wait  # type: ignore[method-assign]
     return max(spent.values())
 
 

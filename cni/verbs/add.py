@@ -16,7 +16,7 @@ from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_i
 from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.rtnl import Link
+from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
 from sriovdp.state.journal import Attachment, Journal
@@ -131,7 +131,8 @@ class Addition:
         if device is None:
             raise CniError(DEVICE_FAILURE, f"the netdev of VF {self.vf.address} vanished while it was being configured")
         self._move(device, attachment.pod_ifname)
-        after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, attachment.pod_ifname, self.vf.address)
+        place = (attachment.pod_ifname, self.vf.address, device.parent)
+        after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, *place)
         return Interface(mac=after.mac, mtu=after.mtu, **common)
 
     def _move(self, device: Link, ifname: str) -> None:

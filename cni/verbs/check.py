@@ -1,6 +1,7 @@
 """CHECK: whether an attachment still is what ADD made of it (specification, section 4)."""
 
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cni.protocol.wire import Request
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, SriovdpError
 from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.netdevs import list_parents
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.model import PciAddress
@@ -87,7 +89,7 @@ class Comparison:
             return found
         if netns_fd is None:
             return [*found, f"the sandbox {self.attachment.netns} is gone"]
-        return found + netns.run_in(netns_fd, self._compare_sandbox)
+        return found + netns.run_in(netns_fd, self._compare_sandbox, list_parents(self.sysfs, self.attachment.device))
 
     def _compare_settings(self) -> list[str]:
         wanted = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
@@ -116,11 +118,11 @@ class Comparison:
                 return [f"VF {address} has no /dev/vfio/{group or 'GROUP'}"]
         return []
 
-    def _compare_sandbox(self) -> list[str]:
+    def _compare_sandbox(self, parents: Collection[str]) -> list[str]:
         """Run in the sandbox."""
         ifname = self.attachment.pod_ifname
         with Netlink() as netlink:
-            device = netlink.look_by_pci(self.attachment.device, ifname)
+            device = netlink.find_by_parent(parents, ifname)
             if device is None:
                 return [f"VF {self.attachment.device} is not in the sandbox"]
             if device.name != ifname:

@@ -6,6 +6,7 @@ from cni.protocol.keys_2017 import Legacy
 from cni.protocol.spec import INVALID_CONFIG
 from cni.vf.settings import find_netdev
 from sriovdp.errors import CniError, DeviceError
+from sriovdp.kernel.netdevs import find_function, find_pf_netdev
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
 from sriovdp.model import PciAddress
@@ -29,9 +30,10 @@ def list_candidates(sysfs: Sysfs, netlink: Netlink, legacy: Legacy) -> list[PciA
 
 def list_vfs(sysfs: Sysfs, pf: str) -> dict[int, PciAddress]:
     """The VFs of a PF by their indices. Raises DeviceError when there is no such PF, or it has none."""
-    folder = sysfs.root / "class/net" / pf / "device"
-    if not folder.exists():
+    function = find_function(sysfs, pf)
+    if function is None:
         raise DeviceError(f"there is no PF {pf} (if0)", hint="`sriovdp discover` lists the PFs there are")
+    folder = sysfs.pci(function)
     links = [name for name in list_names(folder) if name.startswith("virtfn")]
     vfs = {int(name.removeprefix("virtfn")): PciAddress(read_link(folder / name) or "") for name in links}
     if not vfs:
@@ -41,17 +43,17 @@ def list_vfs(sysfs: Sysfs, pf: str) -> dict[int, PciAddress]:
 
 def check_pf(sysfs: Sysfs, device: PciAddress, legacy: Legacy) -> None:
     """Raise CniError when the VF that the device plugin gave is of another PF than the configuration says."""
-    names = list_names(sysfs.pci(device) / "physfn/net")
-    if names and legacy.pf not in names:
+    name = find_pf_netdev(sysfs, device)
+    if name and legacy.pf != name:
         raise CniError(
             INVALID_CONFIG,
-            f"deviceID {device} is a VF of {names[0]}, but if0 is {legacy.pf}",
+            f"deviceID {device} is a VF of {name}, but if0 is {legacy.pf}",
             hint="leave if0 out, or let resourceName be a pool of that PF",
         )
 
 
 def _is_unused(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> bool:
     device = find_netdev(sysfs, netlink, address)
-    if device is None or (sysfs.pci(address) / "net" / device.name / "master").exists():
+    if device is None or (sysfs.root / "class/net" / device.name / "master").exists():
         return False
     return all(ipaddress.ip_interface(address).is_link_local for address in netlink.addresses(device.ifindex))

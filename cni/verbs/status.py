@@ -72,7 +72,7 @@ class Status:
             vf = find_vf(self.sysfs, netlink, PciAddress(entry.device))
         except DeviceError as error:
             raise CniError(LIMITED_CONNECTIVITY, f"{entry.owner} has lost its VF: {error.message}") from error
-        pf = next((link for link in netlink.devices() if link.ifindex == vf.pf_ifindex), None)
+        pf = next((link for link in netlink.links() if link.ifindex == vf.pf_ifindex), None)
         if pf is not None and not (pf.up and pf.carrier):
             state = "has no carrier" if pf.up else "is down"
             raise CniError(

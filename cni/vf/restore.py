@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -25,9 +25,11 @@ from cni.vf.settings import (
 )
 from sriovdp.errors import KernelError, VerifyError
 from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.netdevs import find_netdev as find_netdev_name
+from sriovdp.kernel.netdevs import list_parents
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.rtnl import Link
-from sriovdp.kernel.sysfs import Sysfs, list_names
+from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
 from sriovdp.state.journal import Attachment, Original
 
@@ -66,13 +68,13 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
 def _fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
     """Get the netdev into the host's namespace, out of the sandbox or by waiting for a dying one to give it up."""
     address = PciAddress(attachment.device)
-    if list_names(f"{sysfs.pci(address)}/net"):
+    if find_netdev_name(sysfs, address):
         return
     if netns_fd is not None:
         with _host_namespace() as host_fd:
-            netns.run_in(netns_fd, _send_home, attachment, host_fd)
+            netns.run_in(netns_fd, _send_home, attachment, list_parents(sysfs, address), host_fd)
     deadline = time.monotonic() + _RETURN_TIMEOUT
-    while not list_names(f"{sysfs.pci(address)}/net"):
+    while not find_netdev_name(sysfs, address):
         if time.monotonic() > deadline:
             raise VerifyError(
                 f"VF {address} did not come back to the host within {_RETURN_TIMEOUT:.0f} s",
@@ -81,10 +83,10 @@ def _fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> N
         time.sleep(0.02)
 
 
-def _send_home(attachment: Attachment, host_fd: int) -> None:
+def _send_home(attachment: Attachment, parents: Collection[str], host_fd: int) -> None:
     """Run in the sandbox: send the VF's netdev to the host, at once under its old name if that is free there."""
     with Netlink() as netlink:
-        device = netlink.look_by_pci(attachment.device, attachment.pod_ifname)
+        device = netlink.find_by_parent(parents, attachment.pod_ifname)
         if device is None:
             return
         name = attachment.original.name or ""
@@ -94,7 +96,7 @@ def _send_home(attachment: Attachment, host_fd: int) -> None:
             if error.errno != errno.EEXIST:
                 raise
             # where its name here is free on the host, the kernel moves it first and then fails to rename it
-            if netlink.look_by_pci(attachment.device):
+            if netlink.find_by_parent(parents):
                 _move(netlink, device, host_fd, _free_name(device))
 
 

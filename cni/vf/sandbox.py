@@ -10,8 +10,7 @@ from cni.protocol.netconf import NetConf
 from cni.protocol.spec import INVALID_ENVIRONMENT, Result
 from sriovdp.errors import CniError, DeviceError, KernelError, VerifyError
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.rtnl import Link
-from sriovdp.model import NetDevice
+from sriovdp.kernel.rtnl.link import Link
 
 # a container's own can only be read; what is below follows the thread's network namespace, wherever it is mounted
 _PROC_SYS = os.environ.get("SRIOVDP_PROC_SYS", "/proc/sys")
@@ -25,14 +24,14 @@ def check_name_is_free(ifname: str) -> None:
             raise CniError(INVALID_ENVIRONMENT, f"the sandbox has an interface {ifname} already")
 
 
-def bring_up(conf: NetConf, ifname: str, address: str) -> Link:
+def bring_up(conf: NetConf, ifname: str, address: str, parent: str) -> Link:
     """Make the VF's interface as the configuration says, set it up, and give its state.
 
     Raises KernelError, and VerifyError when it is not the VF with the wanted MAC and MTU.
     """
     with Netlink() as netlink:
-        found = netlink.look(ifname)
-        if found is None or found.parent != address:
+        found = netlink.find(ifname)
+        if found is None or found.parent != parent:
             raise VerifyError(f"VF {address} was moved but is not {ifname} in the sandbox")
         _set_sysctls(conf, ifname)
         if conf.mtu is not None and conf.mtu != found.mtu:
@@ -40,7 +39,7 @@ def bring_up(conf: NetConf, ifname: str, address: str) -> Link:
         what = f"setting promisc or allmulti of {ifname}"
         netlink.set_flags(found.ifindex, what, promisc=conf.promisc, allmulti=conf.allmulti)
         netlink.set_link(found.ifindex, f"setting {ifname} up", state="up")
-        after = netlink.look(ifname)
+        after = netlink.find(ifname)
     if after is None or (conf.mac and after.mac != conf.mac) or (conf.mtu and after.mtu != conf.mtu):
         state = f"MAC {after.mac} and MTU {after.mtu}" if after else "nothing"
         raise VerifyError(f"{ifname} came up with {state} in place of {conf.mac or 'any MAC'} and {conf.mtu or 'any'}")
@@ -72,7 +71,7 @@ def configure_addresses(conf: NetConf, ifname: str, result: Result) -> None:
             netlink.add_route(device.ifindex, route["dst"], gateway, **_route_options(route))
 
 
-def _add_address(netlink: Netlink, device: NetDevice, address: str, conf: NetConf) -> None:
+def _add_address(netlink: Netlink, device: Link, address: str, conf: NetConf) -> None:
     try:
         netlink.add_address(device.ifindex, address, dad=conf.dad != "off")
     except KernelError as error:
@@ -88,7 +87,7 @@ def _route_options(route: Any) -> dict[str, Any]:
     return options | ({"metrics": metrics} if metrics else {})
 
 
-def _wait_for_dad(netlink: Netlink, device: NetDevice) -> None:
+def _wait_for_dad(netlink: Netlink, device: Link) -> None:
     deadline = time.monotonic() + _DAD_TIMEOUT
     while True:
         pending, failed = netlink.pending_addresses(device.ifindex)

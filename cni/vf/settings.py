@@ -3,15 +3,14 @@
 import errno
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from cni.protocol.spec import DEVICE_FAILURE
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
-from sriovdp.kernel import drivers
+from sriovdp.kernel import drivers, netdevs
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.rtnl import Link
-from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
+from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
 from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
 from sriovdp.state.journal import Original
 
@@ -51,38 +50,26 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     """Look a VF up. Raises DeviceError when there is no such VF."""
     pf_path = f"{sysfs.pci(address)}/physfn"
     index = _find_index(pf_path, address)
-    names = list_names(f"{pf_path}/net")
-    if len(names) > 1:
-        # in switchdev mode the folder has the VFs' representors too, whose ports are called pf0vf3
-        names.sort(key=lambda name: "vf" in (read_port(Path(pf_path, "net", name)) or ""))
-    for name in names:
-        if found := netlink.find_with_vf(name, index):
-            return Vf(address, index, found[0].ifindex, found[1])
-    return Vf(address, index, None, None)
+    name = netdevs.find_pf_netdev(sysfs, address)
+    found = netlink.find_with_vf(name, index) if name else None
+    return Vf(address, index, found[0].ifindex, found[1]) if found else Vf(address, index, None, None)
 
 
 def _find_index(pf_path: str, address: PciAddress) -> int:
     index = _indices.get(address, 0)
     if read_link(f"{pf_path}/virtfn{index}") == address:
         return index
-    for link in Path(pf_path).glob("virtfn*"):
-        if read_link(link) == address:
-            index = _indices[address] = int(link.name.removeprefix("virtfn"))
+    for link in list_names(pf_path):
+        if link.startswith("virtfn") and read_link(f"{pf_path}/{link}") == address:
+            index = _indices[address] = int(link.removeprefix("virtfn"))
             return index
     raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
 
 
-def read_port(netdev: Path) -> str | None:
-    """The name that a NIC gives the port behind a netdev."""
-    return read_text(netdev / "phys_port_name")
-
-
 def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:
     """The VF's netdev in the host's network namespace."""
-    for name in list_names(f"{sysfs.pci(address)}/net"):
-        if device := netlink.look(name):
-            return device
-    return None
+    name = netdevs.find_netdev(sysfs, address)
+    return netlink.find(name) if name else None
 
 
 def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:

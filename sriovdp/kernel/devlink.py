@@ -1,56 +1,58 @@
-"""What devlink tells of PCI functions. A kernel or a driver without devlink tells nothing, which is no error."""
+"""What devlink reports of PCI functions. A kernel or a driver without devlink reports nothing, which is no error."""
 
+import errno
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg, nla
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic import GenericNetlinkSocket
+from sriovdp.errors import KernelError
+from sriovdp.kernel.rtnl import codec
+from sriovdp.kernel.rtnl.codec import encode_text, index_attributes, list_attributes, read_text
+from sriovdp.kernel.rtnl.requests import Requests
 
-_INFO_GET = 51  # DEVLINK_CMD_INFO_GET of linux/devlink.h
-_DDP_DRIVER = Path("/sys/bus/pci/drivers/ice")  # the only one that tells of it
+_GENERIC = 16  # NETLINK_GENERIC
+_CONTROLLER = 16  # GENL_ID_CTRL of linux/genetlink.h
+_GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2  # CTRL_*
+_INFO_GET, _BUS, _DEVICE, _RUNNING, _VERSION_NAME, _VERSION = 51, 1, 2, 101, 103, 104  # DEVLINK_* of linux/devlink.h
+_HEAD = struct.Struct("=BBH")  # struct genlmsghdr
+_ID = struct.Struct("=H")
+_WITHOUT = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EPERM})  # no devlink to ask
+
+_DDP_DRIVER = Path("/sys/bus/pci/drivers/ice")  # the only one that reports it
 _DDP_NAME = "fw.app.name"  # Documentation/networking/devlink/ice.rst
 
 
-class _Info(genlmsg):  # type: ignore[misc]
-    """The attributes of linux/devlink.h that are read here, by number."""
-
-    nla_map = (
-        (1, "DEVLINK_ATTR_BUS_NAME", "asciiz"),
-        (2, "DEVLINK_ATTR_DEV_NAME", "asciiz"),
-        (101, "DEVLINK_ATTR_INFO_VERSION_RUNNING", "version"),
-    )
-
-    class version(nla):  # type: ignore[misc] # noqa: N801 (pyroute2 finds it by this name)
-        """One version: what of, and which."""
-
-        nla_map = (
-            (103, "DEVLINK_ATTR_INFO_VERSION_NAME", "asciiz"),
-            (104, "DEVLINK_ATTR_INFO_VERSION_VALUE", "asciiz"),
-        )
-
-
 def list_ddp_profiles() -> Mapping[str, str]:
-    """Name of the DDP package that is loaded, by PCI address; functions without one are left out."""
+    """Name of the loaded DDP package by PCI address; functions without one are left out. Raises KernelError."""
     if not _DDP_DRIVER.is_dir():
         return {}  # the agent asks every few seconds, and this way to ask costs half of its look at the node
-    found = {}
-    for info in _dump_info():
-        if info.get("DEVLINK_ATTR_BUS_NAME") != "pci":
-            continue
-        for version in info.get_attrs("DEVLINK_ATTR_INFO_VERSION_RUNNING"):
-            if version.get("DEVLINK_ATTR_INFO_VERSION_NAME") == _DDP_NAME:
-                found[info.get("DEVLINK_ATTR_DEV_NAME")] = version.get("DEVLINK_ATTR_INFO_VERSION_VALUE")
-    return found
+    requests = Requests(_GENERIC)
+    try:
+        answers = _dump_info(requests)
+    except KernelError as error:
+        if error.errno not in _WITHOUT:
+            raise
+        return {}
+    finally:
+        requests.close()
+    return {address: name for address, name in map(_read_ddp, answers) if name}
 
 
-def _dump_info() -> list[Any]:
-    message = _Info()
-    message["cmd"], message["version"] = _INFO_GET, 1
-    with GenericNetlinkSocket() as socket:
-        try:
-            socket.bind("devlink", _Info)
-            return list(socket.nlm_request(message, msg_type=socket.prid, msg_flags=NLM_F_REQUEST | NLM_F_DUMP))
-        except NetlinkError:
-            return []
+def _dump_info(requests: Requests) -> list[bytes]:
+    query = _HEAD.pack(_GET_FAMILY, 1, 0) + encode_text(_FAMILY_NAME, "devlink")
+    found = requests.ask(_CONTROLLER, 0, query, "looking up devlink")[0]
+    family = _ID.unpack_from(found, index_attributes(found, _HEAD.size)[_FAMILY_ID][0])[0]
+    return requests.ask(family, codec.DUMP, _HEAD.pack(_INFO_GET, 1, 0), "reading the devlink information of all NICs")
+
+
+def _read_ddp(message: bytes) -> tuple[str, str]:
+    """PCI address of a device, and the name of its DDP package; empty where it has none."""
+    found = index_attributes(message, _HEAD.size)
+    bus, device = (read_text(message, *found[kind]) if kind in found else "" for kind in (_BUS, _DEVICE))
+    for kind, start, end in list_attributes(message, _HEAD.size):
+        if kind == _RUNNING and bus == "pci":
+            parts = index_attributes(message, start, end)
+            version = {part: read_text(message, *place) for part, place in parts.items()}
+            if version.get(_VERSION_NAME) == _DDP_NAME:
+                return device, version.get(_VERSION, "")
+    return device, ""

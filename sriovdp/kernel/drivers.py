@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, VerifyError
+from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS
 
@@ -147,9 +148,8 @@ def wait_for_netdev(sysfs: Sysfs, address: str) -> str:
     """Name of the function's netdev in this network namespace, awaited after a bind. Raises DeviceError."""
     deadline = time.monotonic() + _NETDEV_TIMEOUT
     while True:
-        names = list_names(sysfs.pci(address) / "net")
-        if names:
-            return names[0]
+        if name := find_netdev(sysfs, address):
+            return name
         if time.monotonic() > deadline:
             driver = current_driver(sysfs, address)
             raise DeviceError(
@@ -218,6 +218,8 @@ def _run_modprobe(*arguments: str) -> subprocess.CompletedProcess[str]:
         )
     except FileNotFoundError:
         raise DeviceError("modprobe is not installed", hint="install the package kmod") from None
+    except OSError as error:
+        raise KernelError(f"starting modprobe failed: {error.strerror}", errno=error.errno or 0) from error
     except subprocess.TimeoutExpired:
         asked = " ".join(arguments)
         raise DeviceError(f"`modprobe {asked}` did not end within {_MODPROBE_TIMEOUT:.0f} s") from None

@@ -3,7 +3,7 @@
 import platform
 from pathlib import Path
 
-from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.sysfs import Folder, check_answer
 from sriovdp.model import USERSPACE_DRIVERS
 
 _LISTS = ("modules.dep", "modules.builtin")
@@ -20,7 +20,8 @@ def list_loadable(modules: Path = Path("/lib/modules")) -> frozenset[str]:
     for name in _LISTS:
         try:
             text = (modules / platform.release() / name).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+        except OSError as error:
+            check_answer(error, f"reading the kernel's list of modules {name}")
             continue
         known |= {_name_module(line.partition(":")[0]) for line in text.splitlines()}
     return frozenset(driver for driver in USERSPACE_DRIVERS if driver.replace("-", "_") in known)

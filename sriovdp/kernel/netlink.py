@@ -1,212 +1,207 @@
-"""Links, VF settings, addresses and routes by rtnetlink, in the network namespace of the calling thread."""
+"""Interfaces, VFs, addresses and routes by rtnetlink, in the network namespace of the thread that opens the client."""
 
 import errno
-import ipaddress
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from typing import Any
 
 from sriovdp.errors import KernelError
-from sriovdp.kernel.rtnl import Link, Rtnl
-from sriovdp.model import NetDevice, VfSettings
+from sriovdp.kernel.rtnl import address as addresses
+from sriovdp.kernel.rtnl import codec, vf
+from sriovdp.kernel.rtnl import link as links
+from sriovdp.kernel.rtnl import route as routes
+from sriovdp.kernel.rtnl.address import Address
+from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.rtnl.requests import Requests, What
+from sriovdp.kernel.rtnl.route import Route
+from sriovdp.kernel.rtnl.vf import Guids
+from sriovdp.model import VfSettings
 
-_IFF_PROMISC, _IFF_ALLMULTI = 0x100, 0x200  # linux/if.h
-_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40  # linux/if_addr.h
-_DUMP_ATTEMPTS = 5  # as containernetworking/plugins pkg/netlinksafe: a changing table interrupts a dump
+_BUSY = frozenset({errno.EBUSY, errno.EAGAIN})
 _BUSY_TIMEOUT = 2.0  # seconds; a VF that is being reset is busy for a while
 _BUSY_PAUSE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A route by one interface; `destination` is a network, `0.0.0.0/0` or `::/0` for the default."""
-
-    destination: str
-    gateway: str | None
-    table: int
-
-
-@contextmanager
-def _explain(what: str) -> Iterator[None]:
-    try:
-        yield
-    except NetlinkError as error:
-        raise KernelError(
-            f"{what} failed: {error.args[1] if len(error.args) > 1 else error}", errno=error.code
-        ) from error
-
-
-def _change(request: Callable[[], None]) -> None:
-    """Make a change, again and again while the device is busy. Raises KernelError."""
-    deadline = time.monotonic() + _BUSY_TIMEOUT
-    while True:
-        try:
-            request()
-            return
-        except KernelError as error:
-            if error.errno not in {errno.EBUSY, errno.EAGAIN} or time.monotonic() > deadline:
-                raise
-        time.sleep(_BUSY_PAUSE)
-
-
 class Netlink(AbstractContextManager["Netlink"]):
-    """One rtnetlink socket, bound to the network namespace it was opened in. To be used by one thread.
-
-    What an ADD or DEL asks goes by Rtnl, the rest by pyroute2, whose socket is opened when it is needed.
-    """
+    """One rtnetlink socket. To be used by one thread. All calls raise KernelError; a change waits for a busy device."""
 
     def __init__(self) -> None:
-        self._lean = Rtnl()
-
-    @cached_property
-    def _route(self) -> Any:
-        return IPRoute()
+        self._requests = Requests()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lean.close()
-        if "_route" in vars(self):
-            self._route.close()
+        self._requests.close()
 
-    def __enter__(self) -> Self:
-        return self
+    def links(self) -> list[Link]:
+        """All interfaces of this namespace."""
+        answers = self._requests.ask(links.GETLINK, codec.DUMP, links.encode_link(), "listing the interfaces")
+        return [links.read_link(message) for message in answers]
 
-    def devices(self) -> tuple[NetDevice, ...]:
-        """All network interfaces of this namespace."""
-        return tuple(_describe(link) for link in self._lean.links())
+    def find(self, key: str | int) -> Link | None:
+        """The interface of that name, altname or index in this namespace, if there is one."""
+        message = self._get(key, links.SKIP_STATS)
+        return links.read_link(message) if message else None
 
-    def find(self, name: str) -> NetDevice | None:
-        """The interface of that name in this namespace, if there is one."""
-        link = self._lean.find(name)
-        return _describe(link) if link else None
+    def find_by_parent(self, parents: Collection[str], name: str = "") -> Link | None:
+        """The interface in this namespace that belongs to one of these devices (IFLA_PARENT_DEV_NAME, Linux 5.14).
 
-    def look(self, name: str) -> Link | None:
-        """The interface of that name with its flags and altnames, if there is one."""
-        return self._lean.find(name)
-
-    def find_by_pci(self, address: str) -> NetDevice | None:
-        """The interface in this namespace that belongs to a PCI function (IFLA_PARENT_DEV_NAME, Linux 5.14)."""
-        link = self.look_by_pci(address)
-        return _describe(link) if link else None
-
-    def look_by_pci(self, address: str, name: str = "") -> Link | None:
-        """As `find_by_pci`, with flags and altnames. `name` is where to look first."""
-        link = self._lean.find(name) if name else None
-        if link and link.parent == address:
-            return link
-        return next((link for link in self._lean.links() if link.parent == address), None)
-
-    def altnames(self, ifindex: int) -> tuple[str, ...]:
-        """The alternative names of an interface (IFLA_ALT_IFNAME)."""
-        link = self._lean.find(ifindex)
-        return link.altnames if link else ()
-
-    def remove_altname(self, ifindex: int, altname: str) -> None:
-        """Take an alternative name away from an interface."""
-        with _explain(f"removing altname {altname}"):
-            self._route.link("property_del", index=ifindex, altname=altname)
-
-    def add_altname(self, ifindex: int, altname: str) -> None:
-        """Give an interface an alternative name."""
-        with _explain(f"adding altname {altname}"):
-            self._route.link("property_add", index=ifindex, altname=altname)
-
-    def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
-        """Settings of all VFs of a PF, by VF index."""
-        return self._lean.all_vf_settings(pf_ifindex)
-
-    def find_with_vf(self, name: str | int, index: int) -> tuple[Link, VfSettings | None] | None:
-        """A PF of that name or ifindex in this namespace, and the settings of one of its VFs, by one request."""
-        return self._lean.find_with_vf(name, index)
-
-    def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
-        """Change settings of one VF, in one request. `changes` has the names and values of VfSettings.
-
-        VLAN and QoS go together, as do the two rates: pass both. Raises KernelError when the PF's driver refuses.
+        `name` is where to look first.
         """
-        said = ", ".join(f"{name} {value}" for name, value in changes.items())
-        what = f"setting {said} of VF {index}"
-        _change(lambda: self._lean.set_vf(pf_ifindex, index, changes, what))
+        link = self.find(name) if name else None
+        if link and link.parent in parents:
+            return link
+        return next((link for link in self.links() if link.parent in parents), None)
 
     def set_link(self, ifindex: int, what: str, **attributes: Any) -> None:
-        """Change attributes of an interface in one request: `state`, `mtu`, `address`, `ifname`, `net_ns_fd`.
+        """Change attributes of an interface in one request: `state`, `mtu`, `address`, `ifname`, `net_ns_fd`, flags.
 
         Raises KernelError beginning with `what`.
         """
-        _change(lambda: self._lean.set_link(ifindex, what, **attributes))
-
-    def flags(self, ifindex: int) -> tuple[bool, bool]:
-        """Whether somebody set the interface promiscuous, and to take all multicast."""
-        link = self._lean.find(ifindex)
-        flags = link.flags if link else 0
-        return bool(flags & _IFF_PROMISC), bool(flags & _IFF_ALLMULTI)
+        self._change(links.NEWLINK, links.encode_changes(ifindex, **attributes), what)
 
     def set_flags(self, ifindex: int, what: str, *, promisc: bool | None = None, allmulti: bool | None = None) -> None:
-        """Set an interface promiscuous, or to take all multicast, or not; None leaves it. Raises KernelError."""
-        wanted = {_IFF_PROMISC: promisc, _IFF_ALLMULTI: allmulti}
+        """Set an interface promiscuous, or to take all multicast, or not; None leaves it."""
+        wanted = {links.IFF_PROMISC: promisc, links.IFF_ALLMULTI: allmulti}
         mask = sum(bit for bit, value in wanted.items() if value is not None)
         if mask:
             self.set_link(ifindex, what, flags=sum(bit for bit, value in wanted.items() if value), change=mask)
 
-    def add_address(self, ifindex: int, address: str, *, dad: bool = True) -> None:
-        """Give an interface an address in CIDR form, like `10.0.0.2/24` or `fd00::2/64`; the latter without DAD."""
-        self._lean.add_address(ifindex, address, dad=dad)
+    def add_altname(self, ifindex: int, altname: str) -> None:
+        """Give an interface an alternative name."""
+        body = links.encode_altname(ifindex, altname)
+        flags = codec.CREATE | codec.EXCL | codec.APPEND  # as iproute2
+        self._change(links.NEWLINKPROP, body, lambda: f"adding altname {altname} to {_name(ifindex)}", flags)
 
-    def pending_addresses(self, ifindex: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """IPv6 addresses whose duplicate address detection still runs, and those that it found taken."""
-        found = [(address.text.partition("/")[0], address.flags) for address in self._lean.addresses(ifindex)]
-        failed = tuple(address for address, flags in found if flags & _IFA_F_DADFAILED)
-        return tuple(a for a, flags in found if flags & _IFA_F_TENTATIVE and a not in failed), failed
+    def remove_altname(self, ifindex: int, altname: str) -> None:
+        """Remove an alternative name of an interface."""
+        body = links.encode_altname(ifindex, altname)
+        self._change(links.DELLINKPROP, body, lambda: f"removing altname {altname} of {_name(ifindex)}")
+
+    def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None] | None:
+        """A PF and the settings of one of its VFs, in one request. The kernel reports all; no other is read."""
+        message, places = self._get_with_vfs(key)
+        if not message:
+            return None
+        settings = (vf.read_settings(message, start, end) for number, start, end in places if number == index)
+        return links.read_link(message), next(settings, None)
+
+    def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
+        """Settings of a PF's VFs, by VF index, without GUIDs; VFs that its driver does not report are left out."""
+        message, places = self._get_with_vfs(pf_ifindex)
+        return {number: vf.read_settings(message, start, end) for number, start, end in places}
+
+    def guids(self, pf_ifindex: int) -> dict[int, Guids]:
+        """GUIDs of a PF's VFs, by VF index; VFs whose driver does not report them are left out."""
+        message, places = self._get_with_vfs(pf_ifindex)
+        read = ((number, vf.read_guids(message, start, end)) for number, start, end in places)
+        return {number: guids for number, guids in read if guids}
+
+    def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
+        """Change settings of one VF, in one request. `changes` has the names and values of VfSettings.
+
+        VLAN and QoS go together, as do the two rates: pass both. The kernel sets one after the other, and stops at the
+        one that the PF's driver refuses.
+        """
+        body = links.encode_link(pf_ifindex) + vf.encode_settings(index, changes)
+        self._change(links.NEWLINK, body, lambda: f"setting {_list(changes)} of {_name(pf_ifindex)} VF {index}")
+
+    def set_guids(self, pf_ifindex: int, index: int, guid: str) -> None:
+        """Set both GUIDs of one VF."""
+        for name, part in vf.encode_guids(index, guid):
+            what = f"setting the {name} GUID of {_name(pf_ifindex)} VF {index} to {guid}"
+            self._change(links.NEWLINK, links.encode_link(pf_ifindex) + part, what)
 
     def addresses(self, ifindex: int) -> tuple[str, ...]:
-        """The addresses of an interface in CIDR form."""
-        return tuple(address.text for address in self._lean.addresses(ifindex))
+        """The addresses of an interface in CIDR form, of both families."""
+        return tuple(address.text for address in self._list_addresses(ifindex))
+
+    def pending_addresses(self, ifindex: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """IPv6 addresses whose duplicate address detection still runs, and those that it found at another host."""
+        found = [(address.text.partition("/")[0], address) for address in self._list_addresses(ifindex)]
+        pending = tuple(text for text, address in found if address.tentative)
+        return pending, tuple(text for text, address in found if address.duplicate)
+
+    def add_address(self, ifindex: int, address: str, *, dad: bool = True) -> None:
+        """Give an interface an address in CIDR form, like `10.0.0.2/24` or `fd00::2/64`, the latter with DAD or not."""
+        body = addresses.encode_address(ifindex, address, dad=dad)
+        flags = codec.CREATE | codec.EXCL
+        self._change(addresses.NEWADDR, body, lambda: f"adding address {address} to {_name(ifindex)}", flags)
 
     def add_route(self, ifindex: int, destination: str, gateway: str | None, **more: Any) -> None:
         """Add a route by an interface. NLM_F_APPEND: the same destination twice becomes multipath, as CNI asks.
 
         `more` may be `priority`, `table`, `scope`, and `metrics` with `mtu` and `advmss`.
         """
-        self._lean.add_route(ifindex, destination, gateway, **more)
+        body = routes.encode_route(ifindex, destination, gateway, **more)
+        flags = codec.CREATE | codec.APPEND
+        self._change(routes.NEWROUTE, body, lambda: f"adding route {destination} to {_name(ifindex)}", flags)
 
-    def routes(self, ifindex: int) -> tuple[Route, ...]:
+    def routes(self, ifindex: int) -> list[Route]:
         """The routes by an interface, of all tables."""
-        return tuple(
-            _read_route(route, family)
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for route in self._dump(partial(self._route.get_routes, family=family))
-            if ifindex in _route_interfaces(route)
+        found = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            what = f"listing the routes of {_name(ifindex)}"
+            answers = self._requests.ask(routes.GETROUTE, codec.DUMP, routes.encode_query(family), what)
+            found += [route for route in map(routes.read_route, answers) if route and ifindex in route.interfaces]
+        return found
+
+    def _list_addresses(self, ifindex: int) -> list[Address]:
+        answers = self._requests.ask(
+            addresses.GETADDR,
+            codec.DUMP,
+            addresses.encode_query(),
+            lambda: f"listing the addresses of {_name(ifindex)}",
         )
+        found = map(addresses.read_address, answers)
+        return [address for address in found if address and address.ifindex == ifindex]
 
-    def _dump(self, ask: Callable[[], Any]) -> list[Any]:
-        for _ in range(_DUMP_ATTEMPTS):
-            try:
-                return list(ask())
-            except NetlinkDumpInterrupted:
-                continue
-        raise KernelError("listing was interrupted by changes too often", errno=errno.EINTR)
+    def _get(self, key: str | int, mask: int) -> bytes:
+        """What the kernel reports of an interface; nothing when there is none."""
+        try:
+            answers = self._requests.ask(
+                links.GETLINK, 0, links.encode_query(key, mask), lambda: f"reading {_name(key)}"
+            )
+        except KernelError as error:
+            if error.errno == errno.ENODEV:
+                return b""
+            raise
+        return answers[0] if answers else b""
+
+    def _get_with_vfs(self, key: str | int) -> tuple[bytes, list[tuple[int, int, int]]]:
+        """As `_get`, with index, start and end of each VF."""
+        message = self._get(key, links.WITH_VFS)
+        try:
+            return message, vf.list_vfs(message, links.HEAD_SIZE)
+        except KernelError as error:
+            raise KernelError(f"reading the VFs of {_name(key)} failed: {error.message}") from error
+
+    def _change(self, kind: int, body: bytes, what: What, flags: int = 0) -> None:
+        _retry_while_busy(lambda: self._requests.ask(kind, flags | codec.ACK, body, what))
 
 
-def _describe(link: Link) -> NetDevice:
-    return NetDevice(link.name, link.ifindex, link.mac, link.mtu, link.up, link.carrier)
+def _retry_while_busy(request: Callable[[], object]) -> None:
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            request()
+            return
+        except KernelError as error:
+            if error.errno not in _BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(_BUSY_PAUSE)
 
 
-def _read_route(route: Any, family: int) -> Route:
-    bits = 32 if family == socket.AF_INET else 128
-    address = route.get("RTA_DST") or ("0.0.0.0" if bits == 32 else "::")  # noqa: PLR2004, S104 - bits of IPv4; a network
-    network = ipaddress.ip_network(f"{address}/{route['dst_len']}")
-    return Route(str(network), route.get("RTA_GATEWAY"), route.get("RTA_TABLE") or route["table"])
+def _list(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
-def _route_interfaces(route: Any) -> set[int]:
-    """The interfaces of a route, also where it is multipath."""
-    return {route.get("RTA_OIF"), *(hop["oif"] for hop in route.get("RTA_MULTIPATH") or [])}
+def _name(key: str | int) -> str:
+    """An interface's name, for an error."""
+    try:
+        return key if isinstance(key, str) else socket.if_indextoname(key)
+    except OSError:
+        return f"interface {key}"

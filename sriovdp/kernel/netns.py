@@ -9,10 +9,12 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sriovdp.errors import KernelError
+from sriovdp.kernel.sysfs import check_answer, list_names
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,13 +47,17 @@ def is_namespace(netns_fd: int) -> bool:
 def open_namespace(path: str, wanted: NetnsId) -> int | None:
     """Open a namespace by its path or, where the path is gone or leads elsewhere, through a process that is in it.
 
-    None when it does not exist any more. The caller closes the fd: an open fd keeps the namespace alive.
+    None when it does not exist any more. The caller closes the fd: an open fd keeps the namespace alive. Raises
+    KernelError when nobody can look.
     """
-    for candidate in (path, *_process_namespaces(wanted)):
+    for candidate in chain((path,), _process_namespaces(wanted)):
         try:
             # a path that is no namespace any more can be a FIFO, or no path at all
             netns_fd = os.open(candidate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, ValueError):
+        except ValueError:
+            continue
+        except OSError as error:
+            check_answer(error, f"opening network namespace {candidate}")
             continue
         if identify(netns_fd) == wanted:
             return netns_fd
@@ -66,12 +72,13 @@ def find_processes(wanted: NetnsId) -> list[str]:
 
 def _process_namespaces(wanted: NetnsId) -> Iterator[str]:
     """Path of the wanted namespace below each process that is in it."""
-    for process in Path("/proc").glob("[0-9]*/ns/net"):
+    for process in filter(str.isdecimal, list_names("/proc")):
+        path = f"/proc/{process}/ns/net"
         try:
-            if identify(str(process)) == wanted:
-                yield str(process)
-        except OSError:  # the process has ended, or is none of ours to look at
-            continue
+            if identify(path) == wanted:
+                yield path
+        except OSError as error:  # the process has ended, or is none of ours to look at
+            check_answer(error, f"looking into {path}")
 
 
 def run_in(netns_fd: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -79,7 +86,10 @@ def run_in(netns_fd: int, function: Callable[P, T], *args: P.args, **kwargs: P.k
 
     It must start neither a program nor a thread, which would stay there. Raises KernelError when there is no way in.
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(f"opening this network namespace failed: {error.strerror}", errno=error.errno or 0) from error
     try:
         if _libc.setns(netns_fd, _CLONE_NEWNET) != 0:
             raise KernelError("entering the sandbox's network namespace failed", errno=ctypes.get_errno())

@@ -1,6 +1,6 @@
 """RDMA devices of a function, from the folders that its driver makes below it in sysfs."""
 
-from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.sysfs import Folder
 from sriovdp.model import RdmaDevice
 
 _CHARACTER_CLASSES = ("infiniband_verbs", "infiniband_mad", "infiniband_cm")

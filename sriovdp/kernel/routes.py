@@ -4,8 +4,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sriovdp.kernel.attributes import Folder
-from sriovdp.kernel.sysfs import read_text
+from sriovdp.kernel.sysfs import Folder, read_text
 
 _IPV6_ANY = "0" * 32
 _UPPER = "upper_"

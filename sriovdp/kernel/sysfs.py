@@ -1,16 +1,24 @@
-"""Reading and writing sysfs, under a root that tests and containers can move."""
+"""Reading and writing sysfs, under a root that tests and containers can move.
 
+What is not there, or what the kernel or a driver refuses to report, is None or empty. What could not be asked, as this
+process has no file descriptor or the machine no memory left, is no answer: KernelError.
+"""
+
+import errno
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError
 
+_ROOM = 4096  # bytes; an attribute is a page at most
+_NO_ANSWER = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
 
 @dataclass(frozen=True, slots=True)
 class Sysfs:
-    """A sysfs tree; `/sys` unless told otherwise."""
+    """A sysfs tree; `/sys` if nothing else is given."""
 
     root: Path = Path("/sys")
 
@@ -22,9 +30,8 @@ class Sysfs:
         return path
 
     def addresses(self) -> list[str]:
-        """Addresses of all PCI functions of the node, in order."""
-        folder = self.root / "bus/pci/devices"
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        """Addresses of all PCI functions of the node, in order. Raises KernelError."""
+        return list_names(self.root / "bus/pci/devices")
 
 
 @lru_cache(4096)
@@ -32,37 +39,61 @@ def _join(root: Path, address: str) -> Path:
     return root / "bus/pci/devices" / address
 
 
+def check_answer(error: OSError, what: str) -> None:
+    """Raise KernelError when an error does not mean that something is not there, but that nobody could look."""
+    if error.errno in _NO_ANSWER:
+        raise KernelError(f"{what} failed: {error.strerror}", errno=error.errno) from error
+
+
 def read_text(path: Path | str) -> str | None:
-    """Content of an attribute without its newline; None when it is not there or the driver refuses to tell."""
+    """Content of an attribute without its newline; None when it is not there or the driver refuses to report it."""
     try:
-        with open(path) as attribute:  # noqa: PTH123 - as below
-            return attribute.read().strip()
-    except OSError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.read(descriptor, _ROOM)
+            while more := os.read(descriptor, _ROOM):  # a file of /proc may have more than a page
+                content += more
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        check_answer(error, f"reading {path}")
         return None
+    return content.decode(errors="replace").strip()
 
 
-def read_int(path: Path) -> int | None:
-    """Number in an attribute, None when there is none."""
-    text = read_text(path)
+def read_int(path: Path | str) -> int | None:
+    """Number in an attribute, decimal or hex with 0x; None when there is none."""
+    return _parse(read_text(path))
+
+
+def _parse(text: str | None) -> int | None:
     try:
         return int(text, 0) if text else None
     except ValueError:
         return None
 
 
+def read_target(path: Path | str) -> str | None:
+    """Where a link leads, as it is written; None when there is no link."""
+    try:
+        return os.readlink(path)  # noqa: PTH115 - pathlib costs more than the system call, here and below
+    except OSError as error:
+        check_answer(error, f"reading {path}")
+        return None
+
+
 def read_link(path: Path | str) -> str | None:
     """Last part of where a link leads, like the driver's name; None when there is no link."""
-    try:
-        return os.readlink(path).rpartition("/")[2]  # noqa: PTH115 - pathlib costs more than the system call
-    except OSError:
-        return None
+    target = read_target(path)
+    return target.rpartition("/")[2] if target else None
 
 
 def list_names(path: Path | str) -> list[str]:
     """Names in a directory, in order; empty when there is none."""
     try:
-        return sorted(os.listdir(path))  # noqa: PTH208 - as above
-    except OSError:
+        return sorted(os.listdir(path))  # noqa: PTH208
+    except OSError as error:
+        check_answer(error, f"listing {path}")
         return []
 
 
@@ -74,3 +105,52 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         message = f"writing {text.strip()!r} to {path} failed: {error.strerror}"
         raise KernelError(message, errno=error.errno or 0) from error
+
+
+class Folder:
+    """A folder of sysfs read fast: listed once, then only what is in it is opened. A node has thousands of them."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of all entries."""
+        return frozenset(list_names(self.path))
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an entry; quicker than `names` where nothing else is asked."""
+        return os.path.lexists(f"{self.path}/{name}")
+
+    def text(self, name: str) -> str | None:
+        """Content of an attribute without its newline."""
+        return read_text(f"{self.path}/{name}") if name in self.names else None
+
+    def number(self, name: str) -> int | None:
+        """Number in an attribute, decimal or hex with 0x."""
+        return _parse(self.text(name))
+
+    def target(self, name: str) -> str | None:
+        """Where a link leads, as it is written."""
+        return read_target(f"{self.path}/{name}") if name in self.names else None
+
+    def link(self, name: str) -> str | None:
+        """Last part of where a link leads, like the driver's name."""
+        return read_link(f"{self.path}/{name}") if name in self.names else None
+
+    def folder(self, name: str) -> "Folder":
+        """A folder in it, whether it is there or not."""
+        return Folder(f"{self.path}/{name}")
+
+    def folders(self, name: str) -> "list[Folder]":
+        """The entries of a folder in it, in order of their names; none when the folder is not there."""
+        return (
+            [self.folder(f"{name}/{entry}") for entry in list_names(f"{self.path}/{name}")]
+            if name in self.names
+            else []
+        )

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.sysfs import Folder
 from sriovdp.model import PciAddress, VdpaDevice, is_pci_address
 
 _KINDS = {"vhost_vdpa": "vhost", "virtio_vdpa": "virtio"}

@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sriovdp.kernel.attributes import Folder, read_attribute
 from sriovdp.kernel.devlink import list_ddp_profiles
 from sriovdp.kernel.modules import list_drivers, list_loadable
-from sriovdp.kernel.pf_netlink import Guids, PfNetlink
+from sriovdp.kernel.netdevs import Port, choose_own, is_uplink, list_ports, list_representors
+from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
 from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
-from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.rtnl.vf import Guids
+from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
 from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
 from sriovdp.model import (
     NO_TRAITS,
@@ -43,8 +45,6 @@ _IPOIB_ADDRESS_LENGTH = 20
 _LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
 _VF_LINK = re.compile(r"virtfn(\d+)")
 _SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c
-_UPLINK = re.compile(r"p\d+")
-_REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)(\d+)")  # net/core/devlink.c, __devlink_port_phys_port_name_get
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
     """What sysfs did not tell for a snapshot: to be recorded with it. Raises KernelError."""
     if sysfs.root != _LIVE_ROOT:
         return read_facts(sysfs.root)
-    with PfNetlink() as netlink:
+    with Netlink() as netlink:
         netdevs = [pf.netdev for pf in node.pfs if pf.netdev]
         addressed = frozenset(n.name for n in netdevs if is_of_host(netlink.addresses(n.ifindex)))
     return Facts(
@@ -96,15 +96,9 @@ def list_known_drivers(sysfs: Sysfs) -> frozenset[str]:
     return list_drivers(sysfs.root) | loadable
 
 
-def find_netdev_name(sysfs: Sysfs, address: str) -> str | None:
-    """Name of a function's netdev now, if it has one in this network namespace."""
-    folder = _find_netdev(_list_netdevs(Folder(str(sysfs.root / "bus/pci/devices" / address))))
-    return folder.name if folder else None
-
-
 def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
-    netlink = stack.enter_context(PfNetlink())
-    devices = {device.name: device for device in netlink.devices()}
+    netlink = stack.enter_context(Netlink())
+    devices = {link.name: _describe(link) for link in netlink.links()}
     return _Host(
         find=lambda folder: devices.get(folder.name),
         settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
@@ -163,8 +157,8 @@ class _Reader:
         common = _read_common(folder)
         if common is None:
             return None
-        netdevs = _list_netdevs(folder)
-        place = _find_netdev(netdevs)
+        ports = list_ports(folder)
+        place = choose_own(ports)
         netdev = self._host.find(place) if place else None
         traits = self._read_traits(address, folder, place, netdev, common)
         if place and traits.link_type == "infiniband":
@@ -176,9 +170,9 @@ class _Reader:
             netdev=netdev,
             total_vfs=folder.number("sriov_totalvfs") or 0,
             autoprobe=folder.number("sriov_drivers_autoprobe") != 0,
-            vfs=self._read_vfs(address, folder, netdev, netdevs, traits),
+            vfs=self._read_vfs(address, folder, netdev, ports, traits),
             bridges=list_pci_parts(self._devices.target(address) or "")[:-1],
-            switchdev=place is not None and _is_uplink(place),
+            switchdev=place is not None and is_uplink(place),
             sfs=self._read_sfs(address, folder, common["numa_node"]),
             vf_device=_pad_id(folder.text("sriov_vf_device")),
             vf_offset=folder.number("sriov_offset"),
@@ -192,7 +186,7 @@ class _Reader:
         pf: PciAddress,
         folder: Folder,
         netdev: NetDevice | None,
-        netdevs: Sequence[tuple[Folder, str]],
+        ports: Sequence[Port],
         traits: Traits,
     ) -> tuple[VirtualFunction, ...]:
         links = ((match, folder.link(match[0])) for match in map(_VF_LINK.fullmatch, folder.names) if match)
@@ -201,7 +195,7 @@ class _Reader:
         guids = self._host.guids(netdev) if netdev and places and traits.link_type == "infiniband" else {}
         for index, (node_guid, port_guid) in guids.items():
             settings[index] = replace(settings[index], node_guid=node_guid, port_guid=port_guid)
-        representors = _list_representors(netdevs)
+        representors = list_representors(ports)
         found = []
         ids = _find_vf_ids(folder)
         for index, address in places:
@@ -209,7 +203,7 @@ class _Reader:
             common = _read_common(vf_folder, ids)
             if common is None:
                 continue
-            place = _find_netdev(_list_netdevs(vf_folder))
+            place = choose_own(list_ports(vf_folder))
             own = self._host.find(place) if place else None
             found.append(
                 VirtualFunction(
@@ -232,7 +226,7 @@ class _Reader:
             index = part.number("sfnum") if part else None
             if match is None or part is None or index is None:
                 continue
-            place = _find_netdev(_list_netdevs(part))
+            place = choose_own(list_ports(part))
             netdev = self._host.find(place) if place else None
             driver = part.link("driver")
             traits = self._read_traits(match[0], part, place, netdev, {"driver": driver})
@@ -265,7 +259,7 @@ class _Reader:
         )
 
     def _is_noiommu(self, group: int) -> bool:
-        return read_attribute(f"{self._root.path}/kernel/iommu_groups/{group}/name") == "vfio-noiommu"
+        return read_text(f"{self._root.path}/kernel/iommu_groups/{group}/name") == "vfio-noiommu"
 
     def _find_host_use(self, name: str) -> str:
         """What the host needs an interface for: its default route, or another interface on top of it."""
@@ -304,38 +298,14 @@ def _pad_id(text: str | None) -> str | None:
     return text.lower().zfill(4) if text else None
 
 
-def _list_netdevs(folder: Folder) -> list[tuple[Folder, str]]:
-    """The netdevs below a function, each with its port name, which is empty for most."""
-    found = folder.folders("net")
-    found += [
-        netdev
-        for name in sorted(name for name in folder.names if name.startswith("virtio"))
-        for netdev in folder.folder(name).folders("net")
-    ]
-    return [(netdev, netdev.text("phys_port_name") or "") for netdev in found]
-
-
-def _find_netdev(netdevs: Sequence[tuple[Folder, str]]) -> Folder | None:
-    """The function's own netdev: in switchdev mode the uplink, beside which are the representors of its VFs."""
-    own = [(folder, port) for folder, port in netdevs if not _REPRESENTOR.fullmatch(port)]
-    return next((folder for folder, port in own if _UPLINK.fullmatch(port)), own[0][0] if own else None)
-
-
-def _list_representors(netdevs: Sequence[tuple[Folder, str]]) -> dict[int, str]:
-    """Representors by VF index; those of another host's VFs, whose controller is not 0, are not ours."""
-    found = ((_REPRESENTOR.fullmatch(port), folder) for folder, port in netdevs)
-    return {int(m[3]): folder.name for m, folder in found if m and m[2] == "vf" and m[1] in {None, "c0"}}
-
-
 def _read_guid(netdev: Folder) -> str | None:
     """GUID of the port: the end of IPoIB's address of 20 bytes (RFC 4391, section 9.1.1)."""
     parts = (netdev.text("address") or "").split(":")
     return ":".join(parts[-8:]) if len(parts) == _IPOIB_ADDRESS_LENGTH else None
 
 
-def _is_uplink(netdev: Folder) -> bool:
-    """Whether this is the uplink of an e-switch: in legacy mode the kernel refuses to tell a switch id."""
-    return bool(netdev.text("phys_switch_id")) and bool(_UPLINK.fullmatch(netdev.text("phys_port_name") or ""))
+def _describe(link: Link) -> NetDevice:
+    return NetDevice(link.name, link.ifindex, link.mac, link.mtu, up=link.up, carrier=link.carrier)
 
 
 def _read_netdev(folder: Folder) -> NetDevice | None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sriovdp.errors import DeviceError
-from sriovdp.kernel.attributes import Folder
+from sriovdp.kernel.sysfs import Folder
 from sriovdp.model import ZERO_MAC, Node, VfSettings
 
 FACTS = "netlink.json"

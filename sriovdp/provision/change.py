@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from sriovdp.errors import DeviceError, KernelError, SriovdpError
 from sriovdp.kernel import drivers
-from sriovdp.kernel.pf_netlink import PfNetlink
+from sriovdp.kernel.netdevs import find_netdev
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, NetDevice, PciAddress, VfSettings
-from sriovdp.node.inventory import find_netdev_name
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress, VfSettings
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
@@ -50,7 +51,7 @@ class Change:
     report: Report
     resolved: dict[str, str] = field(default_factory=dict)
     link_lost: bool = False
-    netlink: PfNetlink = field(init=False)
+    netlink: Netlink = field(init=False)
     _autoprobe: str | None = None
     _ifindex: int | None = None
     _new: Mapping[int, VfSettings] | None = None
@@ -59,7 +60,7 @@ class Change:
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
         companions = [step for step in steps if isinstance(step, BindDriver) and step.wanted in USERSPACE_DRIVERS]
-        with PfNetlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
+        with Netlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
             for step in steps:
                 self.report(str(step))
                 wait.begin(str(step))
@@ -69,7 +70,7 @@ class Change:
                     error.message = f"{step} failed: {error.message}"
                     raise
             wait.begin(f"{self.pf}: waiting for netdevs of its VFs")
-            self._wait_for_carrier()
+            self.wait_for_carrier()
             for address in self._awaited:
                 drivers.wait_for_netdev(self.sysfs, address)
 
@@ -78,7 +79,8 @@ class Change:
             case SetLink():
                 self._set_link(step)
             case SetMtu():
-                self.netlink.set_link(self._pf_ifindex(), f"setting MTU {step.wanted}", mtu=step.wanted)
+                what = f"setting MTU {step.wanted} of {step.pf_name}"
+                self.netlink.set_link(self._pf_ifindex(), what, mtu=step.wanted)
                 self.link_lost = True
             case SetNumVfs():
                 self._set_num_vfs(step)
@@ -97,7 +99,7 @@ class Change:
                 self._set_guid(step)
             case SetVf():
                 if "max_tx_rate" in step.changes:
-                    self._wait_for_carrier()
+                    self.wait_for_carrier()
                 if step.address or not self._is_set(step):
                     self.netlink.set_vf(self._pf_ifindex(), step.index, step.changes)
             case SetVfMtu():
@@ -163,7 +165,7 @@ class Change:
             drivers.unbind(self.sysfs, address)
             return
         if step.wanted not in USERSPACE_DRIVERS:
-            self._wait_for_carrier()
+            self.wait_for_carrier()
         if step.again:
             drivers.unbind(self.sysfs, address)
         if step.wanted not in self.resolved:
@@ -177,7 +179,7 @@ class Change:
         if netdev.mtu != step.wanted:
             self.netlink.set_link(netdev.ifindex, f"setting MTU {step.wanted} of {netdev.name}", mtu=step.wanted)
 
-    def _vf_netdev(self, address: str) -> NetDevice:
+    def _vf_netdev(self, address: str) -> Link:
         deadline = time.monotonic() + _RENAME_TIMEOUT
         while True:
             name = drivers.wait_for_netdev(self.sysfs, address)
@@ -199,8 +201,8 @@ class Change:
             self._ifindex = self._pf_netdev().ifindex
         return self._ifindex
 
-    def _pf_netdev(self) -> NetDevice:
-        name = find_netdev_name(self.sysfs, self.pf)
+    def _pf_netdev(self) -> Link:
+        name = find_netdev(self.sysfs, self.pf)
         netdev = self.netlink.find(name) if name else None
         if netdev is None:
             raise DeviceError(
@@ -208,9 +210,9 @@ class Change:
             )
         return netdev
 
-    def _wait_for_carrier(self) -> None:
+    def wait_for_carrier(self) -> None:
         """Wait for the PF's link if a step took it; without a cable that is told, and VFs are set up all the same."""
-        if not self.link_lost or find_netdev_name(self.sysfs, self.pf) is None:
+        if not self.link_lost or find_netdev(self.sysfs, self.pf) is None:
             return
         self.link_lost = False
         deadline = time.monotonic() + _CARRIER_TIMEOUT

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.kernel.holders import find_holder
-from sriovdp.kernel.pf_netlink import PfNetlink
+from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.routes import is_of_host
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
@@ -108,5 +108,5 @@ def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
 
 
 def _has_address(netdev: NetDevice) -> bool:
-    with PfNetlink() as netlink:
+    with Netlink() as netlink:
         return is_of_host(netlink.addresses(netdev.ifindex))

@@ -132,6 +132,11 @@ class Journal:
         self._seen: Mapping[str, tuple[_Stamp, Attachment | Damage]] = {}
 
     @property
+    def directory(self) -> Path:
+        """Folder of the attachments' files, and of other state that is kept beside them."""
+        return self._directory
+
+    @property
     def locks(self) -> Path:
         """Folder for the locks of whoever works with this journal."""
         return self._directory / "locks"

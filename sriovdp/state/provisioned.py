@@ -99,7 +99,7 @@ def claim_provisioning(journal: Journal) -> Iterator[None]:
 
 
 def _folder(journal: Journal) -> Path:
-    return journal._directory  # noqa: SLF001 (the journal writes these files and has no reader of them)
+    return journal.directory
 
 
 def _parse(path: Path) -> PfRecord:

@@ -17,9 +17,9 @@ import pytest
 
 from sriovdp.errors import KernelError
 from sriovdp.kernel import drivers
-from sriovdp.kernel.attributes import Folder
-from sriovdp.kernel.sysfs import Sysfs, read_int, read_link, read_text
-from sriovdp.model import ZERO_MAC, NetDevice, VfSettings
+from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.sysfs import Folder, Sysfs, read_int, read_link, read_text
+from sriovdp.model import ZERO_MAC, VfSettings
 from sriovdp.node import inventory
 from sriovdp.provision import change
 
@@ -200,19 +200,22 @@ class Netlink(AbstractContextManager["Netlink"]):
     def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
-    def devices(self) -> tuple[NetDevice, ...]:
+    def links(self) -> list[Link]:
         """All netdevs of the tree."""
         with self.tree.lock:
             found = [self.find(entry.name) for entry in (self.tree.root / "class/net").iterdir()]
-        return tuple(device for device in found if device)
+        return [device for device in found if device]
 
-    def find(self, name: str) -> NetDevice | None:
+    def find(self, name: str) -> Link | None:
         """A netdev by its name."""
-        return inventory._read_netdev(Folder(str(self.tree.root / "class/net" / name)))
+        found = inventory._read_netdev(Folder(str(self.tree.root / "class/net" / name)))
+        if found is None:
+            return None
+        return Link(found.ifindex, found.name, found.mac, found.mtu, int(found.up), found.carrier, (), "")
 
     def addresses(self, ifindex: int) -> tuple[str, ...]:
         """Addresses of a netdev: what a test put into `Tree.addresses` under its name."""
-        name = next(device.name for device in self.devices() if device.ifindex == ifindex)
+        name = next(device.name for device in self.links() if device.ifindex == ifindex)
         return self.tree.addresses.get(name, ())
 
     def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
@@ -231,7 +234,7 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     def set_link(self, ifindex: int, what: str, *, state: str | None = None, mtu: int | None = None) -> None:
         """Set a netdev up (the cable is plugged in) or down, or its MTU."""
-        name = next(device.name for device in self.devices() if device.ifindex == ifindex)
+        name = next(device.name for device in self.links() if device.ifindex == ifindex)
         folder = self.tree.root / "class/net" / name
         written = {"mtu": str(mtu)} if mtu else {}
         if state:
@@ -241,7 +244,7 @@ class Netlink(AbstractContextManager["Netlink"]):
         self.tree.log.append((folder.name, state or f"mtu {mtu}"))
 
     def _vfs(self, pf_ifindex: int) -> dict[int, str]:
-        device = next(device for device in self.devices() if device.ifindex == pf_ifindex)
+        device = next(device for device in self.links() if device.ifindex == pf_ifindex)
         pf = (self.tree.root / "class/net" / device.name).resolve().parents[1]
         return {int(link.name[6:]): link.readlink().name for link in pf.glob("virtfn*")}
 
@@ -249,10 +252,10 @@ class Netlink(AbstractContextManager["Netlink"]):
 def connect(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """Let the product take the tree for this machine's /sys: writes, rtnetlink, module names, default routes."""
     monkeypatch.setattr(inventory, "_LIVE_ROOT", tree.root)
-    monkeypatch.setattr(inventory, "PfNetlink", lambda: Netlink(tree))
+    monkeypatch.setattr(inventory, "Netlink", lambda: Netlink(tree))
     monkeypatch.setattr(inventory, "list_default_routes", lambda: frozenset({"eth9"}))
     monkeypatch.setattr(inventory, "list_ddp_profiles", dict)
-    monkeypatch.setattr(change, "PfNetlink", lambda: Netlink(tree))
+    monkeypatch.setattr(change, "Netlink", lambda: Netlink(tree))
     monkeypatch.setattr(change, "write_text", tree.write)
     monkeypatch.setattr(drivers, "write_text", tree.write)
     monkeypatch.setattr(drivers, "_kernel_driver", lambda *_: "igbvf")

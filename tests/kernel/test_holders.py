@@ -3,9 +3,11 @@
 import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from sriovdp.errors import KernelError
 from sriovdp.kernel.holders import _find_process, _try_opening, find_holder
 from sriovdp.kernel.sysfs import Sysfs
 
@@ -15,18 +17,18 @@ def test_the_process_that_has_a_device_open_is_named() -> None:
     master, slave = os.openpty()
     try:
         own = f"process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
-        assert _find_process([Path(os.ttyname(slave))]) == own
+        assert _find_process([Path(os.ttyname(slave))], "a VF") == own
     finally:
         os.close(master)
         os.close(slave)
-    assert _find_process([Path("/dev/there-is-no-such-device")]) is None
+    assert _find_process([Path("/dev/there-is-no-such-device")], "a VF") is None
 
 
 def test_a_group_that_nobody_has_is_free(tmp_path: Path) -> None:
     """A file that can be opened, and one that is not there, are not busy."""
     (tmp_path / "12").touch()
-    assert _try_opening(tmp_path / "12") == 0
-    assert _try_opening(tmp_path / "13") == errno.ENOENT
+    assert _try_opening(tmp_path / "12", "a VF") == 0
+    assert _try_opening(tmp_path / "13", "a VF") == errno.ENOENT
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,23 @@ def test_holder_is_found_where_opening_is_forbidden(tmp_path: Path, monkeypatch:
     assert holder.startswith(f"process {os.getpid()} ")
 
 
+def test_who_cannot_look_does_not_say_that_nobody_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file descriptor left neither the group nor a process can be looked at."""
+    vf = make_vf(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda *_: _raise(OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(KernelError, match=f"opening .*/vfio/12 to see who uses {vf} failed: Too many open files"):
+            find_holder(Sysfs(tmp_path / "sys"), vf, tmp_path / "dev")
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        return listdir(path) if not str(path).startswith("/proc") else _raise(OSError(errno.ENFILE, "Too many open"))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(KernelError, match="listing /proc failed: Too many open"):
+        _find_process([Path("/dev/null")], vf)
+
+
 def make_vf(folder: Path) -> str:
     """A VF on vfio-pci in IOMMU group 12."""
     address = "0000:02:10.0"
@@ -68,5 +87,5 @@ def make_vf(folder: Path) -> str:
     return address
 
 
-def _raise(error: OSError) -> None:
+def _raise(error: OSError) -> NoReturn:
     raise error

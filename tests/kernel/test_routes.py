@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from sriovdp.kernel.attributes import Folder
 from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
+from sriovdp.kernel.sysfs import Folder
 
 ROUTE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0

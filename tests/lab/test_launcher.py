@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sriovdp.kernel.rtnl import Rtnl
+from sriovdp.kernel.netlink import Netlink
 from tests.fakes.runtime import CniFailureError, Runtime
 from tests.lab.node import AgentProcess, LabNode
 
@@ -116,27 +116,28 @@ def test_killed_launcher_is_rolled_back(
 def test_lean_rtnetlink_sees_and_sets_vfs_as_ip_does(node: LabNode) -> None:
     """Settings of each VF, before and after a change of several in one request; a VF's parent is its PCI address."""
 
-    def compare(rtnl: Rtnl, pf: int) -> None:
-        for index, settings in rtnl.all_vf_settings(pf).items():
-            assert settings == rtnl.vf_settings(pf, index)
+    def compare(netlink: Netlink, pf: int) -> None:
+        for index, settings in netlink.vf_settings(pf).items():
+            found = netlink.find_with_vf(pf, index)
+            assert found
+            assert found[1] == settings
             seen = node.look_vf(index)
             told = (settings.mac, settings.spoofchk, settings.trust, settings.link_state)
             assert told == (seen["address"], seen["spoofchk"], seen["trust"], seen["link_state"])
             listed = (seen.get("vlan_list") or [{}])[0]
             assert (settings.vlan, settings.qos) == (listed.get("vlan", 0), listed.get("qos", 0))
 
-    with Rtnl() as rtnl:
-        pf, vf = rtnl.find(node.pf_netdev), rtnl.find(node.netdev(1))
+    with Netlink() as netlink:
+        pf, vf = netlink.find(node.pf_netdev), netlink.find(node.netdev(1))
         assert pf
         assert vf
         assert (vf.parent, pf.parent) == (node.vf(1), node.pf.name)
-        before = rtnl.vf_settings(pf.ifindex, 1)
-        assert before
-        compare(rtnl, pf.ifindex)
+        before = netlink.vf_settings(pf.ifindex)[1]
+        compare(netlink, pf.ifindex)
         changes = {"mac": "02:00:00:00:cc:01", "vlan": 100, "qos": 3, "spoofchk": False, "trust": True}
-        rtnl.set_vf(pf.ifindex, 1, changes, "setting VF 1")
-        assert rtnl.vf_settings(pf.ifindex, 1) == replace(before, **changes)  # type: ignore[arg-type]
-        compare(rtnl, pf.ifindex)
-        rtnl.set_vf(pf.ifindex, 1, {name: getattr(before, name) for name in changes}, "restoring VF 1")
-        assert rtnl.vf_settings(pf.ifindex, 1) == before
-        assert rtnl.vf_settings(pf.ifindex, 99) is None
+        netlink.set_vf(pf.ifindex, 1, changes)
+        assert netlink.vf_settings(pf.ifindex)[1] == replace(before, **changes)  # type: ignore[arg-type]
+        compare(netlink, pf.ifindex)
+        netlink.set_vf(pf.ifindex, 1, {name: getattr(before, name) for name in changes})
+        assert netlink.vf_settings(pf.ifindex)[1] == before
+        assert 99 not in netlink.vf_settings(pf.ifindex)

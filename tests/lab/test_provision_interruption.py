@@ -13,7 +13,7 @@ import pytest
 from sriovdp.config.file import parse
 from sriovdp.config.values import Config
 from sriovdp.kernel import drivers
-from sriovdp.kernel.pf_netlink import PfNetlink
+from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, read_text, write_text
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
@@ -70,8 +70,8 @@ def apply_and_die(config: Config, journal: Journal, changes: int) -> bool:
             mock.patch.object(change, "write_text", guard(write_text)),
             mock.patch.object(drivers, "write_text", guard(write_text)),
             mock.patch.object(Journal, "write_pf", guard(Journal.write_pf)),
-            mock.patch.object(PfNetlink, "set_vf", guard(PfNetlink.set_vf)),
-            mock.patch.object(PfNetlink, "set_link", guard(PfNetlink.set_link)),
+            mock.patch.object(Netlink, "set_vf", guard(Netlink.set_vf)),
+            mock.patch.object(Netlink, "set_link", guard(Netlink.set_link)),
         ):
             apply(config, SYSFS, journal)
         os._exit(0)

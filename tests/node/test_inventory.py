@@ -7,18 +7,17 @@ import shutil
 import struct
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sriovdp.kernel import devlink
-from sriovdp.kernel.attributes import Folder
 from sriovdp.kernel.devlink import list_ddp_profiles
 from sriovdp.kernel.modules import list_loadable
+from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.routes import list_default_routes, list_stack
-from sriovdp.kernel.sysfs import Sysfs, read_text
+from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
 from sriovdp.model import NetDevice, Node, PciAddress, VfSettings
-from sriovdp.node.inventory import find_netdev_name, take_snapshot
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.node.pci_names import name_ids
 from tests.fakes.sysfs import PF, PF_MAC, Tree, connect, vf_address
 
@@ -93,7 +92,7 @@ def test_virtio_and_switchdev_netdevs_are_found(tree: Tree) -> None:
     for name, port in (("eth1", "pf0vf0"), ("eth2", "c1pf0sf88"), ("eth3", "p0")):
         (tree.add_netdev(PF, name, "02:00:00:00:00:02") / "phys_port_name").write_text(port)
     assert [pf.name for pf in take_snapshot(tree.sysfs).pfs] == ["eth0", "eth3"]
-    assert find_netdev_name(tree.sysfs, PF) == "eth3"
+    assert find_netdev(tree.sysfs, PF) == "eth3"
 
 
 def test_a_port_of_open_vswitch_is_the_hosts(tree: Tree) -> None:
@@ -110,7 +109,7 @@ def test_the_live_tree_is_completed_by_rtnetlink(tree: Tree, monkeypatch: pytest
     tree.settings[vf_address(PF, 1)] = VfSettings("02:00:00:00:00:07", vlan=210)
     (pf,) = take_snapshot(tree.sysfs).pfs
     assert [vf.settings.vlan if vf.settings else None for vf in pf.vfs] == [0, 210]
-    monkeypatch.setattr("tests.fakes.sysfs.Netlink.devices", lambda _: ())
+    monkeypatch.setattr("tests.fakes.sysfs.Netlink.links", lambda _: ())
     assert take_snapshot(tree.sysfs).pfs[0].netdev is None
 
 
@@ -207,11 +206,9 @@ def test_ddp_profiles_are_read_from_devlink(monkeypatch: pytest.MonkeyPatch) -> 
         parts = attribute(103, name.encode() + b"\0") + attribute(104, value.encode() + b"\0")
         return attribute(number | 0x8000, parts)
 
-    def answer(bus: str, device: str, *versions: bytes) -> Any:
+    def answer(bus: str, device: str, *versions: bytes) -> bytes:
         body = attribute(1, bus.encode() + b"\0") + attribute(2, device.encode() + b"\0") + b"".join(versions)
-        message = devlink._Info(struct.pack("IHHIIBBH", 20 + len(body), 21, 0, 1, 0, 51, 1, 0) + body)
-        message.decode()
-        return message
+        return struct.pack("BBH", 51, 1, 0) + body
 
     ddp = version(101, "fw.app.name", "ICE COMMS Package")
     answers = [
@@ -219,7 +216,7 @@ def test_ddp_profiles_are_read_from_devlink(monkeypatch: pytest.MonkeyPatch) -> 
         answer("pci", "0000:3b:00.0", version(101, "fw.version", "22.1")),
         answer("auxiliary", "x.1", ddp),
     ]
-    monkeypatch.setattr(devlink, "_dump_info", lambda: answers)
+    monkeypatch.setattr(devlink, "_dump_info", lambda _: answers)
     monkeypatch.setattr(devlink, "_DDP_DRIVER", Path("/"))  # this machine may have no ice
     assert list_ddp_profiles() == {"0000:17:00.0": "ICE COMMS Package"}
 

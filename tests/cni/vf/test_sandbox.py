@@ -18,9 +18,9 @@ from cni.vf import sandbox
 from cni.vf.settings import move_into
 from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel import netns
-from sriovdp.kernel.netlink import Netlink, Route
-from sriovdp.kernel.rtnl import Link
-from sriovdp.model import NetDevice
+from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.rtnl.route import Route
 
 pytestmark = pytest.mark.netns
 
@@ -51,7 +51,7 @@ def device() -> Iterator[Link]:
     run(f"ip link property add dev va{suffix} altname net1")
     run(f"ip link set va{suffix} up")
     with Netlink() as netlink:
-        found = netlink.look(f"va{suffix}")
+        found = netlink.find(f"va{suffix}")
     assert found
     yield found
     run(f"ip link del vb{suffix}")
@@ -63,10 +63,10 @@ def enter(pod: int, device: Link, name: str = "net1") -> None:
         move_into(netlink, device, pod, name)
 
 
-def look(pod: int, name: str = "net1") -> NetDevice | None:
+def look(pod: int, name: str = "net1") -> Link | None:
     """The pod's interface of that name."""
 
-    def find() -> NetDevice | None:
+    def find() -> Link | None:
         with Netlink() as netlink:
             return netlink.find(name)
 
@@ -158,7 +158,7 @@ def test_refused_route_names_the_route(pod: int, device: Link) -> None:
     netns.run_in(pod, lambda: run("ip link set net1 up"))
     unreachable = Result((), (IpConfig("10.1.0.2/24"),), ({"dst": "10.9.0.0/16", "gw": "192.0.2.1"},))
 
-    with pytest.raises(KernelError, match=r"adding route 10\.9\.0\.0/16 failed"):
+    with pytest.raises(KernelError, match=r"adding route 10\.9\.0\.0/16 to net1 failed"):
         netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", unreachable)
 
 
@@ -217,13 +217,13 @@ def test_route_options_of_the_specification_are_set(pod: int, device: Link) -> N
         part for part in ("10.9.0.0/16", "10.1.0.9", "metric 7", "mtu 1400", "advmss 1300") if part in listed
     }
 
-    def read() -> tuple[Route, ...]:
+    def read() -> list[Route]:
         with Netlink() as netlink:
             found = netlink.find("net1")
             assert found
             return netlink.routes(found.ifindex)
 
-    assert Route("10.9.0.0/16", "10.1.0.9", 100) in netns.run_in(pod, read)
+    assert ("10.9.0.0/16", "10.1.0.9", 100) in [(r.destination, r.gateway, r.table) for r in netns.run_in(pod, read)]
 
 
 def test_sysctls_through_the_nodes_own_files(
@@ -236,7 +236,7 @@ def test_sysctls_through_the_nodes_own_files(
     conf = replace(CONF, sysctls={"net/ipv4/conf/IFNAME/arp_filter": "1"})
     enter(pod, device)
     try:
-        netns.run_in(pod, lambda: sandbox.bring_up(conf, "net1", device.parent))
+        netns.run_in(pod, lambda: sandbox.bring_up(conf, "net1", device.parent, device.parent))
     finally:
         run(f"umount {tmp_path}/net")
 
@@ -276,9 +276,11 @@ def test_flags_are_read_and_set(device: Link) -> None:
     """Promiscuous and all multicast, each for itself; `ip` says the same."""
     with Netlink() as netlink:
         netlink.set_flags(device.ifindex, "test", promisc=True)
-        assert netlink.flags(device.ifindex) == (True, False)
+        assert (found := netlink.find(device.ifindex))
+        assert (found.promisc, found.allmulti) == (True, False)
         netlink.set_flags(device.ifindex, "test", promisc=False, allmulti=True)
-        assert netlink.flags(device.ifindex) == (False, True)
+        assert (found := netlink.find(device.ifindex))
+        assert (found.promisc, found.allmulti) == (False, True)
         netlink.set_flags(device.ifindex, "test")
         assert "ALLMULTI" in run(f"ip -o link show {device.name}")
-        assert netlink.look(device.name) == replace(device, flags=device.flags | 0x200)
+        assert netlink.find(device.name) == replace(device, flags=device.flags | 0x200)

@@ -1,0 +1,98 @@
+"""Which netdev is a function's own. The one answer for all that looks below a PCI function or a subfunction.
+
+A folder `net` may hold the representors of a PF's VFs and subfunctions beside its own netdev (switchdev mode), and the
+netdev of a virtio function lies one device deeper, in `virtioN/net`. Only netdevs of this network namespace are seen.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sriovdp.kernel.sysfs import Folder, Sysfs, list_names, read_text
+from sriovdp.model import PciAddress, is_pci_address
+
+_UPLINK = re.compile(r"p\d+(s\d+)?")  # names by net/devlink/port.c, __devlink_port_phys_port_name_get
+_REPRESENTOR = re.compile(r"(c\d+)?pf\d+(?:(vf|sf)(\d+))?")
+_VIRTIO = "virtio"  # drivers/virtio/virtio.c names its devices virtio0, virtio1, …
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A netdev below a function. `port` is its NIC's name for it (`phys_port_name`), empty for most."""
+
+    folder: Folder
+    port: str
+
+    @property
+    def name(self) -> str:
+        """The netdev's name."""
+        return self.folder.name
+
+
+def list_ports(function: Folder) -> list[Port]:
+    """The netdevs below a function, representors too."""
+    found = [f"net/{name}" for name in list_names(f"{function.path}/net")]
+    if not found:  # only then, as this lists all that the function has
+        for part in _list_virtio(function):
+            found += [f"{part}/net/{name}" for name in list_names(f"{function.path}/{part}/net")]
+    return [Port(function.folder(path), _read_port(f"{function.path}/{path}")) for path in found]
+
+
+def _read_port(netdev: str) -> str:
+    return read_text(f"{netdev}/phys_port_name") or ""
+
+
+def choose_own(ports: Sequence[Port]) -> Folder | None:
+    """The function's own netdev: in switchdev mode the uplink."""
+    own = [port for port in ports if not _REPRESENTOR.fullmatch(port.port)]
+    uplinks = [port for port in own if _UPLINK.fullmatch(port.port)]
+    return next((port.folder for port in uplinks or own), None)
+
+
+def is_uplink(netdev: Folder) -> bool:
+    """Whether this is the uplink of an e-switch: in legacy mode the kernel refuses to report a switch id."""
+    return bool(netdev.text("phys_switch_id")) and bool(_UPLINK.fullmatch(netdev.text("phys_port_name") or ""))
+
+
+def list_representors(ports: Sequence[Port]) -> dict[int, str]:
+    """Names of representors by VF index; those of another host's VFs, whose controller is not 0, are not ours."""
+    found = ((_REPRESENTOR.fullmatch(port.port), port.name) for port in ports)
+    return {int(m[3]): name for m, name in found if m and m[2] == "vf" and m[1] in {None, "c0"}}
+
+
+def find_netdev(sysfs: Sysfs, function: str) -> str | None:
+    """Name of a function's own netdev, if it is in this network namespace. `function` is a PCI address.
+
+    Raises DeviceError when there is no such function, KernelError.
+    """
+    own = choose_own(list_ports(Folder(str(sysfs.pci(function)))))
+    return own.name if own else None
+
+
+def find_pf_netdev(sysfs: Sysfs, vf: str) -> str | None:
+    """Name of the own netdev of a VF's PF. Raises as `find_netdev`; None too when this function is no VF."""
+    own = choose_own(list_ports(Folder(f"{sysfs.pci(vf)}/physfn")))
+    return own.name if own else None
+
+
+def list_parents(sysfs: Sysfs, function: str) -> frozenset[str]:
+    """What IFLA_PARENT_DEV_NAME of a function's netdev may be, wherever it is: its address, or its virtio device."""
+    folder = Folder(str(sysfs.pci(function)))
+    return frozenset({function, *_list_virtio(folder)})
+
+
+def find_function(sysfs: Sysfs, netdev: str) -> PciAddress | None:
+    """PCI address of the function whose own netdev this is; None for a representor, a subfunction and all others."""
+    device = sysfs.root / "class/net" / netdev / "device"
+    if not device.exists():
+        return None
+    path = device.resolve()
+    function = path.parent if path.name.startswith(_VIRTIO) else path
+    if not is_pci_address(function.name):
+        return None
+    own = choose_own(list_ports(Folder(str(function))))
+    return PciAddress(function.name) if own and own.name == netdev else None
+
+
+def _list_virtio(function: Folder) -> list[str]:
+    return sorted(name for name in function.names if name.startswith(_VIRTIO))
