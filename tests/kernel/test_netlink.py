@@ -17,7 +17,7 @@ from sriovdp.kernel.rtnl.requests import Requests
 
 pytestmark = pytest.mark.netns
 T = TypeVar("T")
-NAMES = ("rtnl-a", "rtnl-b")
+NAMES = (f"rtnl-a-{os.getpid()}", f"rtnl-b-{os.getpid()}")
 
 
 @pytest.fixture
