@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from cni.protocol.wire import Request
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel import netns
 from sriovdp.kernel.beneath import open_beneath
+from sriovdp.kernel.netdevs import find_netdev, list_parents
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.model import PciAddress
@@ -103,7 +104,9 @@ class ForeignState:
         if netns_fd is None:
             return True
         # plugins before sriov-cni 2.1 say no more: it is in the sandbox, or came home from it under its old name
-        return bool(list_names(sysfs.pci(device) / "net")) or netns.run_in(netns_fd, _has_device, str(device))
+        if find_netdev(sysfs, device):
+            return True
+        return netns.run_in(netns_fd, _has_device, list_parents(sysfs, device))
 
     def _caches(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for name in sorted(list_names(self.folder)):
@@ -171,10 +174,10 @@ def _find_fault_above(folder: Path) -> str | None:
     return None
 
 
-def _has_device(address: str) -> bool:
+def _has_device(parents: Collection[str]) -> bool:
     """Run in the sandbox."""
     with Netlink() as netlink:
-        return netlink.look_by_pci(address) is not None
+        return netlink.find_by_parent(parents) is not None
 
 
 def _read_device(document: Mapping[str, Any]) -> PciAddress | None:
