@@ -5,6 +5,7 @@ Who may create a NetworkAttachmentDefinition is not root on the node.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 STATE_FOLDER = Path("/var/lib/cni/sriov")
@@ -28,11 +29,31 @@ class Policy:
 
     A network names files only below these folders: `log_folders` for `logFile`, `device_info_folders` for
     `CNIDeviceInfoFile` (Multus has its own below the default), `state_folders` for `cniDir`.
+
+    The rest is which values are allowed: `trust: on`, `spoofchk: off`, `promisc: true`, `allmulti: true`, any `mac`,
+    these `drivers`, port VLANs within these ranges (both ends count), and sysctls of these patterns, like
+    `net.ipv4.conf.IFNAME.*`. The defaults are those of sriov-cni: all of them.
     """
 
     log_folders: tuple[Path, ...] = (Path("/var/log"),)
     device_info_folders: tuple[Path, ...] = (Path("/var/run/k8s.cni.cncf.io/devinfo/cni"),)
     state_folders: tuple[Path, ...] = (Path("/var/lib/cni"),)
+    trust: bool = True
+    spoofchk_off: bool = True
+    promisc: bool = True
+    allmulti: bool = True
+    mac: bool = True
+    drivers: frozenset[str] = frozenset({"kernel", "vfio-pci", "igb_uio", "uio_pci_generic"})
+    vlans: tuple[tuple[int, int], ...] = ((0, 4094),)
+    sysctls: tuple[str, ...] = ("*",)
+
+    def allows_vlan(self, vlan: int) -> bool:
+        """Whether a port VLAN is in one of the ranges; 0 is to have none."""
+        return any(first <= vlan <= last for first, last in self.vlans)
+
+    def allows_sysctl(self, path: str) -> bool:
+        """Whether a pattern takes the path below /proc/sys, with IFNAME for the interface."""
+        return any(fnmatchcase(path, pattern.replace(".", "/")) for pattern in self.sysctls)
 
 
 def find_place(path: str, folders: Iterable[Path]) -> Place | None:

@@ -2,9 +2,10 @@
 
 import difflib
 import json
-import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from cni.protocol.spec import INVALID_CONFIG, INVALID_ENVIRONMENT
@@ -12,50 +13,108 @@ from sriovdp.errors import CniError, DeviceError
 from sriovdp.limits import parse_mac
 from sriovdp.model import PciAddress, split_args
 
-logger = logging.getLogger(__name__)
-
 Parse = Callable[[str, Any], Any]
 
 _IFNAME = re.compile(r"[^/:\s]{1,15}")  # as libcni has it, pkg/utils
 _PLUGIN_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.\-]{0,254}")
 _OWN_TYPE = "sriov"
+_RESERVED = "cni.dev/"  # specification, "Reserved keys"
+# what libcni and Multus of some age leave in a configuration
+_IGNORED = frozenset(
+    {"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "masterplugin", "resourceName"}
+)
+_SHOWN = 120  # characters of a value in an error
+_NAMED = 20  # unknown keys of a document that are named
+_LONGEST = 40  # characters of a key that may be a misspelt one
+_LIKENESS = 0.8  # of 1; below it, a guess helps nobody
 _ARGS = frozenset({"MAC", "IgnoreUnknown", "IP", "GATEWAY"})  # the last two are for IPAM plugins
 
 
 def fault(key: str, value: Any, allowed: str) -> CniError:
-    """The error for a wrong value, with what would be right."""
-    return CniError(INVALID_CONFIG, f"{key} is {json.dumps(value, default=str)}", hint=f"it must be {allowed}")
+    """The error for an invalid value, with what is valid."""
+    return CniError(INVALID_CONFIG, f"{key} is {_show(value)}", hint=f"it must be {allowed}")
 
 
-def fold_keys(document: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The document with known keys as they are documented, whatever their case; other keys stay.
+def _show(value: Any) -> str:
+    """A value as JSON has it, cut where a person stops reading."""
+    try:
+        shown = json.dumps(value, default=str)
+    except RecursionError:
+        return "nested too deeply"
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
-    Go's JSON decoder, which today's plugin uses, does not look at the case of keys.
+
+@dataclass(slots=True)
+class Findings:
+    """What reading a network finds: faults that refuse it, and warnings that do not."""
+
+    faults: list[CniError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep a fault of the block and go on behind it, so that all of them are reported at once."""
+        try:
+            yield
+        except CniError as error:
+            self.faults.append(error)
+
+    def refuse(self) -> None:
+        """Raise CniError with all faults; the first one's code counts."""
+        if not self.faults:
+            return
+        hints = dict.fromkeys(fault.hint for fault in self.faults if fault.hint)
+        message = "; ".join(fault.message for fault in self.faults)
+        raise CniError(self.faults[0].code, message, hint="; ".join(hints))
+
+
+def squeeze(name: str) -> str:
+    """A key as people vary it: without case, `-`, `_`, `.` and blanks."""
+    return re.sub(r"[-_. ]", "", name).lower()
+
+
+def fold_keys(
+    document: Mapping[str, Any], known: Iterable[str], findings: Findings, spellings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The document with known keys as they are documented, whatever their case; other keys stay, with a warning.
+
+    Go's JSON decoder, which today's plugin uses, does not look at the case of keys. `spellings` are other words for
+    known keys, squeezed; they are not read, but named.
     """
-    spelled = {key.lower(): key for key in known}
+    documented = {key.lower(): key for key in known}
+    alike = {squeeze(key): key for key in documented.values()} | dict(spellings or {})
     folded: dict[str, Any] = {}
+    unknown: list[str] = []
     for key, value in document.items():
-        right = spelled.get(key.lower())
-        if right is None and (alike := difflib.get_close_matches(key, spelled.values(), 1, 0.8)):
-            logger.warning("unknown key %r in the network configuration: did you mean %r?", key, alike[0])
-        elif right not in {None, key}:
-            logger.warning("key %r in the network configuration is read as %r", key, right)
-        if right is None or document.get(right) is None or right == key:
-            folded[right or key] = value
+        name = documented.get(key.lower())
+        if name is None:
+            if documented and not key.startswith(_RESERVED) and key not in _IGNORED:
+                unknown.append(key)
+        elif name != key:
+            findings.warnings.append(f"key {key!r} is read as {name!r}")
+        if name is None or document.get(name) is None or name == key:
+            folded[name or key] = value
+    for key in unknown[:_NAMED]:
+        findings.warnings.append(f"key {key[:_LONGEST]!r} is not known and has no effect{_name_nearest(key, alike)}")
+    if len(unknown) > _NAMED:
+        findings.warnings.append(f"{len(unknown) - _NAMED} more keys are not known")
     return folded
 
 
-def parse_all(document: Mapping[str, Any], table: Iterable[tuple[str, str, Parse]]) -> dict[str, Any]:
-    """The values of a table's keys under their names there; keys that are missing or null are left out."""
-    return {name: parse(key, document[key]) for key, name, parse in table if document.get(key) is not None}
+def _name_nearest(key: str, alike: Mapping[str, str]) -> str:
+    if len(key) > _LONGEST:
+        return ""
+    squeezed = squeeze(key)
+    nearest = [squeezed] if squeezed in alike else difflib.get_close_matches(squeezed, alike, 1, _LIKENESS)
+    return f": did you mean {alike[nearest[0]]!r}?" if nearest else ""
 
 
-def section(document: Mapping[str, Any], key: str, known: Iterable[str] = ()) -> dict[str, Any]:
+def section(document: Mapping[str, Any], key: str, findings: Findings, known: Iterable[str] = ()) -> dict[str, Any]:
     """An object within the document, folded; empty when it is not there. Raises CniError when it is none."""
     value = document.get(key)
     if value is not None and not isinstance(value, dict):
         raise fault(key, value, "an object")
-    return fold_keys(value or {}, known)
+    return fold_keys(value or {}, known, findings)
 
 
 def number(least: int, most: int) -> Parse:
@@ -70,9 +129,14 @@ def number(least: int, most: int) -> Parse:
 
 
 def choice(choices: Mapping[str, Any], *, fold: bool = False) -> Parse:
-    """A reader of one of some words, which stand for values; `fold` takes them in any case."""
+    """A reader of one of some words, which stand for values; `fold` takes them in any case.
+
+    An empty text is no value, as for sriov-cni: templates render it for what nobody filled in.
+    """
 
     def parse(key: str, value: Any) -> Any:
+        if value == "":
+            return None
         word = value.lower() if fold and isinstance(value, str) else value
         if not isinstance(word, str) or word not in choices:
             raise fault(key, value, " or ".join(f'"{allowed}"' for allowed in choices))

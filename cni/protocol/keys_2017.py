@@ -1,7 +1,8 @@
-"""Keys of the Intel SR-IOV CNI plugin of 2017: `if0`, `if0name`, `l2enable`, `vf`, `dpdk`, `cniDir`.
+"""Keys of the Intel SR-IOV CNI plugin of 2017, as values: `if0`, `if0name`, `l2enable`, `vf`, `dpdk`, `master`.
 
 As the application note "Multiple Network Interfaces in Kubernetes" has them, sections 4.1 and 5.1. A configuration of
-that time comes without `name` and `cniVersion`.
+that time comes without `name` and `cniVersion`. Intel's plugin of 2018 takes `deviceID` in place of `if0`, and `master`
+is what it calls `if0`.
 """
 
 import logging
@@ -10,27 +11,24 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cni.protocol.keys import absolute_path, fault, flag, is_ifname, number, section, text
+from cni.protocol.keys import Findings, fault, section, text
 from sriovdp.model import USERSPACE_DRIVERS
 
 logger = logging.getLogger(__name__)
 
-KEYS = ("if0", "if0name", "l2enable", "vf", "dpdk", "cniDir")
-
 _DPDK_KEYS = ("kernel_driver", "dpdk_driver", "dpdk_tool")
-_FORBIDDEN_NAMES = frozenset({"eth0", "eth1", "lo"})
-_MAX_VF = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Legacy:
-    """A configuration that names a PF in place of a VF.
+class Keys2017:
+    """What the keys of 2017 ask for.
 
-    `vf` is the index of the VF, None is the first free one. `ifname` is the interface's name in the pod in place of
-    CNI_IFNAME. `dpdk_tool` is read and never run: a network's author chooses no program of the node.
+    `pf` is the PF to take a VF of, None with a `deviceID` alone. `vf` is the index of the VF, None is the first free
+    one. `ifname` is the interface's name in the pod in place of CNI_IFNAME. `l2` and `dpdk`: no addresses. `driver` is
+    for user space.
     """
 
-    pf: str
+    pf: str | None = None
     vf: int | None = None
     ifname: str | None = None
     l2: bool = False
@@ -39,42 +37,55 @@ class Legacy:
     kernel_driver: str | None = None
 
 
-def parse_legacy(raw: Mapping[str, Any]) -> Legacy | None:
-    """Read the legacy keys; None when there is no `if0`. Raises CniError."""
-    if raw.get("if0") is None:
+def without_idle(raw: Mapping[str, Any], *, has_device: bool) -> dict[str, Any]:
+    """A network without `master` where the VF or `if0` is given, and without `vf` where neither names a PF."""
+    master = None if has_device or raw.get("if0") else raw.get("master")
+    kept = dict(raw) | {"master": master}
+    return kept if raw.get("if0") or master else kept | {"vf": None}
+
+
+def combine(raw: Mapping[str, Any], values: Mapping[str, Any], findings: Findings) -> Keys2017 | None:
+    """The keys of 2017 from their read `values`, by field; None when there are none. `raw` is without idle keys."""
+    pf = values.get("if0") or values.get("master")
+    dpdk: dict[str, str] = {}
+    if raw.get("dpdk") and not isinstance(raw["dpdk"], dict) and not pf:
+        findings.warnings.append("dpdk has no effect: it must be an object")
+        raw = {}
+    with findings.collect():
+        dpdk = _read_dpdk(raw, findings)
+    if not (pf or dpdk or values.get("ifname") or values.get("l2")):
         return None
-    pf, ifname = text("if0", raw["if0"]), text("if0name", raw.get("if0name") or "")
-    if not is_ifname(pf):
-        raise fault("if0", pf, "the netdev of a PF, like enp2s0")
-    if ifname and (ifname in _FORBIDDEN_NAMES or not is_ifname(ifname)):
-        raise fault("if0name", ifname, "a name for an interface, and neither eth0, eth1 nor lo")
-    absolute_path("cniDir", raw.get("cniDir") or "")
-    dpdk = {key: text(f"dpdk.{key}", value) for key, value in section(raw, "dpdk", _DPDK_KEYS).items() if value}
+    return Keys2017(
+        pf,
+        values.get("vf"),
+        values.get("ifname"),
+        values.get("l2", False),
+        bool(dpdk),
+        dpdk.get("dpdk_driver"),
+        dpdk.get("kernel_driver"),
+    )
+
+
+def has_no_addresses(raw: Mapping[str, Any]) -> bool:
+    """Whether `l2enable` or `dpdk` leaves the network without addresses, whatever `ipam` says."""
+    l2, dpdk = raw.get("l2enable"), raw.get("dpdk")
+    return (
+        (isinstance(dpdk, dict) and any(dpdk.values())) or l2 is True or (isinstance(l2, str) and l2.lower() == "true")
+    )
+
+
+def _read_dpdk(raw: Mapping[str, Any], findings: Findings) -> dict[str, str]:
+    read = section(raw, "dpdk", findings, _DPDK_KEYS)
+    dpdk = {key: text(f"dpdk.{key}", read[key]) for key in _DPDK_KEYS if read.get(key)}
     if dpdk.get("dpdk_tool"):
         _report_unused_tool()
     driver = dpdk.get("dpdk_driver")
     if dpdk and driver not in USERSPACE_DRIVERS:
         raise fault("dpdk.dpdk_driver", driver, " or ".join(sorted(USERSPACE_DRIVERS)))
-    return Legacy(
-        pf,
-        number(0, _MAX_VF)("vf", raw["vf"]) if raw.get("vf") is not None else None,
-        ifname or None,
-        _parse_l2(raw.get("l2enable")),
-        bool(dpdk),
-        driver,
-        dpdk.get("kernel_driver"),
-    )
+    return dpdk
 
 
 @cache
 def _report_unused_tool() -> None:
     """Once in the agent's life: such a network is attached again and again."""
     logger.warning("dpdk.dpdk_tool is ignored: sriovdp binds drivers itself and runs no program that a network names")
-
-
-def _parse_l2(value: Any) -> bool:
-    """The application note says it is a string, and uses a boolean."""
-    words = {"true": True, "false": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    return value is not None and flag("l2enable", value)

@@ -2,52 +2,23 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cni.protocol import keys
-from cni.protocol.keys import fault
-from cni.protocol.keys_2017 import KEYS as LEGACY_KEYS
-from cni.protocol.keys_2017 import Legacy, parse_legacy
+from cni.protocol import keys, network_keys
+from cni.protocol.decoding import decode
+from cni.protocol.keys import Findings, fault
+from cni.protocol.keys_2017 import Keys2017, combine, has_no_addresses, without_idle
+from cni.protocol.network_keys import Key
 from cni.protocol.spec import DECODING_FAILURE, INVALID_CONFIG, Result, check_version, parse_result
 from sriovdp.errors import CniError
-from sriovdp.limits import MAX_MTU, MAX_QOS, MAX_RATE, MAX_VLAN, MIN_MTU
+from sriovdp.limits import MAX_VLAN
 from sriovdp.model import KERNEL_DRIVER, PciAddress
 
 Dad = Literal["optimistic", "wait", "off"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # as libcni has it, pkg/utils
-_SYSCTL = re.compile(r"net/(?:ipv4|ipv6|mpls)/(?:conf|neigh)/IFNAME/[a-z0-9_]+")
-_BRACKET = re.compile(rb"[\[\]{}]")
-_MAX_DEPTH = 100
-
-_SWITCH = keys.choice({"on": True, "off": False})
-_SETTINGS: tuple[tuple[str, str, keys.Parse], ...] = (
-    ("vlan", "vlan", keys.number(0, MAX_VLAN)),
-    ("vlanQoS", "qos", keys.number(0, MAX_QOS)),
-    ("vlanProto", "vlan_proto", keys.choice({"802.1q": "802.1Q", "802.1ad": "802.1ad"}, fold=True)),
-    ("min_tx_rate", "min_tx_rate", keys.number(0, MAX_RATE)),
-    ("max_tx_rate", "max_tx_rate", keys.number(0, MAX_RATE)),
-    ("spoofchk", "spoofchk", _SWITCH),
-    ("trust", "trust", _SWITCH),
-    ("link_state", "link_state", keys.choice({word: word for word in ("auto", "enable", "disable")})),
-)
-_DRIVERS = ("kernel", "vfio-pci", "igb_uio", "uio_pci_generic")
-_LEVELS = {"panic": 50, "error": 40, "warning": 30, "info": 20, "debug": 10}
-_OTHERS: tuple[tuple[str, str, keys.Parse], ...] = (
-    ("mtu", "mtu", keys.number(MIN_MTU, MAX_MTU)),
-    ("promisc", "promisc", keys.flag),
-    ("allmulti", "allmulti", keys.flag),
-    ("driver", "driver", keys.choice({name: name for name in _DRIVERS})),
-    ("onUnsupported", "skips_unsupported", keys.choice({"fail": False, "warn": True})),
-    ("dad", "dad", keys.choice({word: word for word in ("optimistic", "wait", "off")})),
-    ("logLevel", "log_level", keys.choice(_LEVELS)),
-    ("logFile", "log_file", keys.absolute_path),
-)
-_STANDARD = ("cniVersion", "name", "type", "ipam", "dns", "capabilities", "prevResult", "runtimeConfig", "args")
-_KNOWN = (*_STANDARD, *LEGACY_KEYS, "deviceID", "pciBusID", "mac", "sysctl", *(key for key, *_ in _SETTINGS + _OTHERS))
-_RUNTIME_KEYS = ("mac", "ips", "deviceID", "CNIDeviceInfoFile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +43,7 @@ class NetConf:
     `settings` holds what the PF shall set for the VF, with the names and values of VfSettings; what the configuration
     does not name is not in it and stays as it is, and None elsewhere says the same. `sysctls` are paths below
     /proc/sys with IFNAME for the interface. `raw` is the configuration with its keys spelled as documented.
+    `warnings` are what a person may want to correct, a sentence each.
     """
 
     name: str
@@ -86,14 +58,20 @@ class NetConf:
     skips_unsupported: bool = False
     dad: Dad = "optimistic"
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    log_level: int = _LEVELS["info"]
+    log_level: int = network_keys.LEVELS[network_keys.DEFAULT_LEVEL]
     log_file: str = ""
     device_info: str = ""
     ipam: str | None = None
     dns: Mapping[str, Any] = field(default_factory=dict)
-    legacy: Legacy | None = None
+    keys_2017: Keys2017 | None = None
     previous: Result | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pf(self) -> str | None:
+        """The PF to take a VF of, by the keys of 2017; None when a `deviceID` alone names the VF."""
+        return self.keys_2017.pf if self.keys_2017 else None
 
     def require_device(self) -> PciAddress:
         """The VF's address. Raises CniError saying where it should have come from when there is none."""
@@ -112,14 +90,32 @@ def parse_network(stdin: bytes, command: str = "") -> Network:
 
     For DEL the name may be missing, and is empty then. Raises CniError, also when the version has no such command.
     """
-    raw = _decode(stdin)
+    return read_network(decode(stdin), command, Findings())
+
+
+def parse_netconf(stdin: bytes, args: str = "", command: str = "") -> NetConf:
+    """Read the whole configuration from the plugin's stdin; `args` are CNI_ARGS (`MAC=...` counts).
+
+    A MAC of runtimeConfig wins over one of CNI_ARGS, and that over the one of the configuration.
+    Raises CniError with the code of the specification, naming key and value of each fault.
+    """
+    findings = Findings()
+    conf = read_netconf(decode(stdin), args, command, findings)
+    findings.refuse()
+    return conf
+
+
+def read_network(document: Mapping[str, Any], command: str, findings: Findings) -> Network:
+    """As `parse_network`, of a decoded document. Raises CniError."""
+    raw = keys.fold_keys(document, network_keys.NAMES, findings, network_keys.SPELLINGS)
     version = raw.get("cniVersion")
     checked = check_version(version if isinstance(version, str) else json.dumps(version) if version else "", command)
     if raw.get("name") == "":
         del raw["name"]  # what Multus makes of a delegate without one
-    if raw.get("name") is None and isinstance(raw.get("if0"), str):
+    pf = raw.get("if0") or raw.get("master")
+    if raw.get("name") is None and isinstance(pf, str):
         # the plugin of 2017 was given none; IPAM plugins of today insist on one
-        raw["name"] = f"sriov-{re.sub('[^a-zA-Z0-9_.-]', '-', raw['if0'])}"
+        raw["name"] = f"sriov-{re.sub('[^a-zA-Z0-9_.-]', '-', pf)}"
     name = raw.get("name")
     if command == "DEL" and name is None:
         name = ""  # no ADD was ever served so, and the sandbox must be able to go
@@ -128,74 +124,87 @@ def parse_network(stdin: bytes, command: str = "") -> Network:
     ipam = raw.get("ipam")
     if ipam is not None and not isinstance(ipam, dict):
         raise fault("ipam", ipam, "an object with a type")
-    legacy = raw.get("if0") is not None
-    if legacy and (raw.get("dpdk") or raw.get("l2enable") in (True, "true")):
-        raw.pop("ipam", None)
+    if has_no_addresses(raw) and raw.pop("ipam", None):
+        findings.warnings.append("ipam has no effect with l2enable or dpdk")
     return Network(name, checked, raw)
 
 
-def parse_netconf(stdin: bytes, args: str = "", command: str = "") -> NetConf:
-    """Read the whole configuration from the plugin's stdin; `args` are CNI_ARGS (`MAC=...` counts).
+def read_netconf(document: Mapping[str, Any], args: str, command: str, findings: Findings) -> NetConf:
+    """As `parse_netconf`, of a decoded document; faults of keys go into `findings`, and their values are left out.
 
-    A MAC of runtimeConfig wins over one of CNI_ARGS, and that over the one of the configuration.
-    Raises CniError with the code of the specification, naming key and value.
+    Raises CniError for what leaves no network at all: version, name, a section of a wrong type.
     """
-    network = parse_network(stdin, command)
+    network = read_network(document, command, findings)
     raw = network.raw
-    runtime = keys.section(raw, "runtimeConfig", _RUNTIME_KEYS)
-    legacy = parse_legacy(raw)
-    device = _parse_device(raw, runtime)
-    others = keys.parse_all(raw, _OTHERS)
-    if legacy and legacy.driver:
-        others.setdefault("driver", legacy.driver)
+    runtime = {}
+    with findings.collect():
+        runtime = keys.section(raw, "runtimeConfig", findings, network_keys.RUNTIME_KEYS)
+    device = None
+    with findings.collect():
+        device = _read_device(raw, runtime)
+    values = _read_keys(raw, network_keys.of_fields(on_pf=False), findings)
+    of_2017 = without_idle(raw, has_device=_has_device(raw, runtime))
+    old = _read_keys(of_2017, network_keys.of_fields(on_pf=False, since_2017=True), findings)
+    keys_2017 = combine(of_2017, old, findings)
+    if keys_2017 and keys_2017.driver:
+        values.setdefault("driver", keys_2017.driver)
     conf = NetConf(
         name=network.name,
         version=network.version,
         device=device,
-        mac=_parse_mac(raw, runtime, args),
-        settings=_parse_settings(raw, vlan_0_is_none=legacy is not None and device is None),
-        sysctls=_parse_sysctls(raw),
-        device_info=keys.absolute_path("runtimeConfig.CNIDeviceInfoFile", runtime.get("CNIDeviceInfoFile") or ""),
-        ipam=_parse_ipam(raw),
-        dns=keys.section(raw, "dns"),
-        legacy=legacy,
-        previous=_parse_previous(raw),
+        settings=_read_settings(raw, findings, vlan_0_is_none=bool(keys_2017 and keys_2017.pf and device is None)),
+        keys_2017=keys_2017,
         raw=raw,
-        **others,
+        **values,
+        **_read_rest(raw, runtime, args, findings),
     )
     if conf.ipam == "dhcp" and conf.driver not in {None, KERNEL_DRIVER}:
-        raise fault("ipam.type", conf.ipam, f"another one with driver {conf.driver}: there is no netdev to ask with")
-    return conf
+        allowed = f"another one with driver {conf.driver}: there is no netdev to ask with"
+        findings.faults.append(fault("ipam.type", conf.ipam, allowed))
+    return replace(conf, warnings=tuple(findings.warnings))
 
 
-def _decode(stdin: bytes) -> dict[str, Any]:
-    try:
-        _check_depth(stdin)
-        raw = json.loads(stdin)
-    except (ValueError, RecursionError) as error:
-        raise CniError(
-            DECODING_FAILURE, f"the network configuration is no JSON: {error}", hint="it comes on stdin"
-        ) from None
-    if not isinstance(raw, dict):
-        raise CniError(DECODING_FAILURE, "the network configuration is no JSON object", hint="it comes on stdin")
-    return keys.fold_keys(raw, _KNOWN)
+def _read_keys(raw: Mapping[str, Any], table: Iterable[Key], findings: Findings) -> dict[str, Any]:
+    """The values of a table's keys by field. What is missing, null, empty or a fault is left out."""
+    values: dict[str, Any] = {}
+    for key in table:
+        given = raw.get(key.name)
+        if given is None or key.parse is None:
+            continue
+        try:
+            value = key.parse(key.name, given)
+        except CniError as error:
+            if not key.lenient:
+                findings.faults.append(error)
+            else:
+                findings.warnings.append(f"{error.message} and has no effect: {error.hint}")
+            continue
+        if value is not None and key.field:
+            values[key.field] = value
+    return values
 
 
-def _check_depth(stdin: bytes) -> None:
-    """Raise ValueError for what is nested so deeply that Python's recursion could end in parsing or in writing it.
+def _read_rest(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str, findings: Findings) -> dict[str, Any]:
+    """What comes from more than one key, or is more than one value."""
+    read: dict[str, Any] = {}
+    path = runtime.get("CNIDeviceInfoFile") or ""
+    for name, parse in (
+        ("mac", lambda: _read_mac(raw, runtime, args)),
+        ("device_info", lambda: keys.absolute_path("runtimeConfig.CNIDeviceInfoFile", path)),
+        ("ipam", lambda: _read_ipam(raw, findings)),
+        ("dns", lambda: keys.section(raw, "dns", findings)),
+        ("previous", lambda: _read_previous(raw)),
+    ):
+        with findings.collect():
+            read[name] = parse()
+    return read
 
-    Brackets in texts count too, which is far from what any network has.
-    """
-    depth = deepest = 0
-    if stdin.count(b"[") + stdin.count(b"{") > _MAX_DEPTH:
-        for byte in _BRACKET.findall(stdin):
-            depth += 1 if byte in b"[{" else -1
-            deepest = max(deepest, depth)
-    if deepest > _MAX_DEPTH:
-        raise ValueError(f"it is nested {deepest} levels deep, more than {_MAX_DEPTH}")
+
+def _has_device(raw: Mapping[str, Any], runtime: Mapping[str, Any]) -> bool:
+    return any((raw.get("deviceID"), runtime.get("deviceID"), raw.get("pciBusID")))
 
 
-def _parse_device(raw: Mapping[str, Any], runtime: Mapping[str, Any]) -> PciAddress | None:
+def _read_device(raw: Mapping[str, Any], runtime: Mapping[str, Any]) -> PciAddress | None:
     for key, value in (
         ("deviceID", raw.get("deviceID")),
         ("runtimeConfig.deviceID", runtime.get("deviceID")),
@@ -206,7 +215,7 @@ def _parse_device(raw: Mapping[str, Any], runtime: Mapping[str, Any]) -> PciAddr
     return None
 
 
-def _parse_mac(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str) -> str | None:
+def _read_mac(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str) -> str | None:
     sources = (
         ("runtimeConfig.mac", runtime.get("mac")),
         ("MAC of CNI_ARGS", keys.parse_args(args).get("MAC")),
@@ -216,39 +225,29 @@ def _parse_mac(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str) ->
     return parsed[0] if parsed else None
 
 
-def _parse_ipam(raw: Mapping[str, Any]) -> str | None:
-    kind = keys.section(raw, "ipam").get("type")
+def _read_ipam(raw: Mapping[str, Any], findings: Findings) -> str | None:
+    kind = keys.section(raw, "ipam", findings).get("type")
     if kind and not keys.is_ipam_plugin(kind, raw.get("type")):
         raise fault("ipam.type", kind, "the name of an IPAM plugin in CNI_PATH, and not of this plugin")
     return kind or None
 
 
-def _parse_previous(raw: Mapping[str, Any]) -> Result | None:
+def _read_previous(raw: Mapping[str, Any]) -> Result | None:
     try:
         return parse_result(raw["prevResult"]) if raw.get("prevResult") else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CniError(DECODING_FAILURE, f"prevResult is no result of a CNI plugin: {error}") from None
 
 
-def _parse_sysctls(raw: Mapping[str, Any]) -> dict[str, str]:
-    """Sysctls of the interface, in the form of the tuning plugin; they vanish with the interface from the pod."""
-    sysctls = {}
-    for name, value in keys.section(raw, "sysctl").items():
-        path = name.replace(".", "/")
-        if not _SYSCTL.fullmatch(path) or not isinstance(value, str):
-            raise fault(f"sysctl.{name}", value, 'a text, for a name like "net.ipv4.conf.IFNAME.arp_filter"')
-        sysctls[path] = value
-    return sysctls
-
-
-def _parse_settings(raw: Mapping[str, Any], *, vlan_0_is_none: bool) -> dict[str, Any]:
-    settings = keys.parse_all(raw, _SETTINGS)
+def _read_settings(raw: Mapping[str, Any], findings: Findings, *, vlan_0_is_none: bool) -> dict[str, Any]:
+    settings = _read_keys(raw, network_keys.of_fields(on_pf=True), findings)
     if vlan_0_is_none and settings.get("vlan") == 0:
         del settings["vlan"]
-    _check_vlan_group(raw, settings)
+    with findings.collect():
+        _check_vlan_group(raw, settings)
     least, most = settings.get("min_tx_rate", 0), settings.get("max_tx_rate", 0)
     if most and least > most:
-        raise fault("min_tx_rate", least, f"at most max_tx_rate, which is {most}")
+        findings.faults.append(fault("min_tx_rate", least, f"at most max_tx_rate, which is {most}"))
     return settings
 
 

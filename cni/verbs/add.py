@@ -22,7 +22,7 @@ from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
 from sriovdp.state.journal import Attachment, Journal
 
 
-def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "dpdk"]:
+def choose_mode(conf: NetConf, vf: Vf, driver: str) -> Literal["kernel", "dpdk"]:
     """`kernel` or `dpdk`, by the driver that is asked for, else by the one there is.
 
     Raises CniError when there is none, or when the configuration asks for what that mode has not.
@@ -31,7 +31,7 @@ def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "
     if not wanted:
         raise CniError(
             DEVICE_FAILURE,
-            f"VF {address} has no driver",
+            f"VF {vf.address} has no driver",
             hint="`sriovdp apply` binds it as the config says, and the key `driver` for this attachment",
         )
     if wanted not in USERSPACE_DRIVERS:
@@ -39,8 +39,14 @@ def choose_mode(conf: NetConf, address: str, driver: str) -> Literal["kernel", "
     if conf.ipam == "dhcp":
         raise CniError(
             INVALID_CONFIG,
-            f'ipam.type is "dhcp", but VF {address} is on {wanted} and has no netdev to ask with',
+            f'ipam.type is "dhcp", but VF {vf.address} is on {wanted} and has no netdev to ask with',
             hint="use another IPAM plugin; in DPDK mode its addresses are reported and set nowhere",
+        )
+    if conf.mtu and vf.pf_mtu and conf.mtu > vf.pf_mtu:
+        raise CniError(
+            INVALID_CONFIG,
+            f"mtu is {conf.mtu}, but the PF of VF {vf.address} has {vf.pf_mtu}, and in DPDK mode nothing can change it",
+            hint=f"set mtu to {vf.pf_mtu} or less, or give the PF a larger one by `mtu` in the agent's config",
         )
     return "dpdk"
 
@@ -81,7 +87,7 @@ class Addition:
         result = Result((interface,), dns=self.conf.dns)
         if ipam is not None:
             result = result.with_addresses_of(ipam)
-            if self.conf.legacy and self.conf.dns:
+            if self.conf.pf and self.conf.dns:
                 result = replace(result, dns=self.conf.dns)
             if attachment.mode == "kernel":
                 netns.run_in(self.netns_fd, sandbox.configure_addresses, self.conf, attachment.pod_ifname, result)
@@ -122,7 +128,7 @@ class Addition:
         if attachment.mode == "dpdk":
             settings = attachment.original.settings
             admin_mac = settings.mac if settings and settings.mac != ZERO_MAC else ""
-            return Interface(mac=self.conf.mac or admin_mac, mtu=self.conf.mtu or 0, **common)
+            return Interface(mac=self.conf.mac or admin_mac, mtu=self.conf.mtu or self.vf.pf_mtu or 0, **common)
         if self.conf.driver:
             drivers.wait_for_netdev(self.sysfs, self.vf.address)
         if self.conf.mac:

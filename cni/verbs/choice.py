@@ -1,8 +1,8 @@
-"""Which VF a legacy configuration means: the one of the index, or the first free one of the PF."""
+"""Which VF a network of 2017 means: the one of the index, or the first free one of the PF."""
 
 import ipaddress
 
-from cni.protocol.keys_2017 import Legacy
+from cni.protocol.keys_2017 import Keys2017
 from cni.protocol.spec import INVALID_CONFIG
 from cni.vf.settings import find_netdev
 from sriovdp.errors import CniError, DeviceError
@@ -12,19 +12,19 @@ from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
 from sriovdp.model import PciAddress
 
 
-def list_candidates(sysfs: Sysfs, netlink: Netlink, legacy: Legacy) -> list[PciAddress]:
+def list_candidates(sysfs: Sysfs, netlink: Netlink, wanted: Keys2017) -> list[PciAddress]:
     """The VFs that may be taken, in order of their indices: with an index that one, else those on the host.
 
     A VF is on the host when its netdev is, and nothing of the host's own network is on it. Whether it belongs to
     another attachment is for the journal to say. Raises DeviceError when the PF has no VFs, or not that one.
     """
-    vfs = list_vfs(sysfs, legacy.pf)
-    if legacy.vf is not None:
-        if legacy.vf not in vfs:
+    vfs = list_vfs(sysfs, wanted.pf or "")
+    if wanted.vf is not None:
+        if wanted.vf not in vfs:
             raise DeviceError(
-                f"{legacy.pf} has no VF {legacy.vf}: it has {len(vfs)}", hint="correct `vf`, or create more VFs"
+                f"{wanted.pf} has no VF {wanted.vf}: it has {len(vfs)}", hint="correct `vf`, or create more VFs"
             )
-        return [vfs[legacy.vf]]
+        return [vfs[wanted.vf]]
     return [address for _, address in sorted(vfs.items()) if _is_unused(sysfs, netlink, address)]
 
 
@@ -41,13 +41,13 @@ def list_vfs(sysfs: Sysfs, pf: str) -> dict[int, PciAddress]:
     return vfs
 
 
-def check_pf(sysfs: Sysfs, device: PciAddress, legacy: Legacy) -> None:
+def check_pf(sysfs: Sysfs, device: PciAddress, wanted: Keys2017) -> None:
     """Raise CniError when the VF that the device plugin gave is of another PF than the configuration says."""
     name = find_pf_netdev(sysfs, device)
-    if name and legacy.pf != name:
+    if name and wanted.pf not in {None, name}:
         raise CniError(
             INVALID_CONFIG,
-            f"deviceID {device} is a VF of {name}, but if0 is {legacy.pf}",
+            f"deviceID {device} is a VF of {name}, but if0 is {wanted.pf}",
             hint="leave if0 out, or let resourceName be a pool of that PF",
         )
 

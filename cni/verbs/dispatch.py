@@ -16,6 +16,7 @@ from cni import timing
 from cni.foreign_state import ForeignState
 from cni.ipam.delegate import Addresses
 from cni.policy import Policy
+from cni.protocol.effect import list_idle_keys
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
 from cni.protocol.netconf import parse_netconf
 from cni.protocol.permission import check_permission
@@ -107,6 +108,8 @@ class Verbs:
             )
             timing.mark("configuration and lock")
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)
+            for warning in (*conf.warnings, *list_idle_keys(conf, draft.mode)):
+                logger.warning("VF %s, network %s: %s", vf.address, conf.name, warning)
             timing.mark("state and journal")
             addresses = Addresses(draft, cancelled)
             with self._undo_on_failure(draft, sandbox_fd, addresses):

@@ -52,7 +52,7 @@ class Reservation:
             self._settle_previous(device, request)
             vf = find_vf(self.sysfs, self.netlink, device)
             original = read_original(self.sysfs, self.netlink, vf)
-            mode = choose_mode(conf, device, original.driver)
+            mode = choose_mode(conf, vf, original.driver)
             is_told = not conf.device_info or is_written(conf.device_info, self.policy)
             return vf, replace(
                 draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
@@ -61,14 +61,14 @@ class Reservation:
                 interface=name_in_pod(conf, request),
             )
 
-        if conf.legacy is None or conf.device is not None:
+        if conf.keys_2017 is None or conf.pf is None or conf.device is not None:
             device = conf.require_device()
-            if conf.legacy is not None:
-                check_pf(self.sysfs, device, conf.legacy)
+            if conf.keys_2017 is not None:
+                check_pf(self.sysfs, device, conf.keys_2017)
             held.enter_context(self.hold(device))
             return reserve(device)
-        with self.hold(f"pf-{conf.legacy.pf}"):
-            return self._take_first(held, list_candidates(self.sysfs, self.netlink, conf.legacy), reserve, conf)
+        with self.hold(f"pf-{conf.pf}"):
+            return self._take_first(held, list_candidates(self.sysfs, self.netlink, conf.keys_2017), reserve, conf)
 
     def _take_first(
         self,
@@ -91,9 +91,8 @@ class Reservation:
                     continue
                 held.enter_context(tried.pop_all())
                 return taken
-        pf = conf.legacy.pf if conf.legacy else ""
         said = "; ".join(owners) or "none of its VFs has a netdev on the host that nobody uses"
-        raise CniError(DEVICE_IN_USE, f"no VF of {pf} is free: {said}", hint="create more VFs, or remove pods")
+        raise CniError(DEVICE_IN_USE, f"no VF of {conf.pf} is free: {said}", hint="create more VFs, or remove pods")
 
     def _settle_previous(self, device: PciAddress, request: Request) -> None:
         """Make sure that nobody has the VF or the interface; take a VF back from an owner whose sandbox is gone.
@@ -128,4 +127,4 @@ class Reservation:
 
 def name_in_pod(conf: NetConf, request: Request) -> str:
     """What the interface is called in the sandbox."""
-    return (conf.legacy and conf.legacy.ifname) or request.ifname
+    return (conf.keys_2017 and conf.keys_2017.ifname) or request.ifname

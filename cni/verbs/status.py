@@ -49,16 +49,16 @@ class Status:
         with Netlink() as netlink:
             if conf.device is not None:
                 find_vf(self.sysfs, netlink, conf.device)
-            elif conf.legacy is not None:
+            elif conf.pf is not None:
                 self._check_free(conf, netlink)
             elif not any((self.sysfs.pci(address) / "physfn").exists() for address in self.sysfs.addresses()):
                 raise DeviceError("this node has no VFs", hint="`sriovdp apply` makes them as the config says")
 
     def _check_free(self, conf: NetConf, netlink: Netlink) -> None:
-        assert conf.legacy  # noqa: S101 - the caller looked
+        assert conf.keys_2017  # noqa: S101 - the caller looked
         taken = {entry.device for entry in self.journal.survey()[0] if not entry.released}
-        if not set(list_candidates(self.sysfs, netlink, conf.legacy)) - taken:
-            raise DeviceError(f"no VF of {conf.legacy.pf} is free", hint="create more VFs, or remove pods")
+        if not set(list_candidates(self.sysfs, netlink, conf.keys_2017)) - taken:
+            raise DeviceError(f"no VF of {conf.pf} is free", hint="create more VFs, or remove pods")
 
     def _check_links(self, conf: NetConf) -> None:
         """Raise CniError when a PF whose VFs pods of this network have has lost its link."""

@@ -34,13 +34,14 @@ _GROUPS = (
 class Vf:
     """Which VF it is, and the settings that the PF held for it when it was looked up.
 
-    `pf_ifindex` and `settings` are None when the PF has no netdev in the host's network namespace.
+    `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace.
     """
 
     address: PciAddress
     index: int
     pf_ifindex: int | None
     settings: VfSettings | None
+    pf_mtu: int | None = None
 
 
 _indices: dict[str, int] = {}  # by address, where they were last; each is checked before it is used
@@ -52,7 +53,10 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     index = _find_index(pf_path, address)
     name = netdevs.find_pf_netdev(sysfs, address)
     found = netlink.find_with_vf(name, index) if name else None
-    return Vf(address, index, found[0].ifindex, found[1]) if found else Vf(address, index, None, None)
+    if not found:
+        return Vf(address, index, None, None)
+    link, settings = found
+    return Vf(address, index, link.ifindex, settings, link.mtu)
 
 
 def _find_index(pf_path: str, address: PciAddress) -> int:
@@ -97,7 +101,7 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
     """Set what differs from the settings that `vf` was looked up with, in one request.
 
     When the driver refuses that, one after the other, so that the error names the one that the NIC does not take. Gives
-    the names of settings that the NIC does not have, where those may be skipped.
+    the names of settings that the NIC does not have, where those may be skipped; a VLAN never may.
     Raises KernelError, and CniError when no PF is visible.
     """
     if vf.settings is None or vf.pf_ifindex is None:
@@ -122,6 +126,9 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
             netlink.set_vf(vf.pf_ifindex, vf.index, group)
         except KernelError as error:
             if error.errno not in _UNSUPPORTED:
+                raise
+            if "vlan" in group:  # it keeps pods apart: without it the VF would be in another network
+                error.hint = "this NIC or its driver lacks that; use a VLAN and protocol that it has, or another NIC"
                 raise
             if not skip_unsupported:
                 error.hint = 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'

@@ -132,13 +132,15 @@ class Netlink(AbstractContextManager["Netlink"]):
         self._change(addresses.NEWADDR, body, lambda: f"adding address {address} to {_name(ifindex)}", flags)
 
     def add_route(self, ifindex: int, destination: str, gateway: str | None, **more: Any) -> None:
-        """Add a route by an interface. NLM_F_APPEND: the same destination twice becomes multipath, as CNI asks.
+        """Add a route by an interface, in front of others with the same destination and priority.
 
-        `more` may be `priority`, `table`, `scope`, and `metrics` with `mtu` and `advmss`.
+        That is what netlink.RouteAddEcmp does, by which the pods of sriov-cni get a default route before that of eth0.
+        In IPv6 the kernel makes one route with several next hops of them. `more` may be `priority`, `table`, `scope`,
+        and `metrics` with `mtu` and `advmss`.
         """
         body = routes.encode_route(ifindex, destination, gateway, **more)
-        flags = codec.CREATE | codec.APPEND
-        self._change(routes.NEWROUTE, body, lambda: f"adding route {destination} to {_name(ifindex)}", flags)
+        what = f"adding route {destination} to {_name(ifindex)}"
+        self._change(routes.NEWROUTE, body, lambda: what, codec.CREATE)
 
     def routes(self, ifindex: int) -> list[Route]:
         """The routes by an interface, of all tables."""

@@ -94,13 +94,13 @@ def test_vf_of_a_virtio_pf_has_a_pf(tree: Tree) -> None:
 
 def test_pf_is_compared_by_its_own_netdev(tree: Tree) -> None:
     """A representor's name in `if0` is not the PF's."""
-    from cni.protocol.keys_2017 import Legacy
+    from cni.protocol.keys_2017 import Keys2017
 
     add(tree, PF, "eth0", "pf0vf0")
     add(tree, PF, "eth5", "p0")
-    check_pf(tree.sysfs, PciAddress(VF), Legacy("eth5"))
+    check_pf(tree.sysfs, PciAddress(VF), Keys2017("eth5"))
     with pytest.raises(CniError, match=f"deviceID {VF} is a VF of eth5, but if0 is eth0"):
-        check_pf(tree.sysfs, PciAddress(VF), Legacy("eth0"))
+        check_pf(tree.sysfs, PciAddress(VF), Keys2017("eth0"))
 
 
 def test_interfaces_that_are_no_functions(tree: Tree) -> None:

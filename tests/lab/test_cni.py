@@ -137,7 +137,7 @@ def test_dpdk_vf_is_set_through_the_pf_only(
         "02:00:00:00:bb:01",
     )
     assert result["interfaces"] == [
-        {"name": "net1", "mac": "02:00:00:00:bb:01", "sandbox": pod.path, "pciID": node.vf(index)}
+        {"name": "net1", "mac": "02:00:00:00:bb:01", "mtu": 1500, "sandbox": pod.path, "pciID": node.vf(index)}
     ]
     assert result["ips"][0]["address"] == "10.56.217.171/24"
     assert [link["ifname"] for link in json.loads(pod.run("ip", "-j", "link").stdout)] == ["lo"]

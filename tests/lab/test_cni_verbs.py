@@ -223,6 +223,8 @@ def test_unsupported_setting_may_be_let_go(plugin: Plugin, sandbox: Any, network
             plugin.add(pod, network(0, trust="on", **keys))
         assert "EPROTONOSUPPORT" in refused.value.message or "ENOTSUP" in refused.value.message
         plugin.delete(pod, network(0))
+    with pytest.raises(CniFailureError, match=r"802\.1ad"):
+        plugin.add(pod, network(0, vlan=5, vlanProto="802.1ad", onUnsupported="warn"))
     config = network(0, vlan=210, link_state="enable", onUnsupported="warn")
     plugin.add(pod, config)
     assert node.vlan(0) == 210

@@ -152,6 +152,27 @@ def test_addresses_and_routes_of_both_families_are_set(pod: int, device: Link) -
     assert "fd01::2/64" in addresses
 
 
+def test_default_route_of_the_network_comes_first(pod: int, device: Link) -> None:
+    """Before the one of eth0, as with sriov-cni: who gives a network a default route wants it to be used."""
+    enter(pod, device)
+    for command in (
+        "ip link add eth0 type veth peer name peer0",
+        "ip link set eth0 up",
+        "ip link set peer0 up",
+        "ip address add 10.244.0.2/24 dev eth0",
+        "ip route add default via 10.244.0.1 dev eth0",
+        "ip link set net1 up",
+    ):
+        netns.run_in(pod, lambda command=command: run(command))  # type: ignore[misc]
+    result = Result((), (IpConfig("10.1.0.2/24", "10.1.0.1"),), ({"dst": "0.0.0.0/0"},))
+
+    netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", result)
+
+    first, second = netns.run_in(pod, lambda: run("ip route show default")).splitlines()
+    assert first.startswith("default via 10.1.0.1 dev net1")
+    assert second.startswith("default via 10.244.0.1 dev eth0")
+
+
 def test_refused_route_names_the_route(pod: int, device: Link) -> None:
     """The kernel's refusal says which route it was."""
     enter(pod, device)

@@ -65,6 +65,13 @@ def test_refused_setting_may_be_let_go() -> None:
     assert set(done) == {"mac", "vlan", "qos", "vlan_proto", "spoofchk", "trust"}
 
 
+def test_vlan_is_never_let_go() -> None:
+    """Without its VLAN, or with another protocol, the VF would be in another network: that is no matter of taste."""
+    with pytest.raises(KernelError, match="setting vlan, qos, vlan_proto failed") as refused:
+        apply(Kernel("vlan_proto"), skip=True)
+    assert "onUnsupported" not in refused.value.hint
+
+
 def test_broken_nic_is_not_asked_again() -> None:
     """What is no refusal of a setting is told as it is."""
     kernel = Kernel("trust", errno.EIO)
