@@ -3,6 +3,7 @@ PYTHON3 := $(firstword $(wildcard /usr/bin/python3) python3)
 PYTHON := .venv/bin/python
 # PFs of the lab's shell and how they are put, like: make lab-shell LAB="--pfs 2 --wire"
 LAB ?=
+FUZZ ?=
 
 PYTEST_OPTIONS := -ra --strict-markers --strict-config
 
@@ -34,7 +35,9 @@ lint: setup ## style, types and layers
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
-fuzz: setup ## feed the launcher broken replies for a minute, by libFuzzer where clang is installed
+fuzz: setup ## a million broken inputs for each reader (FUZZ="--runs N TARGET" for less), and a minute of broken replies for the launcher
+	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install -q "atheris>=3,<4"
+	$(PYTHON) -m tests.fuzz $(FUZZ)
 	@mkdir -p build
 	@if command -v clang >/dev/null; then \
 		clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DLIBFUZZER -o build/fuzz cni/launcher/fuzz.c && \
