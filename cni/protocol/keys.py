@@ -197,7 +197,7 @@ def is_plugin_name(name: Any) -> bool:
 
 def is_ipam_plugin(name: Any, own_type: Any = None) -> bool:
     """Whether `ipam.type` may name it: a file in CNI_PATH, and not this plugin, which would wait for its own lock."""
-    return is_plugin_name(name) and name not in {_OWN_TYPE, own_type}
+    return is_plugin_name(name) and name not in (_OWN_TYPE, own_type)
 
 
 def parse_args(args: str) -> dict[str, str]:

@@ -176,7 +176,7 @@ def _read_plugins(path: Path) -> list[dict[str, Any]]:
     """The plugins of a configuration or a list of them; none if it cannot be read: the runtime skips it too."""
     try:
         document = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     if not isinstance(document, dict):
         return []

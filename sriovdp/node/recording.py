@@ -65,7 +65,7 @@ def read_facts(root: Path) -> Facts:
         )
     except FileNotFoundError:
         return Facts()
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DeviceError(f"reading the recorded node {root} failed: {FACTS} is not as written: {error}") from error
 
 

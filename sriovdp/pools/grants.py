@@ -8,11 +8,11 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sriovdp.pools.allocation import Access
 from sriovdp.pools.assignment import Offer
 from sriovdp.state.files import write_whole
+from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _VERSION = 1
 
@@ -68,12 +68,10 @@ class Grants:
     def find(self, resource: str, device: str) -> Grant | None:
         """What was given; None when that is not known: given by another device plugin, or its file is lost."""
         try:
-            record: dict[str, Any] = json.loads(self._path(resource, device).read_text())
-            if record.pop("version") != _VERSION or record.pop("resource") != resource:
-                return None
-            nodes, mounts = (tuple((source, target) for source, target in record.pop(n)) for n in ("nodes", "mounts"))
-            return Grant(nodes=nodes, mounts=mounts, **record)
-        except (OSError, ValueError, TypeError, KeyError):
+            record = parse_object(read_file(self._path(resource, device)))
+            is_ours = record.get("version") == _VERSION and record.get("resource") == resource
+            return build(Grant, record) if is_ours else None
+        except (OSError, UnreadableError):
             return None
 
     def remove_others(self, resource: str, held: Collection[str]) -> None:

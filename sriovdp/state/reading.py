@@ -106,12 +106,20 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if origin is Literal and isinstance(value, str) and value in arguments:
             return value
         if origin is tuple and isinstance(value, list):
-            return tuple(_convert(item, arguments[0], name) for item in value)
+            return _convert_list(value, arguments, name)
         if origin in (Union, types.UnionType):
             return _convert_union(value, arguments, name)
         if origin is Mapping and isinstance(value, dict):
             return value
     raise UnreadableError(f"{name} is {str(value)[:60]!r}")
+
+
+def _convert_list(value: list[Any], arguments: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """A tuple of one type and any length, or of a type for each of its items."""
+    wanted = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+    if len(wanted) != len(value):
+        raise UnreadableError(f"{name} has {len(value)} items in place of {len(wanted)}")
+    return tuple(_convert(item, hint, name) for item, hint in zip(value, wanted, strict=True))
 
 
 def _convert_union(value: Any, arguments: tuple[Any, ...], name: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from cni.foreign_state import Predecessor
+from cni.foreign_state import ForeignState
 from cni.protocol.environment import check_environment
 from cni.protocol.netconf import Network, parse_netconf, parse_network
 from cni.protocol.spec import code_of, parse_result, render_error
@@ -122,12 +122,12 @@ class Stored:
         """What sriov-cni and the plugin of 2017 left."""
         (self._root / "c1-net1").write_bytes(make_document(choices, samples.CACHES))
         (self._root / "pci" / samples.VF).write_bytes(choices.ConsumeBytes(24))
-        predecessor = Predecessor(self._root)
+        foreign = ForeignState(self._root)
         request = Request("DEL", "c1", "/run/netns/none", "net1", "", "", b"{}")
-        found = predecessor.find(request, Network("net-a", "1.0.0"), None, self._sysfs)
+        found = foreign.find(request, Network("net-a", "1.0.0"), None, self._sysfs)
         if found:
             check_types(found)
-        predecessor.find_owner(samples.VF)
+        foreign.find_owner(samples.VF)
 
 
 def check_types(value: Any) -> None:
