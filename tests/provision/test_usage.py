@@ -98,5 +98,5 @@ def test_a_damaged_entry_keeps_its_vf(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert "can not be understood" in list_attached(journal)[VF]
     (tmp_path / "attachment-c1-net1.json").write_text("{")
-    with pytest.raises(JournalError, match="can not be understood"):
+    with pytest.raises(JournalError, match="cannot be understood"):
         list_attached(journal)
