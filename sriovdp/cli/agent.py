@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,16 +15,30 @@ import click
 
 from sriovdp.agent import Agent, Roots
 from sriovdp.cli.options import FOLDER, config_file, node_options, state_option
+from sriovdp.cli.upstream_flags import translate
 from sriovdp.config.comparison import ComparedFile
 from sriovdp.config.file import load
+from sriovdp.config.flags import Flags
 from sriovdp.config.nodes import NodeIdentity
+
+logger = logging.getLogger(__name__)
 
 _ROOTS = Roots()
 # seconds that a CNI verb waits, after each system call, for a thread that computes (the node's rescan); Python's own
 # 5 ms add up
 _SWITCH_INTERVAL = 0.001
 _IPV6, _PORT_MAX = 6, 65535
+_IGNORED = "sriovdp.ignored_flags"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _Command(click.Command):
+    """Takes the flags of sriov-network-device-plugin too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words after they are translated."""
+        translated, ctx.meta[_IGNORED] = translate(args)
+        return super().parse_args(ctx, translated)
 
 
 class OneLineFormatter(logging.Formatter):
@@ -52,7 +67,7 @@ def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> 
     )
 
 
-@click.command(epilog="Example: sriovdp agent /etc/sriovdp/config.yaml --metrics 127.0.0.1:9819")
+@click.command(cls=_Command, epilog="Example: sriovdp agent /etc/sriovdp/config.yaml --metrics 127.0.0.1:9819")
 @config_file
 @state_option
 @click.option(
@@ -85,12 +100,16 @@ def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> 
     help="Serve Prometheus metrics at this address. Without this option, there are none.",
 )
 @click.option("--verbose", is_flag=True, help="Log debug messages too.")
+@click.option("--resource-prefix", "prefix", default="", hidden=True)
+@click.option("--use-cdi", "use_cdi", is_flag=True, hidden=True)
 @node_options
 def command(
     config_path: Path,
     *,
     endpoint: tuple[str, int] | None,
     verbose: bool,
+    prefix: str,
+    use_cdi: bool,
     node_name: str | None,
     node_labels: dict[str, str] | None,
     **folders: Path,
@@ -101,9 +120,12 @@ def command(
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.freeze()  # what was imported lives as long as the agent: garbage collection can skip it
-    identity = NodeIdentity.find(node_name, node_labels)
-    agent = Agent(load(config_path, identity), Roots(**folders))
-    with _metrics(endpoint, agent, ComparedFile(config_path, identity)):
+    for warning in click.get_current_context().meta[_IGNORED]:
+        logger.warning("%s", warning)
+    identity, flags = NodeIdentity.find(node_name, node_labels), Flags(prefix, use_cdi)
+    load_config = partial(load, config_path, identity, flags=flags)
+    agent = Agent(load_config(), Roots(**folders))
+    with _metrics(endpoint, agent, ComparedFile(config_path, load_config)):
         asyncio.run(_serve(agent))
 
 

@@ -1,10 +1,9 @@
-"""Whether what an agent runs with is what its config file says by now."""
+"""Whether an agent runs with what its config file says now."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sriovdp.config.file import load
-from sriovdp.config.nodes import NodeIdentity
 from sriovdp.config.values import Config
 from sriovdp.errors import ConfigError
 
@@ -18,16 +17,16 @@ class FileState:
 
 
 class ComparedFile:
-    """A config file that may change at any time. Read again only when it was touched. For one thread at a time."""
+    """A config file that may change at any time: `load` reads it, when it was touched. For one thread at a time."""
 
-    def __init__(self, path: Path, identity: NodeIdentity) -> None:
+    def __init__(self, path: Path, load: Callable[[], Config]) -> None:
         self._path = path
-        self._identity = identity
+        self._load = load
         self._seen: object = None  # what was compared last
         self._state = FileState(valid=False, current=False)
 
     def compare(self, running: Config) -> FileState:
-        """How the file stands to a config. A change of comments or of other nodes' entries is none."""
+        """Compare the file with a config. A change of comments or of other nodes' entries is no change."""
         seen = _identify(self._path), running
         if seen != self._seen:
             self._state = self._compare(running)
@@ -36,7 +35,7 @@ class ComparedFile:
 
     def _compare(self, running: Config) -> FileState:
         try:
-            found = load(self._path, self._identity)
+            found = self._load()
         except ConfigError:
             return FileState(valid=False, current=False)
         return FileState(valid=True, current=replace(found, warnings=()) == replace(running, warnings=()))

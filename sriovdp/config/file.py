@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sriovdp.config.document import MAX_BYTES, Document, KeyPath, read, write_path
 from sriovdp.config.faults import list_faults, write_sentences
+from sriovdp.config.flags import NO_FLAGS, Flags
 from sriovdp.config.forms import Faults
 from sriovdp.config.nodes import NodeIdentity, is_for, select_entries
 from sriovdp.config.objects import find_object
@@ -32,17 +33,17 @@ class Loaded:
         return write_sentences((self.document.line(place), place, sentence) for place, sentence in sentences)
 
 
-def load(path: Path, identity: NodeIdentity | None = None) -> Config:
+def load(path: Path, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Config:
     """Read a config file as it holds for a node, for this one if none is given.
 
     Raises ConfigError when it cannot be read, and for all its faults at once.
     """
-    return load_with_places(path, identity).config
+    return load_with_places(path, identity, flags=flags).config
 
 
-def load_with_places(path: Path, identity: NodeIdentity | None = None) -> Loaded:
+def load_with_places(path: Path, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Loaded:
     """Read a config file as it holds for a node, and keep where everything was. Raises ConfigError."""
-    config, document = _parse(_read(path), str(path))
+    config, document = _parse(_read(path), str(path), flags)
     who = identity or NodeIdentity.find()
     selected = select_entries(config, who, str(path))
     pfs = tuple(n for n, entry in enumerate(config.physical_functions) if is_for(entry.nodes, who))
@@ -60,7 +61,7 @@ def parse(text: str, source: str) -> Config:
 
     Raises ConfigError with all faults.
     """
-    return _parse(text, source)[0]
+    return _parse(text, source, NO_FLAGS)[0]
 
 
 def _read(path: Path) -> str:
@@ -75,9 +76,10 @@ def _read(path: Path) -> str:
         raise ConfigError(str(path), [f"line {line}: not UTF-8 text ({error.reason})"]) from error
 
 
-def _parse(text: str, source: str) -> tuple[Config, Document]:
+def _parse(text: str, source: str, flags: Flags) -> tuple[Config, Document]:
     written = read(text, source)
     document, misspelt = correct(written)
+    flags.fill(document.tree)
     if document.tree in (None, {}):
         raise ConfigError(source, [_EMPTY])
     faults = Faults(list(find_broken(document.tree)))

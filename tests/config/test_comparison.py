@@ -1,13 +1,14 @@
 """Whether a file still says what an agent runs with."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sriovdp.config import comparison
 from sriovdp.config.comparison import ComparedFile, FileState
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
+from sriovdp.config.values import Config
 
 FILE = """
 resourceList:
@@ -35,7 +36,7 @@ def test_a_new_file_is_compared(tmp_path: Path, text: str | None, state: FileSta
     path = tmp_path / "config.yaml"
     path.write_text(FILE)
     running = load(path, RED)
-    file = ComparedFile(path, RED)
+    file = ComparedFile(path, partial(load, path, RED))
     assert file.compare(running) == FileState(valid=True, current=True)
     path.unlink()
     if text is not None:
@@ -52,7 +53,7 @@ def test_a_configmap_is_followed(tmp_path: Path) -> None:
         (tmp_path / name / "config.yaml").write_text(text)
     (tmp_path / "..data").symlink_to("1")
     (tmp_path / "config.yaml").symlink_to("..data/config.yaml")
-    file = ComparedFile(tmp_path / "config.yaml", RED)
+    file = ComparedFile(tmp_path / "config.yaml", partial(load, tmp_path / "config.yaml", RED))
     running = load(tmp_path / "config.yaml", RED)
     assert file.compare(running).current
     (tmp_path / "..new").symlink_to("2")
@@ -60,18 +61,17 @@ def test_a_configmap_is_followed(tmp_path: Path) -> None:
     assert not file.compare(running).current
 
 
-def test_a_file_that_nobody_touched_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_nobody_touched_is_read_once(tmp_path: Path) -> None:
     """Scrapes come all day; only another file, or another config at work, is a reason to look."""
     path = tmp_path / "config.yaml"
     path.write_text(FILE)
     running, reads = load(path, RED), []
 
-    def count(path: Path, identity: NodeIdentity) -> object:
+    def count() -> Config:
         reads.append(path)
-        return load(path, identity)
+        return load(path, RED)
 
-    monkeypatch.setattr(comparison, "load", count)
-    file = ComparedFile(path, RED)
+    file = ComparedFile(path, count)
     for _ in range(3):
         assert file.compare(running).current
     assert len(reads) == 1
