@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cni.protocol.spec import VERSIONS
-from cni.protocol.wire import Reply, Request
+from cni.protocol.wire import DELEGATED, Reply, Request
 from cni.verbs.announce import announce_once
 from cni.verbs.dispatch import Verbs
 from sriovdp.kernel.sysfs import Sysfs
@@ -45,6 +45,7 @@ def _serve(command: str) -> Reply:
         variables["PATH"],
         b"" if command == "VERSION" else sys.stdin.buffer.read(),
         netns_errno,
+        is_delegated=DELEGATED in os.environ,
     )
     journal = Journal(Path(os.environ.get("SRIOVDP_STATE_DIR", _STATE)) / "journal")
     return Verbs(Sysfs(), journal, Locks(journal.locks), announce_once).handle(request, netns_fd)

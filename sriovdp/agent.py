@@ -1,23 +1,25 @@
 """The agent: one asyncio process that puts all parts together and keeps them going.
 
-Order of its start: finish what a crash interrupted, do what came while it was away, make the node as the config says,
-answer the CNI plugin, offer the pools to the kubelet. From then on it looks at the node again and again, tells the
-kubelet what changed, and goes on with what could not be finished.
+It serves first: the CNI socket and the pools are there within a second. What is owed from before, what came while there
+was no agent, and what the config wants of the node follow in the background, and none of it keeps the others waiting.
+From then on the agent looks at the node again and again, and reports changes to the kubelet.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from cni.service.server import CniServer
 from cni.service.spool import Spool
+from cni.verbs.backlog import Backlog
 from cni.verbs.dispatch import Verbs
+from cni.verbs.gc import Gc
 from cni.verbs.recovery import Recovery
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
-from sriovdp.kernel.events import KernelEvents
+from sriovdp.kernel.events import KernelEvents, Pace
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.model import Node
@@ -27,13 +29,14 @@ from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.drift import describe_change, list_drift
 from sriovdp.provision.drift_log import DriftLog
-from sriovdp.provision.waiting import run_unless
+from sriovdp.provision.pending import Pending, find_pending
+from sriovdp.provision.waiting import run_aside
 from sriovdp.state.journal import Journal
 from sriovdp.state.locks import Locks
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 15.0  # seconds for a slow kubelet to tell what is in use, before anything is changed
+_PATIENCE = 15.0  # seconds for VFs to come back, and then for a slow kubelet to answer, before anything is changed
 _SETTLE = 0.1  # seconds from the first of the kernel's events to looking at the node: they come in swarms
 
 
@@ -64,101 +67,152 @@ class Agent:
         self._journal = Journal(roots.state / "journal")
         locks = Locks(self._journal.locks)
         self._verbs = Verbs(self._sysfs, self._journal, locks)
-        self._recovery = Recovery(self._sysfs, self._journal, locks)
+        self._gc = Gc(self._sysfs, self._journal, locks)
+        self.backlog = Backlog(Recovery(self._sysfs, self._journal, locks), self._wake)
+        """The releases that are owed."""
         self.spool = Spool(roots.state / "spool")
         self._cni = CniServer(roots.run / "agent.sock", self._verbs.handle)
         folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi)
         self.offering = Offering(config, folders, LiveHost(self._sysfs, roots.dev), self._journal)
         self._events = KernelEvents()
+        self._pace = Pace()
         self._rescan_interval = rescan_interval
         self._node: Node | None = None
+        self._pending = Pending()
+        self._looking = asyncio.Lock()  # one look at a time: an older one must not come last
+        self._is_provisioned = False
+        self._replay: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._drift = DriftLog()
         self._judged: object = None  # what the drift was last found from
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set. Raises SriovdpError when it can not start at all."""
+        """Serve until `stop` is set. Raises SriovdpError when it cannot start at all."""
         with self._journal.claim():
             await self._run(stop)
 
     async def _run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, whatever the work waits for then."""
+        self._loop = asyncio.get_running_loop()
         for warning in self.config.warnings:
             logger.warning("in the config: %s", warning)
-        broken = await asyncio.to_thread(self._recovery.recover)
-        # before provisioning: a VF whose pod has gone is no reason to refuse a change
-        await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=True)
-        await self.offering.ask_pods(patience=_PATIENCE)
-        if not await run_unless(stop, self._provision):
-            logger.warning("stopped while the node was still being changed; what hangs in the kernel is left to it")
-            return
-        self._events.start()
-        await self._rescan(broken)
-        await self._cni.listen()
+        work = asyncio.create_task(self._work())
+        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.to_thread(self._replay_rest)
-            self._cni.serve()
-            await self.offering.start()
-            logger.info("the agent is ready: %d pools", len(self.config.pools))
-            for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
-                logger.warning("needs a reboot: %s", need)
-            await self._tell_drift()
-            await self._watch(stop)
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
         finally:
+            for task in (work, stopped):
+                task.cancel()
+            await asyncio.gather(work, stopped, return_exceptions=True)
             self._events.stop()
             await self.offering.stop()
             await self._cni.stop()
 
-    async def _watch(self, stop: asyncio.Event) -> None:
-        waits = {asyncio.create_task(event.wait()) for event in (stop, self._events.event)}
-        while not stop.is_set():
-            await asyncio.wait(waits, timeout=self._rescan_interval, return_when=asyncio.FIRST_COMPLETED)
-            if self._events.event.is_set() and not stop.is_set():
-                await asyncio.sleep(_SETTLE)
-                self._events.event.clear()
-                waits = {task for task in waits if not task.done()} | {asyncio.create_task(self._events.event.wait())}
-            if not stop.is_set():
-                await self._refresh()
-        for task in waits:
-            task.cancel()
+    async def _work(self) -> None:
+        await self._cni.listen()
+        await asyncio.to_thread(self._settle_spool)
+        self._cni.serve()
+        self._events.start()
+        await self._refresh()
+        await self.offering.start()
+        logger.info("serving %d pools and the CNI plugin", len(self.config.pools))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._provision())
+            tasks.create_task(self._watch())
+
+    def _settle_spool(self) -> None:
+        """Take over what came while there was no agent. Nothing is spooled from then on."""
+        try:
+            self.spool.settle()
+            self.spool.note_gcs(self._gc.note)
+        except Exception:  # the requests stay where they are
+            logger.exception("taking over the spooled requests failed")
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._rescan_interval):
+                    await self._events.event.wait()
+                await asyncio.sleep(max(_SETTLE, self._pace.take()))
+            except TimeoutError:
+                pass
+            self._events.event.clear()
+            await self._refresh()
 
     async def _refresh(self) -> None:
         try:
-            await self._rescan(await asyncio.to_thread(self._recovery.recover))
-            await self._tell_drift()
-            await asyncio.to_thread(self.spool.replay, self._verbs.handle, at_start=False)
+            async with self._looking:
+                await asyncio.to_thread(self.backlog.look)
+                await self._rescan()
+                await self._report_drift()
+            self._start_replay()
         except SriovdpError as error:
             logger.error("looking at the node failed, trying again in %.0f s: %s", self._rescan_interval, error)
         except Exception:  # the pods of the node need an agent, whatever one look at it runs into
             logger.exception("looking at the node failed, trying again in %.0f s", self._rescan_interval)
 
-    async def _rescan(self, broken: Mapping[str, str]) -> None:
-        """Tell the kubelet what there is; `broken` are VFs that no pod should get, with the reason."""
+    async def _rescan(self) -> None:
+        """Look at the node, and report to the kubelet what there is."""
         node = await asyncio.to_thread(take_snapshot, self._sysfs)
         self._events.links = {pf.netdev.ifindex for pf in node.pfs if pf.netdev}
         for change in describe_change(self._node, node) if self._node else ():
             logger.info("%s", change)
         self._node = node
-        await self.offering.update(node, broken)
+        await self.offering.update(self._pending.hide(node), {**self._pending.vfs, **self.backlog.broken()})
 
-    async def _tell_drift(self) -> None:
-        """Tell what is not as the config says. Looked for only when something changed: it takes a look of its own."""
+    async def _report_drift(self) -> None:
+        """Report what is not as the config says. Looked for only when something changed: it takes a look of its own."""
         seen = self._node, self.offering.pod_devices.owners()
-        if seen == self._judged and self._drift.settled:
+        if not self._is_provisioned or (seen == self._judged and self._drift.settled):
             return
         self._judged = seen
         try:
             differences = await asyncio.to_thread(list_drift, self.config, self._sysfs, self._journal, seen[1])
         except SriovdpError as error:
-            differences = [f"it can not be told how: {error}"]
+            differences = [f"comparing it with the config failed: {error}"]
         self._drift.update(differences)
 
-    def _replay_rest(self) -> None:
-        """Replay what was spooled until launchers found the socket; nothing is spooled from then on."""
-        self.spool.settle()
-        self.spool.replay(self._verbs.handle, at_start=True)
+    def _wake(self) -> None:
+        """Look at the node soon. Can be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._events.event.set)
 
-    def _provision(self) -> None:
-        """Make the node as the config says; what is refused or fails is told, and the rest is offered all the same."""
+    def _start_replay(self) -> None:
+        """Replay the spool in a thread of its own, which an IPAM plugin can keep for long."""
+        if self._replay is None or not self._replay.is_alive():
+            self._replay = threading.Thread(target=self._replay_spool, name="replay", daemon=True)
+            self._replay.start()
+
+    def _replay_spool(self) -> None:
+        if self.spool.replay(self._verbs.handle):
+            self._wake()
+
+    async def _provision(self) -> None:
+        """Make the node as the config says. What is refused or fails is logged; what there is, is offered."""
         try:
-            apply(self.config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
+            # a VF whose pod is gone is no reason to refuse a change
+            await asyncio.to_thread(self.backlog.wait, _PATIENCE)
+            await self.offering.ask_pods(patience=_PATIENCE)
+            self._pending = await asyncio.to_thread(self._find_pending)
+            if self._pending != Pending():
+                await self._refresh()
+                await self.offering.ask_pods()
+            await run_aside(self._apply)
         except SriovdpError as error:
             logger.error("the node is not as the config says: %s", error)
+        except Exception:
+            logger.exception("the node is not as the config says")
+        self._pending, self._is_provisioned = Pending(), True
+        await self._refresh()
+        for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
+            logger.warning("needs a reboot: %s", need)
+        logger.info("the agent is ready: %d pools", len(self.config.pools))
+
+    def _find_pending(self) -> Pending:
+        owners = self.offering.pod_devices.owners()
+        return find_pending(self.config, self._sysfs, self._journal, owners, self._node) if self._node else Pending()
+
+    def _apply(self) -> None:
+        apply(self.config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())

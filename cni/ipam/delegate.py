@@ -22,6 +22,7 @@ from cni.protocol.spec import (
     Result,
     parse_result,
 )
+from cni.protocol.wire import DELEGATED
 from sriovdp.errors import CniError
 from sriovdp.state.journal import Attachment
 
@@ -280,6 +281,7 @@ def _environment(command: str, attachment: Attachment) -> dict[str, str]:
         "CNI_ARGS": attachment.args,
         "CNI_PATH": attachment.path,
         "PATH": _SEARCH_PATH,
+        DELEGATED: "1",
     }
 
 

@@ -51,6 +51,7 @@
 
 /* as in cni/protocol/wire.py */
 #define MAGIC "SRIO"
+#define DELEGATED "CNI_SRIOVDP_DELEGATED"
 enum { PROTOCOL_VERSION = 1, REQUEST_HEADER = 20, REPLY_HEADER = 16 };
 enum { ENVIRONMENT_MAX = 64 << 10, STDIN_MAX = 1 << 20, STDOUT_MAX = 4 << 20, EXIT_CODE_MAX = 255 };
 
@@ -347,6 +348,8 @@ int main(void)
 		discard_stdin();
 		return print(VERSIONS, strlen(VERSIONS)) < 0;
 	}
+	if (getenv(DELEGATED))
+		fail(INVALID_CONFIG, "set it to an IPAM plugin, like host-local", "ipam.type leads to sriovdp itself");
 	if (getenv("SRIOVDP_SOCKET"))
 		agent = getenv("SRIOVDP_SOCKET");
 	if (getenv("SRIOVDP_SPOOL"))

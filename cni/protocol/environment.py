@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from cni.protocol.keys import is_ifname
-from cni.protocol.spec import INVALID_ENVIRONMENT, INVALID_NETNS
+from cni.protocol.spec import INVALID_CONFIG, INVALID_ENVIRONMENT, INVALID_NETNS
 from cni.protocol.wire import Request
 from sriovdp.errors import CniError
 from sriovdp.kernel import netns
@@ -29,6 +29,10 @@ def check_environment(request: Request) -> None:
     if request.command not in _REQUIRED:
         raise CniError(
             INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {request.command}", hint=f"it is one of {', '.join(_REQUIRED)}"
+        )
+    if request.is_delegated:
+        raise CniError(
+            INVALID_CONFIG, "ipam.type leads to sriovdp itself", hint="set it to an IPAM plugin, like host-local"
         )
     values = {"CNI_CONTAINERID": request.container_id, "CNI_NETNS": request.netns, "CNI_IFNAME": request.ifname}
     required = _REQUIRED[request.command]

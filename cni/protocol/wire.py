@@ -42,6 +42,9 @@ ENVIRONMENT_MAX = 64 << 10
 STDIN_MAX = 1 << 20
 STDOUT_MAX = 4 << 20
 
+DELEGATED = "CNI_SRIOVDP_DELEGATED"
+"""A variable in the environment of IPAM plugins: whoever sees it, and is this plugin, would wait for its own lock."""
+
 _REQUEST = struct.Struct(">4sIIII")
 _REPLY = struct.Struct(">4sIII")
 _TRAILER = struct.Struct(">QQ36s")
@@ -78,7 +81,8 @@ class VersionError(WireError):
 class Request:
     """One exec of the launcher. A CNI_* variable that was not set is the empty string.
 
-    `netns_errno` is why the launcher could not open CNI_NETNS, 0 if it could or had nothing to open.
+    `netns_errno` is why the launcher could not open CNI_NETNS, 0 if it could or had nothing to open. `is_delegated`:
+    this plugin called itself as an IPAM plugin, as DELEGATED was in the environment. Only old launchers send it.
     """
 
     command: str
@@ -89,6 +93,7 @@ class Request:
     path: str
     stdin: bytes
     netns_errno: int = 0
+    is_delegated: bool = False
 
     @property
     def key(self) -> str:
@@ -157,7 +162,12 @@ def decode_body(header: Header, body: bytes) -> Request:
         raise WireError(f"the body of a request has {len(body)} bytes, its header says {header.body_size}")
     variables = _decode_environment(body[: header.environment_size])
     texts = {field: variables.get(variable, "") for field, variable in _VARIABLES.items()}
-    return Request(**texts, stdin=body[header.environment_size :], netns_errno=header.netns_errno)
+    return Request(
+        **texts,
+        stdin=body[header.environment_size :],
+        netns_errno=header.netns_errno,
+        is_delegated=DELEGATED in variables,
+    )
 
 
 def encode_reply(reply: Reply) -> bytes:

@@ -9,22 +9,36 @@ import fcntl
 import json
 import logging
 import os
+import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cni.protocol.spec import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT
-from cni.protocol.wire import SPOOLED_MAX, Reply, Spooled, VersionError, WireError, decode_spooled
+from cni.protocol.wire import (
+    ENVIRONMENT_MAX,
+    HEADER_SIZE,
+    SPOOLED_MAX,
+    Reply,
+    Request,
+    Spooled,
+    VersionError,
+    WireError,
+    decode_spooled,
+)
 from cni.service.connection import Handle
 from sriovdp.kernel import netns
 from sriovdp.state.journal import read_boot_id
+from sriovdp.state.reading import UnreadableError, read_file
 
 logger = logging.getLogger(__name__)
 
 _REJECTED = ".rejected"
 _PERMANENT = {INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, DECODING_FAILURE, INVALID_CONFIG}
-_RETRY_PAUSE = 60.0  # seconds; an IPAM plugin that fails is not asked more often
+_RETRY_PAUSE, _RETRY_PAUSE_MAX = 60.0, 3600.0  # seconds after the first failure, doubled with each, and at most
+_COMMAND = re.compile(rb"CNI_COMMAND=([A-Z]+)\0")
 _LOCK_TIMEOUT = 10.0  # seconds; a launcher holds the lock for as long as it writes one file
 
 
@@ -41,7 +55,7 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._retry_at = 0.0
+        self._attempts: dict[str, tuple[int, float]] = {}  # by file: how many failed, and when the next one is due
 
     def settle(self) -> None:
         """Wait until no launcher writes any more, and remove what killed ones left half written.
@@ -62,25 +76,43 @@ class Spool:
         finally:
             os.close(descriptor)
 
-    def replay(self, handle: Handle, *, at_start: bool) -> None:
-        """Do what is in the spool, oldest first. What fails is kept for the next call, but not before a minute is over.
+    def note_gcs(self, note: Callable[[Request], None]) -> None:
+        """Hand over each GC, which must only be about what there was at that time; it is forgotten then.
 
-        Only at the agent's start may a GC be done: later, it does not know of pods that came since, and is dropped.
+        To be called before the agent answers anybody: later, a GC would not know of pods that came since.
         """
-        if not at_start and time.monotonic() < self._retry_at:
-            return
-        self._retry_at = time.monotonic() + _RETRY_PAUSE
         for path in self._list():
             try:
-                self._replay(path, handle, at_start)
+                if _read_command(path) != "GC":
+                    continue
+                note(_read(path).request)
+                logger.info("took over a GC, which came while there was no agent")
+                self._forget(path)
+            except Exception as error:  # noqa: BLE001 - whatever a file holds, the others are taken over
+                self._reject(path, f"this GC cannot be taken over, the runtime sends another: {error}")
+
+    def replay(self, handle: Handle) -> bool:
+        """Do what is due, oldest first; gives whether anything was done. What fails is tried again, ever less often.
+
+        A GC is dropped: it does not know of pods that came since.
+        """
+        now = time.monotonic()
+        listed = self._list()
+        names = {path.name for path in listed}
+        self._attempts = {name: found for name, found in self._attempts.items() if name in names}
+        due = [path for path in listed if self._attempts.get(path.name, (0, 0.0))[1] <= now]
+        for path in due:
+            try:
+                self._replay(path, handle)
             except VersionError as error:
-                logger.error("the spooled request %s waits for another agent: %s", path, error)
+                self._retry(path, f"it waits for another agent: {error}")
             except WireError as error:
                 self._reject(path, str(error))
             except OSError as error:
-                logger.error("the spooled request %s can not be replayed: %s", path, error)
-            except Exception:  # whatever a file holds: the others are replayed, and the agent goes on
-                logger.exception("the spooled request %s can not be replayed", path)
+                self._retry(path, f"it cannot be read: {error}")
+            except Exception as error:  # noqa: BLE001 - whatever a file holds: the others are replayed
+                self._retry(path, f"it cannot be replayed: {error!r}")
+        return bool(due)
 
     def count(self) -> Waiting:
         """What is in the folder now. Raises OSError when it can not be read."""
@@ -99,16 +131,17 @@ class Spool:
         except OSError as error:
             logger.error("the spool %s can not be read, its requests wait: %s", self._directory, error)
             return []
-        return sorted(path for path in found if path.suffix != _REJECTED and path.is_file())
+        return sorted(path for path in found if path.suffix != _REJECTED and not path.is_dir())
 
-    def _replay(self, path: Path, handle: Handle, at_start: bool) -> None:
-        with path.open("rb") as stream:
-            spooled = decode_spooled(stream.read(SPOOLED_MAX + 1))
+    def _replay(self, path: Path, handle: Handle) -> None:
+        spooled = _read(path)
         request = spooled.request
         said = f"{request.command} of {request.container_id or 'a network'} {request.ifname}".rstrip()
-        if request.command == "GC" and not at_start:
+        if request.is_delegated:
+            raise WireError("an IPAM plugin of a network is this plugin itself")
+        if request.command == "GC":
             logger.warning("a spooled GC is too old by now and dropped; the runtime sends another")
-        elif request.command not in {"DEL", "GC"}:
+        elif request.command != "DEL":
             raise WireError(f"a spool holds DEL and GC, not {request.command}")
         else:
             reply = _handle(spooled, handle)
@@ -123,7 +156,15 @@ class Spool:
         if code in _PERMANENT:
             self._reject(path, f"{said} failed and will always: {text}")
         else:
-            logger.error("the spooled %s failed, trying again in %.0f s: %s", said, _RETRY_PAUSE, text)
+            self._retry(path, f"{said} failed: {text}")
+
+    def _retry(self, path: Path, reason: str) -> None:
+        """Try again later; the first failure is logged."""
+        failed = self._attempts.get(path.name, (0, 0.0))[0]
+        pause = min(_RETRY_PAUSE * 2 ** min(failed, 20), _RETRY_PAUSE_MAX)
+        self._attempts[path.name] = (failed + 1, time.monotonic() + pause)
+        level = logging.DEBUG if failed else logging.ERROR
+        logger.log(level, "the spooled request %s is tried again in %.0f s: %s", path, pause, reason)
 
     def _reject(self, path: Path, reason: str) -> None:
         aside = path.with_name(f"{path.name}{_REJECTED}")
@@ -136,6 +177,25 @@ class Spool:
     def _forget(self, path: Path) -> None:
         """Not flushed: a request that comes back after a power loss is done once more, and nothing is left to do."""
         path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Spooled:
+    """Raises WireError for what is no request, OSError."""
+    try:
+        return decode_spooled(read_file(path, SPOOLED_MAX))
+    except UnreadableError as error:
+        raise WireError(str(error)) from error
+
+
+def _read_command(path: Path) -> str:
+    """The verb of a request, without reading all of it: there can be many, of a megabyte each."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        start = os.read(descriptor, HEADER_SIZE + ENVIRONMENT_MAX)
+    finally:
+        os.close(descriptor)
+    found = _COMMAND.search(start)
+    return found[1].decode() if found else ""
 
 
 def _lock(descriptor: int) -> bool:
@@ -171,5 +231,5 @@ def _read_error(reply: Reply) -> tuple[int, str]:
     try:
         document = json.loads(reply.stdout)
         return int(document["code"]), str(document["msg"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 0, reply.stdout.decode(errors="replace")

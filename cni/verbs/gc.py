@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cni.ipam.delegate import collect_garbage
@@ -42,6 +42,25 @@ class Gc:
             failures.append(str(error))
         if failures:
             raise CniError(DEVICE_FAILURE, f"GC of network {network.name} is not complete: {'; '.join(failures)}")
+
+    def note(self, request: Request) -> None:
+        """Write down what a GC from before the agent's start releases, for the recovery to do. No IPAM plugin is asked.
+
+        All that it does not list and that is in the journal was there when it was sent. Raises CniError, JournalError.
+        """
+        network = parse_network(request.stdin, "GC")
+        valid = parse_valid(network.raw)
+        for listed in self.journal.survey()[0]:
+            if listed.phase != "attached" or not is_garbage(listed, network.name, valid):
+                continue
+            try:
+                refuse_if_running(listed)
+            except InUseError as error:
+                logger.warning("%s", error)
+                continue
+            if current := self.journal.find_attachment(listed.container_id, listed.ifname):
+                logger.warning("%s: the runtime does not know it any more, releasing it", listed.owner)
+                self.journal.write_attachment(replace(current, phase="releasing"))
 
     def _release(self, listed: Attachment) -> Iterator[str]:
         """Release one attachment; gives why it is not done."""

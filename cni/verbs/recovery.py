@@ -5,22 +5,19 @@ with that entry.
 """
 
 import json
-import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from cni.ipam.delegate import IpamError
 from cni.protocol.netconf import NetConf, parse_netconf
 from cni.verbs.check import compare
 from cni.verbs.release import Release, is_alive, is_owed, open_sandbox, without_lost_vf
 from cni.vf.settings import apply_settings, find_vf
-from sriovdp.errors import BusyError, SriovdpError
+from sriovdp.errors import SriovdpError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
 from sriovdp.state.journal import Attachment, Journal
 from sriovdp.state.locks import Locks
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +28,35 @@ class Recovery:
     journal: Journal
     locks: Locks
 
-    def finish(self, listed: Attachment) -> None:
-        """Finish what an entry owes, as it is now: a DEL may have, and another pod may have the VF by now.
-
-        Raises BusyError when somebody is at it, IpamError when only the addresses are not free, SriovdpError when the
-        VF is not as it was.
-        """
+    def bring_back(self, listed: Attachment) -> None:
+        """Finish the VF's part of a release. Raises BusyError when somebody is at it, SriovdpError when it fails."""
         with self.locks.hold(listed.key, 0), self.locks.hold(listed.device, 0):
+            attachment = self._find_owed(listed)
+            if attachment is not None and not attachment.released:
+                Release(self.sysfs, self.journal).bring_back(attachment)
+
+    def free(self, listed: Attachment) -> None:
+        """Finish the IPAM plugin's part of a release. Raises BusyError and SriovdpError as `bring_back`.
+
+        The VF may be another pod's by now, and is not locked.
+        """
+        with self.locks.hold(listed.key, 0):
+            attachment = self._find_owed(listed)
+            if attachment is not None and attachment.released:
+                Release(self.sysfs, self.journal).finish(attachment, None)
+
+    def find_plugin(self, listed: Attachment) -> str:
+        """Name of the IPAM plugin that an attachment's addresses are of, empty for none."""
+        with suppress(SriovdpError):
             attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
-            if attachment is not None and is_owed(attachment):
-                Release(self.sysfs, self.journal).finish(without_lost_vf(attachment), None)
-
-    def recover(self) -> dict[str, str]:
-        """Finish what every entry owes, one after the other. Gives the VFs that no pod should get, with the reason."""
-        listed, damages = self.journal.survey()
-        failed = {damage.device: damage.reason for damage in damages if damage.device}
-        for entry in listed:
-            if is_owed(entry) and (reason := self._try(entry)):
-                failed[entry.device] = reason
-        return failed
-
-    def _try(self, entry: Attachment) -> str:
-        """Finish what an entry owes; gives why its VF is not back, empty when it is."""
-        try:
-            self.finish(entry)
-        except BusyError:
-            return ""
-        except IpamError as error:
-            logger.error("%s: its addresses are not free: %s", entry.owner, error)
-            return ""
-        except SriovdpError as error:
-            return f"not back from {entry.owner}: {error}"
-        except Exception as error:
-            logger.exception("VF %s is not back from %s", entry.device, entry.owner)
-            return f"not back from {entry.owner}: {error!r}"
+            ipam = attachment.config.get("ipam") if attachment else None
+            return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
         return ""
+
+    def _find_owed(self, listed: Attachment) -> Attachment | None:
+        """What an entry owes, as it is now: a DEL may have finished it."""
+        attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
+        return without_lost_vf(attachment) if attachment is not None and is_owed(attachment) else None
 
     def verify(self, listed: Attachment) -> list[str]:
         """What is not as it should be with an attachment, a sentence each."""

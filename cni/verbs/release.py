@@ -169,7 +169,17 @@ class Release:
         if owed is not None and not (is_given and is_still_owed(attachment, owed)):
             logger.warning("%s: the IPAM plugin failed and had given no address: %s", attachment.owner, owed)
             owed = None
-        self._note(releasing, failure, owed)
+        self._note(releasing, failure, freed=owed is None)
+        if owed is not None:
+            raise owed
+
+    def bring_back(self, attachment: Attachment) -> None:
+        """Give only the VF back, which waits for no IPAM plugin. Raises JournalError, and DeviceError as `finish`."""
+        releasing = replace(attachment, phase="releasing")
+        self.journal.write_attachment(releasing)
+        if failure := self._restore(releasing, None):
+            raise failure
+        self._note(releasing, None, freed=releasing.freed)
 
     def _restore(self, attachment: Attachment, netns_fd: int | None) -> SriovdpError | None:
         """Bring the VF back; gives why it did not come back."""
@@ -191,9 +201,9 @@ class Release:
             return owed
         return Deletion(replace(attachment, config=network.raw)).finish()
 
-    def _note(self, releasing: Attachment, failure: SriovdpError | None, owed: IpamError | None) -> None:
-        """Write down what is left to do, and raise why."""
-        left = replace(releasing, released=failure is None, freed=owed is None)
+    def _note(self, releasing: Attachment, failure: SriovdpError | None, *, freed: bool) -> None:
+        """Write down what is left to do, and raise why the VF is not back."""
+        left = replace(releasing, released=failure is None, freed=freed)
         if left.released and left.freed:
             self.journal.remove_attachment(releasing)
             logger.info("released VF %s from %s", releasing.device, releasing.owner)
@@ -202,8 +212,6 @@ class Release:
             self.journal.write_attachment(left)
         if failure is not None:
             raise failure
-        if owed is not None:
-            raise owed
 
 
 def is_still_owed(attachment: Attachment, error: IpamError) -> bool:

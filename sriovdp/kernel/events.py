@@ -1,4 +1,4 @@
-"""Noticing at once what happens to devices: the kernel's uevents and rtnetlink's link messages.
+"""Noticing at once what happens to devices: the kernel's uevents and rtnetlink's link messages; and not too often.
 
 What a message says in detail does not matter: whoever is told looks at the node again. `struct nlmsghdr` and `struct
 ifinfomsg` are those of linux/netlink.h and linux/rtnetlink.h; a uevent is a list of KEY=value strings.
@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import struct
+import time
 from collections.abc import Collection
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,28 @@ _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiI")
 _RTM_NEWLINK = 16
 _BUFFER = 65536  # bytes
+_AT_ONCE = 100  # messages that are read before others have their turn: in a storm they never end
+_BURST, _PAUSE = 10, 3.0  # looks that may follow each other at once, and seconds after which there may be one more
+
+
+class Pace:
+    """How soon an event may be followed by a look at the node: at once, as long as there are few of them.
+
+    A link that flaps, or a storm of uevents, causes `burst` looks, and then one in `pause` seconds.
+    """
+
+    def __init__(self, burst: int = _BURST, pause: float = _PAUSE) -> None:
+        self._burst = burst
+        self._pause = pause
+        self._left = float(burst)
+        self._at = time.monotonic()
+
+    def take(self) -> float:
+        """Count one look; gives for how many seconds it has to wait."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._at) / self._pause) - 1
+        self._at = now
+        return max(0.0, -self._left * self._pause)
 
 
 class KernelEvents:
@@ -60,7 +83,7 @@ class KernelEvents:
     def _read(self, listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             try:
-                while True:
+                for _ in range(_AT_ONCE):
                     message = listener.recv(_BUFFER)
                     matters = self._is_uevent if listener.proto == _NETLINK_KOBJECT_UEVENT else self._is_of_link
                     if matters(message):

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Report = Callable[[str], None]
 
@@ -73,10 +73,10 @@ def run_together(function: Callable[[K], V], keys: Iterable[K]) -> Mapping[K, V]
     return results
 
 
-async def run_unless(stop: asyncio.Event, work: Callable[[], None]) -> bool:
-    """Run blocking work beside the event loop; whether it came to its end before `stop` was set. Raises what it raises.
+async def run_aside(work: Callable[[], None]) -> None:
+    """Run blocking work beside the event loop, in a thread that does not keep the process from ending.
 
-    Work that did not is left to itself, and ends with the process.
+    Raises what the work raises. Whoever is cancelled while waiting for it leaves it to itself.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -95,11 +95,4 @@ async def run_unless(stop: asyncio.Event, work: Callable[[], None]) -> bool:
             loop.call_soon_threadsafe(finish, failed)
 
     threading.Thread(target=run, daemon=True).start()
-    stopped = asyncio.create_task(stop.wait())
-    either: set[asyncio.Future[Any]] = {ended, stopped}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not ended.done():
-        return False
-    ended.result()
-    return True
+    await ended

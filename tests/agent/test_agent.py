@@ -10,6 +10,7 @@ import pytest
 
 from sriovdp import agent
 from sriovdp.agent import Agent
+from sriovdp.cli.status import ask
 from sriovdp.config.file import parse
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.sysfs import Sysfs
@@ -92,7 +93,7 @@ async def test_a_node_that_can_not_be_provisioned_is_offered_as_it_is(
     Journal(tmp_path / "state/journal").write_attachment(replace(owe(tmp_path, vf_address(PF, 0)), phase="attached"))
     async with run_agent(tree, tmp_path):
         assert len(await kubelet.wait_for(KERNEL, count=3)) == 3
-    assert "the node is not as the config says: refused" in caplog.text
+        await wait_until(lambda: "the node is not as the config says: refused" in caplog.text)
 
 
 async def test_what_the_kubelet_says_is_in_use_is_not_changed(
@@ -105,7 +106,8 @@ async def test_what_the_kubelet_says_is_in_use_is_not_changed(
     async with run_agent(tree, tmp_path, CONFIG.replace("numVfs: 4", "numVfs: 5")):
         await kubelet.wait_for(DPDK, count=2)
         assert len(await kubelet.wait_for(KERNEL, count=2)) == 2
-    assert f"VF 2 ({vf_address(PF, 2)}) is used by pod default/red (container main)" in caplog.text
+        said = f"VF 2 ({vf_address(PF, 2)}) is used by pod default/red (container main)"
+        await wait_until(lambda: said in caplog.text)
 
 
 async def test_drift_is_told_once(
@@ -191,7 +193,7 @@ async def test_no_entry_of_the_journal_stops_the_agent(tree: Tree, kubelet: Kube
         journal.write_attachment(replace(entry, original=Original("vfio-pci", None)))
         async with run_agent(tree, tmp_path):
             assert await kubelet.wait_for(DPDK, count=2)
-            assert journal.attachments() == []
+            await wait_until(lambda journal=journal: journal.attachments() == [])  # type: ignore[misc]
 
 
 async def test_no_look_at_the_node_stops_the_agent(
@@ -211,3 +213,47 @@ async def test_no_look_at_the_node_stops_the_agent(
         tree.unbind(vf_address(PF, 2))
         assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [vf_address(PF, 2)]
     assert failures == []
+
+
+async def test_what_is_owed_keeps_nobody_waiting(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+    """The IPAM plugin of six pods of before a reboot hangs: both sockets serve, a dead VF is noticed, and it stops."""
+    (tmp_path / "bin").mkdir()
+    plugin = tmp_path / "bin/whereabouts"
+    plugin.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.1; done\n")
+    plugin.chmod(0o755)
+    journal = Journal(tmp_path / "state/journal")
+    for number in range(6):
+        entry = owe(tmp_path, vf_address(PF, number))
+        config = {**entry.config, "ipam": {"type": "whereabouts"}}
+        entry = replace(entry, container_id=f"p{number}", config=config, path=str(tmp_path / "bin"))
+        journal.write_attachment(replace(entry, phase="attached", boot_id="the-boot-before"))
+    journal.remove_attachment(owe(tmp_path, vf_address(PF, 0)))
+    async with run_agent(tree, tmp_path):
+        await wait_until((tmp_path / "asked").exists)
+        assert (await asyncio.to_thread(ask, tmp_path / "run/agent.sock")).exit_code in {0, 1}
+        assert len(await kubelet.wait_for(DPDK, count=2)) == 2
+        tree.unbind(vf_address(PF, 2))
+        assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [vf_address(PF, 2)]
+        assert len(journal.attachments()) == 6
+    async with run_agent(tree, tmp_path):
+        (tmp_path / "go").touch()
+        await wait_until(lambda: journal.attachments() == [])
+
+
+async def test_it_stops_while_it_starts(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it waits for then: here its first look at the node hangs."""
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def look(sysfs: Sysfs) -> Node:
+        hanging.set()
+        let_go.wait(60)
+        return take_snapshot(sysfs)
+
+    monkeypatch.setattr(agent, "take_snapshot", look)
+    try:
+        async with run_agent(tree, tmp_path):
+            assert await asyncio.to_thread(hanging.wait, 30)
+            assert (await asyncio.to_thread(ask, tmp_path / "run/agent.sock")).exit_code == 1
+        assert not let_go.is_set()
+    finally:
+        let_go.set()

@@ -17,6 +17,7 @@ from sriovdp.errors import KernelError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.state.journal import Journal
+from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox, make_sandboxes
 from tests.lab.node import LabNode
 
@@ -175,7 +176,7 @@ def test_add_that_fails_after_any_change_leaves_nothing(
         else:
             assert os.waitstatus_to_exitcode(bench.ended) == -signal.SIGKILL, when
             if at % 2:
-                assert bench.plugin.recovery.recover() == {}, when
+                assert recover(bench.plugin.recovery) == {}, when
         bench.plugin.delete(bench.pod, config)
         bench.check_clean(f"{when} and DEL")
 
@@ -194,6 +195,6 @@ def test_del_that_fails_after_any_change_is_finished_later(
         bench.plugin.add(bench.pod, config)
         bench.run_faulty("DEL", config, Fault(at, act))
         if at % 2:
-            assert bench.plugin.recovery.recover() == {}
+            assert recover(bench.plugin.recovery) == {}
         bench.plugin.delete(bench.pod, config)
         bench.check_clean(f"after change {at} of {changes}")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cni.protocol.spec import VERSIONS
+from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.node import LabNode
 
@@ -248,10 +249,10 @@ def test_driver_is_bound_on_demand(plugin: Plugin, sandbox: Any, network: Any, n
     descriptor = os.open(device, os.O_RDWR)
     plugin.delete(pod, config)
     assert (path / "driver").readlink().name == driver
-    told = plugin.recovery.recover()[node.vf(0)]
+    told = recover(plugin.recovery)[node.vf(0)]
     assert f"process {os.getpid()} (" in told
     os.close(descriptor)
-    assert plugin.recovery.recover() == {}
+    assert recover(plugin.recovery) == {}
     assert node.netdev(0) == name
 
 
@@ -289,7 +290,7 @@ def test_damaged_journal_file_stops_nobody_else(plugin: Plugin, sandbox: Any, ne
     plugin.add(pod, network(0))
     with pytest.raises(CniFailureError, match="attachment-x-net1"):
         plugin.add(pod, network(1), "net2")
-    assert list(plugin.recovery.recover()) == [node.vf(1)]
+    assert list(recover(plugin.recovery)) == [node.vf(1)]
     damaged.unlink()
     plugin.delete(pod, network(0))
 

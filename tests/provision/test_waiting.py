@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sriovdp.provision.waiting import run_together, run_unless, telling
+from sriovdp.provision.waiting import run_aside, run_together, telling
 
 
 def test_what_takes_long_is_told_again_and_again() -> None:
@@ -51,7 +51,7 @@ def test_all_run_at_the_same_time_and_their_results_come_back() -> None:
 
 
 def test_a_stop_does_not_wait_for_what_hangs() -> None:
-    """The event loop goes on, the stop is answered, and the thread is none that the process would wait for."""
+    """The event loop goes on, a cancelled wait ends, and the thread is none that the process would wait for."""
     hanging, let_go = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -59,24 +59,19 @@ def test_a_stop_does_not_wait_for_what_hangs() -> None:
         hanging.set()
         let_go.wait(30)
 
-    async def run() -> bool:
-        stop = asyncio.Event()
-        work = asyncio.create_task(run_unless(stop, hang))
+    async def run() -> None:
+        work = asyncio.create_task(run_aside(hang))
         await asyncio.to_thread(hanging.wait, 30)
-        stop.set()
-        return await work
+        work.cancel()
+        await work
 
-    assert asyncio.run(run()) is False
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
     let_go.set()
 
 
-def test_work_that_ends_is_told_and_so_is_its_error() -> None:
-    """True, or what it raised."""
-
-    async def run(work: object) -> bool:
-        assert callable(work)
-        return await run_unless(asyncio.Event(), work)
-
-    assert asyncio.run(run(lambda: None)) is True
+def test_work_that_ends_ends_the_wait_and_so_does_its_error() -> None:
+    """Which is raised."""
+    asyncio.run(run_aside(lambda: None))
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(run(lambda: 1 // 0))
+        asyncio.run(run_aside(lambda: 1 // 0))  # type: ignore[arg-type]

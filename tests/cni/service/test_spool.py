@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_del_without_agent_is_kept_and_replayed(launcher: Path, folder: Path, tm
     device = Path("/proc/self/ns/net").stat().st_dev
     assert decode_spooled(file.read_bytes()) == Spooled(request, device, inode, read_boot_id())
     agent = Agent()
-    Spool(folder).replay(agent, at_start=True)
+    Spool(folder).replay(agent)
     assert agent.seen == [(request, inode)]
     assert list(folder.iterdir()) == []
 
@@ -125,9 +126,10 @@ def test_gc_without_agent_is_kept_too(launcher: Path, folder: Path, tmp_path: Pa
 
     assert run_alone(launcher, GC.stdin, CNI_COMMAND="GC", CNI_PATH=GC.path, **paths) == Outcome(0, b"")
 
-    agent = Agent()
-    Spool(folder).replay(agent, at_start=True)
-    assert agent.seen == [(GC, None)]
+    noted: list[Request] = []
+    Spool(folder).note_gcs(noted.append)
+    assert noted == [GC]
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -232,8 +234,8 @@ def test_replay_is_in_order(folder: Path) -> None:
     agent = Agent()
     spool = Spool(folder)
 
-    spool.replay(agent, at_start=True)
-    spool.replay(agent, at_start=True)
+    spool.replay(agent)
+    spool.replay(agent)
 
     assert agent.containers == ["c1", "c2", "c3"]
 
@@ -244,7 +246,7 @@ def test_no_spool_is_an_empty_one(folder: Path) -> None:
     spool = Spool(folder)
 
     spool.settle()
-    spool.replay(agent, at_start=True)
+    spool.replay(agent)
 
     assert agent.seen == []
 
@@ -276,13 +278,13 @@ def test_failed_del_is_tried_again_but_not_at_once(folder: Path, monkeypatch: py
     agent = Agent(failing(IPAM_FAILURE))
     spool = Spool(folder)
 
-    spool.replay(agent, at_start=True)
-    spool.replay(agent, at_start=False)
+    spool.replay(agent)
+    spool.replay(agent)
     assert len(agent.seen) == 1
 
     later = time.monotonic() + 3600
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    spool.replay(agent, at_start=False)
+    spool.replay(agent)
     assert len(agent.seen) == 2
     assert list(folder.iterdir()) == []
 
@@ -292,11 +294,85 @@ def test_gc_is_for_the_start_only(folder: Path, caplog: pytest.LogCaptureFixture
     keep(folder, "1", GC)
     agent = Agent()
 
-    Spool(folder).replay(agent, at_start=False)
+    Spool(folder).replay(agent)
 
     assert agent.seen == []
     assert list(folder.iterdir()) == []
     assert "too old" in caplog.text
+
+
+def test_gc_that_cannot_be_taken_over_stops_no_other(folder: Path) -> None:
+    """It is put aside, whatever it is that went wrong; DELs are not touched."""
+    for number, stdin in enumerate((b"first", b"second")):
+        keep(folder, f"{number}", replace(GC, stdin=stdin))
+    keep(folder, "2")
+    noted: list[Request] = []
+
+    def note(request: Request) -> None:
+        noted.append(request)
+        if request.stdin == b"first":
+            raise RecursionError
+
+    Spool(folder).note_gcs(note)
+
+    assert [request.stdin for request in noted] == [b"first", b"second"]
+    assert sorted(path.name for path in folder.iterdir()) == ["0.rejected", "2"]
+
+
+ANYTHING: dict[str, Callable[[Path], object]] = {
+    "folder": lambda path: path.mkdir(),
+    "FIFO": os.mkfifo,
+    "link": lambda path: path.symlink_to("/dev/zero"),
+    "dangling link": lambda path: path.symlink_to("/nowhere"),
+    "huge": lambda path: path.write_bytes(b"SRIO" * 400_000),
+    "empty": lambda path: path.touch(),
+}
+
+
+@pytest.mark.parametrize("kind", ANYTHING)
+def test_what_is_no_file_stops_no_replay(folder: Path, kind: str) -> None:
+    """It is not waited for either."""
+    folder.mkdir(parents=True)
+    ANYTHING[kind](folder / "0")
+    keep(folder, "1")
+    agent = Agent()
+    spool = Spool(folder)
+
+    spool.note_gcs(lambda _: None)
+    assert spool.replay(agent)
+
+    assert agent.containers == ["c1"]
+
+
+def test_replay_never_feeds_itself(folder: Path) -> None:
+    """This plugin as its own IPAM plugin would spool a DEL for each that is replayed."""
+    path = keep(folder, "1")
+    data = path.read_bytes()
+    variable = b"CNI_SRIOVDP_DELEGATED=1\0"
+    size = int.from_bytes(data[12:16], "big")
+    path.write_bytes(data[:12] + (size + len(variable)).to_bytes(4, "big") + data[16:20] + variable + data[20:])
+    agent = Agent()
+
+    Spool(folder).replay(agent)
+
+    assert agent.seen == []
+    assert [path.name for path in folder.iterdir()] == ["1.rejected"]
+
+
+def test_failures_are_logged_once_and_tried_ever_less_often(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An IPAM plugin without its server does not fill the log."""
+    keep(folder, "1")
+    agent = Agent(*[failing(IPAM_FAILURE)] * 100)
+    spool = Spool(folder)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(24 * 60):  # a look in each minute of a day
+        now += 60
+        spool.replay(agent)
+    assert 20 < len(agent.seen) < 40
+    assert caplog.text.count("ERROR") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", encode_spooled(Spooled(replace(DEL, command="ADD"), 0, 0, ""))])
@@ -307,7 +383,7 @@ def test_what_is_no_request_is_put_aside(folder: Path, content: bytes, caplog: p
     agent = Agent()
 
     for _ in range(2):
-        Spool(folder).replay(agent, at_start=True)
+        Spool(folder).replay(agent)
 
     assert agent.containers == ["c1"]
     assert [path.name for path in folder.iterdir()] == ["1.rejected"]
@@ -318,7 +394,7 @@ def test_request_that_can_never_succeed_is_put_aside(folder: Path) -> None:
     """A configuration that is refused now is refused for ever."""
     keep(folder, "1")
 
-    Spool(folder).replay(Agent(failing(INVALID_CONFIG)), at_start=True)
+    Spool(folder).replay(Agent(failing(INVALID_CONFIG)))
 
     assert [path.name for path in folder.iterdir()] == ["1.rejected"]
 
@@ -328,7 +404,7 @@ def test_request_of_a_later_version_waits(folder: Path) -> None:
     file = keep(folder, "1")
     file.write_bytes(b"SRIO\0\0\0\2" + file.read_bytes()[8:])
 
-    Spool(folder).replay(Agent(), at_start=True)
+    Spool(folder).replay(Agent())
 
     assert [path.name for path in folder.iterdir()] == ["1"]
 
@@ -340,7 +416,7 @@ def test_namespace_of_another_boot_is_not_opened(folder: Path, boot: str) -> Non
     keep(folder, "1", replace(DEL, netns="/proc/self/ns/net"), inode, boot)
     agent = Agent()
 
-    Spool(folder).replay(agent, at_start=True)
+    Spool(folder).replay(agent)
 
     assert agent.seen == [(replace(DEL, netns="/proc/self/ns/net"), None)]
 
@@ -374,7 +450,7 @@ def test_del_of_a_vf_that_another_pod_has_by_now(folder: Path, tmp_path: Path) -
     )
     journal.write_attachment(other)
 
-    Spool(folder).replay(_use(Verbs(Sysfs(tmp_path / "sys"), journal, Locks(journal.locks))), at_start=True)
+    Spool(folder).replay(_use(Verbs(Sysfs(tmp_path / "sys"), journal, Locks(journal.locks))))
 
     assert (tmp_path / "calls").read_text() == "DEL c1\n"
     assert journal.attachments() == [other]

@@ -16,6 +16,7 @@ from cni.vf import restore
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Damage, Journal, Original, read_boot_id
 from sriovdp.state.locks import Locks
+from tests.fakes.recovering import recover
 
 DEVICE = "0000:01:10.2"
 
@@ -59,7 +60,7 @@ def owed(tmp_path: Path) -> Attachment:
 def test_recovery_finishes_a_release(verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path) -> None:
     """What a DEL could not finish is finished, addresses included, and forgotten."""
     verbs.journal.write_attachment(owed)
-    recovery.recover()
+    recover(recovery)
     assert (tmp_path / "calls").read_text() == "DEL\n"
     assert verbs.journal.attachments() == []
 
@@ -77,7 +78,7 @@ def test_recovery_leaves_alone_what_a_del_finished_meanwhile(
 
     monkeypatch.setattr(verbs.journal, "survey", look)
     with verbs.locks.hold(DEVICE):
-        thread = threading.Thread(target=recovery.recover)
+        thread = threading.Thread(target=recover, args=(recovery,))
         thread.start()
         assert looked.wait(10)
         verbs.journal.remove_attachment(owed)
@@ -97,7 +98,7 @@ def test_recovery_contains_a_broken_entry(
     verbs.journal.write_attachment(replace(owed, container_id="c0", device_info=path))
     verbs.journal.write_attachment(owed)
 
-    assert recovery.recover() == {}
+    assert recover(recovery) == {}
 
     assert verbs.journal.attachments() == []
     assert (tmp_path / "calls").read_text() == "DEL\nDEL\n"
@@ -118,7 +119,7 @@ def test_recovery_contains_every_exception(
     verbs.journal.write_attachment(replace(owed, container_id="c0", device="0000:01:10.4"))
     verbs.journal.write_attachment(owed)
 
-    failed = recovery.recover()
+    failed = recover(recovery)
 
     assert [(device, "as never seen before" in why) for device, why in failed.items()] == [("0000:01:10.4", True)]
     assert [entry.container_id for entry in verbs.journal.attachments()] == ["c0"]
@@ -127,7 +128,7 @@ def test_recovery_contains_every_exception(
 def test_recovery_leaves_running_pods_alone(verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path) -> None:
     """An attachment of this boot that is complete is a pod's, at the agent's start as well."""
     verbs.journal.write_attachment(replace(owed, phase="attached"))
-    recovery.recover()
+    recover(recovery)
     assert len(verbs.journal.attachments()) == 1
     assert not (tmp_path / "calls").exists()
 
@@ -137,7 +138,7 @@ def test_recovery_after_a_reboot_frees_the_addresses(
 ) -> None:
     """Pods of another boot are gone with their VFs; what they reserved is not."""
     verbs.journal.write_attachment(replace(owed, phase="attached", boot_id="another"))
-    recovery.recover()
+    recover(recovery)
     assert (tmp_path / "calls").read_text() == "DEL\n"
     assert verbs.journal.attachments() == []
 
@@ -235,9 +236,9 @@ def test_work_under_way_is_not_taken_for_interrupted(
     """An ADD or DEL holds the lock of its VF; what is not locked and not done was left behind by a crash."""
     verbs.journal.write_attachment(replace(owed, phase="adding"))
     with verbs.locks.hold(DEVICE):
-        assert recovery.recover() == {}
+        assert recover(recovery) == {}
         assert len(verbs.journal.attachments()) == 1
-    recovery.recover()
+    recover(recovery)
     assert verbs.journal.attachments() == []
 
 

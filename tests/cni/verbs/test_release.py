@@ -19,6 +19,7 @@ from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.state.locks import Locks
+from tests.fakes.recovering import recover
 
 DEVICE = "0000:01:10.2"
 IO_FAILURE, INVALID_CONFIG = 5, 7
@@ -169,7 +170,7 @@ def test_plugin_that_is_gone_or_rejects_keeps_no_container(node: Node, script: s
     assert [node.delete(), node.delete()] == [0, 0]
     assert node.owed == [(True, False)]
     node.install("exit 0")
-    assert node.recovery.recover() == {}
+    assert recover(node.recovery) == {}
     assert node.owed == []
 
 
@@ -203,10 +204,10 @@ def test_vf_that_does_not_come_back_has_its_addresses_freed_once(node: Node, mon
     node.attach()
     assert node.delete() == 0
     assert node.owed == [(False, True)]
-    assert "it is stuck" in node.recovery.recover()[DEVICE]
+    assert "it is stuck" in recover(node.recovery)[DEVICE]
     assert node.calls == ["DEL"]
     monkeypatch.setattr(release, "restore_vf", real)
-    assert node.recovery.recover() == {}
+    assert recover(node.recovery) == {}
     assert (node.owed, node.calls) == ([], ["DEL"])
 
 

@@ -1,0 +1,180 @@
+"""The releases that are owed on a node, worked off in the background: each for itself, with growing pauses.
+
+Neither a VF that does not come home nor an IPAM plugin that hangs keeps anything else waiting: VFs and addresses have
+threads of their own, the entries of one IPAM plugin have at most two of these, and what was tried least is tried next.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cni.verbs.recovery import Recovery
+from cni.verbs.release import is_owed, without_lost_vf
+from sriovdp.errors import BusyError, SriovdpError
+from sriovdp.state.journal import Attachment, Damage
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["VF", "addresses"]
+
+_THREADS: dict[Part, int] = {"VF": 8, "addresses": 4}
+_PER_PLUGIN = 2
+_PAUSE, _PAUSE_MAX = 5.0, 600.0  # seconds before the second attempt, doubled with each, and at most
+
+
+@dataclass(slots=True)
+class Debt:
+    """One part of one release that is owed. `reason` is why it is not done, empty before its first attempt."""
+
+    entry: Attachment
+    part: Part
+    plugin: str = ""
+    attempts: int = 0
+    due: float = 0.0
+    reason: str = ""
+    is_running: bool = field(default=False, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is known by."""
+        return self.entry.key, self.part
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """What an operator should know of: a VF that no pod gets (its address), or addresses that are not free (empty)."""
+
+    device: str
+    owner: str
+    reason: str
+    attempts: int
+
+
+class Backlog:
+    """The work that is owed, and why the rest of it is not done. Safe to use from several threads.
+
+    `changed` is called, in any thread, when something came to an end. `pause` is what _PAUSE says, for tests.
+    """
+
+    def __init__(self, recovery: Recovery, changed: Callable[[], None], *, pause: float = _PAUSE) -> None:
+        self._recovery = recovery
+        self._changed = changed
+        self._pause = pause
+        self._debts: dict[tuple[str, str], Debt] = {}
+        self._damages: dict[str, Damage] = {}
+        self._running: Counter[str] = Counter()
+        self._condition = threading.Condition()
+        self._is_first = True
+
+    def look(self) -> None:
+        """Take over what the journal says, and begin what is due. Raises JournalError when it cannot be read."""
+        attachments, damages = self._recovery.journal.survey()
+        owed = [without_lost_vf(entry) for entry in attachments if is_owed(entry)]
+        wanted = {debt.key: debt for debt in map(_describe, owed)}
+        for key, debt in wanted.items():
+            if key not in self._debts and debt.part == "addresses":
+                debt.plugin = self._recovery.find_plugin(debt.entry)
+            if debt.part == "VF" and self._is_first:  # later, it can be an ADD or DEL that is at work
+                debt.reason = f"its release from {debt.entry.owner} is not finished yet"
+        self._is_first = False
+        with self._condition:
+            kept = {key: debt for key, debt in self._debts.items() if key in wanted or debt.is_running}
+            self._debts = wanted | kept
+            self._note_damages(damages)
+            self._begin()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until each VF that is owed was tried once, for at most so many seconds."""
+        with self._condition:
+            self._condition.wait_for(self._is_tried, timeout)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether anything is being tried now, or is to be tried for the first time."""
+        with self._condition:
+            return any(debt.is_running or not debt.attempts for debt in self._debts.values())
+
+    def broken(self) -> dict[str, str]:
+        """The VFs that no pod should get, with the reason."""
+        return {found.device: found.reason for found in self.report() if found.device}
+
+    def report(self) -> list[Quarantine]:
+        """All that did not end well until now, and what the agent found at its start and has not tried yet."""
+        with self._condition:
+            debts = [debt for debt in self._debts.values() if debt.reason]
+            damaged = list(self._damages.values())
+        found = [
+            Quarantine(debt.entry.device if debt.part == "VF" else "", debt.entry.owner, debt.reason, debt.attempts)
+            for debt in debts
+        ]
+        return found + [Quarantine(damage.device or "", str(damage.path), damage.reason, 1) for damage in damaged]
+
+    def _is_tried(self) -> bool:
+        return all(debt.attempts for debt in self._debts.values() if debt.part == "VF")
+
+    def _note_damages(self, damages: Iterable[Damage]) -> None:
+        """Each damaged file is logged once, as long as it stays what it is."""
+        found = {damage.reason: damage for damage in damages}
+        for reason in found.keys() - self._damages.keys():
+            logger.error("%s: %s", f"VF {found[reason].device}" if found[reason].device else "the journal", reason)
+        self._damages = found
+
+    def _begin(self) -> None:
+        """Start threads for what is due, as far as there are any."""
+        now = time.monotonic()
+        due = [debt for debt in self._debts.values() if not debt.is_running and debt.due <= now]
+        for debt in sorted(due, key=lambda debt: (debt.attempts, debt.due)):
+            plugin = f"plugin {debt.plugin}"
+            if self._running[debt.part] >= _THREADS[debt.part]:
+                continue
+            if debt.part == "addresses" and self._running[plugin] >= _PER_PLUGIN:
+                continue
+            debt.is_running = True
+            self._running.update((debt.part, plugin))
+            threading.Thread(target=self._run, args=(debt,), name="recovery", daemon=True).start()
+
+    def _run(self, debt: Debt) -> None:
+        """Try once, in a thread of its own."""
+        failure: Exception | None = None
+        is_busy = False
+        try:
+            (self._recovery.bring_back if debt.part == "VF" else self._recovery.free)(debt.entry)
+        except BusyError:
+            is_busy = True
+        except Exception as error:  # noqa: BLE001 - whatever an entry holds: the others go on, and so does the agent
+            failure = error
+        with self._condition:
+            debt.is_running = False
+            self._running.subtract((debt.part, f"plugin {debt.plugin}"))
+            self._running = +self._running
+            if failure is not None:
+                self._note_failure(debt, failure)
+            else:
+                self._debts.pop(debt.key, None)
+                if debt.reason and not is_busy:
+                    logger.info("VF %s: %s are back from %s", debt.entry.device, debt.part, debt.entry.owner)
+            self._begin()
+            self._condition.notify_all()
+        self._changed()
+
+    def _note_failure(self, debt: Debt, error: Exception) -> None:
+        debt.attempts += 1
+        pause = min(self._pause * 2 ** min(debt.attempts - 1, 20), _PAUSE_MAX)
+        debt.due = time.monotonic() + pause
+        said = str(error) if isinstance(error, SriovdpError) else repr(error)
+        reason = f"{'not back from' if debt.part == 'VF' else 'addresses not free of'} {debt.entry.owner}: {said}"
+        if reason != debt.reason:
+            level = logging.ERROR if debt.part == "VF" else logging.WARNING
+            trace = None if isinstance(error, SriovdpError) else error
+            text = "VF %s: %s; trying again in %.0f s and later, logged once"
+            logger.log(level, text, debt.entry.device, reason, pause, exc_info=trace)
+        debt.reason = reason
+
+
+def _describe(entry: Attachment) -> Debt:
+    """The part that is to be done next."""
+    return Debt(entry, "addresses" if entry.released else "VF")

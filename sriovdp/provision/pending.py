@@ -1,0 +1,41 @@
+"""Which VFs an apply is about to change or is changing: no pod should get one meanwhile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sriovdp.config.values import Config
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import Node, PciAddress
+from sriovdp.provision.apply import survey
+from sriovdp.provision.steps import SetNumVfs
+from sriovdp.provision.usage import list_disturbed
+from sriovdp.state.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """VFs by address, each with why no pod should get it; and PFs whose VFs are all made again."""
+
+    vfs: Mapping[str, str] = field(default_factory=dict)
+    pfs: frozenset[PciAddress] = frozenset()
+
+    def hide(self, node: Node) -> Node:
+        """The node without the VFs that are being made: they are not what they will be."""
+        pfs = (replace(pf, vfs=()) if pf.address in self.pfs else pf for pf in node.pfs)
+        return replace(node, pfs=tuple(pfs)) if self.pfs else node
+
+
+def find_pending(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str], node: Node) -> Pending:
+    """What an apply would change on a node; PFs that it leaves alone have nothing pending.
+
+    Raises DeviceError and JournalError as `survey`.
+    """
+    todo, obstacles = survey(config, sysfs, journal, allocated)
+    vfs = {
+        str(vf.address): f"sriovdp is about to change it ({step})"
+        for pf in node.pfs
+        if pf.address not in obstacles
+        for vf, step in list_disturbed(pf, todo.pfs.get(pf.address, ()))
+    }
+    made = {step.pf for step in todo.steps if isinstance(step, SetNumVfs) and step.pf not in obstacles}
+    return Pending(vfs, frozenset(made))
