@@ -80,7 +80,7 @@ def _write_default(entry: KeyField, form: Form) -> str:
     if entry.required:
         return "must be given"
     written = form.write(entry.default)
-    if written in (None, [], {}):
+    if written in (None, [], {}) or _find_inner(form):
         return ""
     return f"`{written if isinstance(written, str) else json.dumps(written)}`"
 

@@ -24,6 +24,7 @@ from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
+from sriovdp.policy import make_policy
 from sriovdp.pools.host import LiveHost
 from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
@@ -66,7 +67,7 @@ class Agent:
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
         locks = Locks(self._journal.locks)
-        self._verbs = Verbs(self._sysfs, self._journal, locks)
+        self._verbs = Verbs(self._sysfs, self._journal, locks, policy=make_policy(config))
         self._gc = Gc(self._sysfs, self._journal, locks)
         self.backlog = Backlog(Recovery(self._sysfs, self._journal, locks), self._wake)
         """The releases that are owed."""

@@ -1,4 +1,4 @@
-"""Sets of VF indices, written as upstream writes them: `0-3,5`."""
+"""Sets of VF indices and of VLANs, written as upstream writes indices: `0-3,5`."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Self
 
-from sriovdp.limits import MAX_VFS
+from sriovdp.limits import MAX_VFS, MAX_VLAN
 
 _ITEM = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 _GRAMMAR = "write VF indices and ranges like 0-3,5 without spaces"
@@ -41,6 +41,28 @@ class VfIndices(Collection[int]):
 
     def __len__(self) -> int:
         return sum(len(span) for span in self.spans)
+
+    def __str__(self) -> str:
+        return ",".join(write_span(span) for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class VlanIds:
+    """Port VLANs, 0 among them for none. `spans` are as those of VfIndices."""
+
+    spans: tuple[range, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `N` or `A-B` (both ends included), comma separated. Raises ValueError with a sentence."""
+        spans = []
+        for item in text.split(","):
+            match = _ITEM.fullmatch(item)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if not first <= last <= MAX_VLAN:
+                raise ValueError(f"write VLANs from 0 to {MAX_VLAN} and ranges of them like 0,100-199 without spaces")
+            spans.append(range(first, last + 1))
+        return cls(_merge(spans))
 
     def __str__(self) -> str:
         return ",".join(write_span(span) for span in self.spans)

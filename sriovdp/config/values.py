@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Self
 from sriovdp.config import words
 from sriovdp.config.keys import Key, demand_one
 from sriovdp.config.macs import place_macs
+from sriovdp.config.network_policy import CniConfig
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.terms import DeviceType, HealthCondition, Placement, VdpaType
 from sriovdp.limits import PATTERN_SIGNS
@@ -22,6 +23,7 @@ MAX_SELECTORS = 1000
 
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _PLACEMENT = Placement()
+_AS_SRIOV_CNI = CniConfig()
 _NET = ("netDevice",)
 _NET_AND_ACCELERATOR = ("netDevice", "accelerator")
 _NET_AND_AUX = ("netDevice", "auxNetDevice")
@@ -321,6 +323,7 @@ class Config:
     physical_functions: Annotated[tuple[PfConfig, ...], Key("PFs to split into VFs.")] = ()
     pools: Annotated[tuple[Pool, ...], Key("Pools: what pods can ask for.", name="resourceList")] = ()
     cdi: Annotated[bool, Key("Containers get their devices through CDI. The runtime must support it.")] = False
+    cni: Annotated[CniConfig, Key("What networks of `type: sriov` may ask of this node.")] = _AS_SRIOV_CNI
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def checked(self) -> Self:

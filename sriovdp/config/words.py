@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from sriovdp.config import macs, terms
 from sriovdp.config.forms import Choice, Number, Special, Word
-from sriovdp.config.ranges import VfIndices
+from sriovdp.config.ranges import VfIndices, VlanIds
 from sriovdp.errors import DeviceError
 from sriovdp.limits import MAX_MTU, MAX_RATE, MAX_VFS, MAX_VLAN, MIN_MTU
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress
@@ -207,6 +207,11 @@ Count: TypeAlias = Annotated[
 ]
 Mtu: TypeAlias = Annotated[int, Number(MIN_MTU, MAX_MTU, "an MTU")]
 Vlan: TypeAlias = Annotated[int, Number(0, MAX_VLAN, "a VLAN")]
+VlanRanges: TypeAlias = Annotated[VlanIds, _word(VlanIds.parse, _RANGES, {**_TEXT_OR_NUMBER, "minimum": 0})]
+NetworkDriver: TypeAlias = Literal["kernel", "vfio-pci", "igb_uio", "uio_pci_generic"]
+SysctlPattern: TypeAlias = Annotated[
+    str, _match(r"[A-Za-z0-9_.*?/-]{1,200}", "must be a pattern for names like net.ipv4.conf.IFNAME.arp_filter")
+]
 NumaNode: TypeAlias = Annotated[int, Number(0, _MAX_NUMA_NODE, "a NUMA node")]
 LinkType: TypeAlias = Annotated[
     str, Choice(("ether", "infiniband"), {"eth": "ether", "ethernet": "ether", "ib": "infiniband"})

@@ -168,8 +168,16 @@ def test_what_is_written_has_every_default() -> None:
     """The smallest pool and PF show all that holds for them, from the one place of defaults."""
     text = "physicalFunctions: [{select: {pfNames: [a]}, numVfs: 1, vfs: [{range: 0}]}]\n" + json.dumps(POOL)[1:-1]
     tree = yaml.safe_load(write_yaml(parse(text, "x")))
+    folders = {"logFolders": ["/var/log"], "stateFolders": ["/var/lib/cni"]}
+    switches = dict.fromkeys(("trust", "spoofchkOff", "promisc", "allmulti", "mac"), True)
+    drivers = ["kernel", "vfio-pci", "igb_uio", "uio_pci_generic"]
     assert tree == {
         "cdi": False,
+        "cni": {
+            "allow": {**switches, "drivers": drivers, "vlans": "0-4094", "sysctls": ["*"]},
+            "deviceInfoFolders": ["/var/run/k8s.cni.cncf.io/devinfo/cni"],
+            **folders,
+        },
         "physicalFunctions": [
             {
                 "select": {"pfNames": ["a"]},
