@@ -8,8 +8,8 @@ import click
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
-_CONFIG = "/etc/sriovdp/config.yaml"
-_STDIN = Path("/dev/stdin")
+DEFAULT_CONFIG = Path("/etc/sriovdp/config.yaml")
+STDIN = Path("/dev/stdin")
 _NAMED = "sriovdp.config"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def name_config(context: click.Context, file: str | None) -> None:
     """Keep a config file that an argument names, for the option. `-` is standard input."""
     if file is not None:
-        context.meta[_NAMED] = _STDIN if file == "-" else Path(file)
+        context.meta[_NAMED] = STDIN if file == "-" else Path(file)
 
 
 def _take_argument(context: click.Context, _: click.Parameter, given: str | None) -> None:
@@ -29,7 +29,7 @@ def _choose(context: click.Context, _: click.Parameter, given: Path | None) -> P
     named: Path | None = context.meta.get(_NAMED)
     if named and given:
         raise click.UsageError(f"two config files: {named} and {given}. Give one, as FILE or with --config.")
-    return named or (_STDIN if given == Path("-") else given) or Path(_CONFIG)
+    return named or (STDIN if given == Path("-") else given) or DEFAULT_CONFIG
 
 
 def config_option(command: Command) -> Command:
@@ -40,7 +40,7 @@ def config_option(command: Command) -> Command:
         "config_path",
         type=click.Path(path_type=Path),
         callback=_choose,
-        help=f"The config file; - is standard input.  [default: {_CONFIG}]",
+        help=f"The config file; - is standard input.  [default: {DEFAULT_CONFIG}]",
     )(command)
 
 

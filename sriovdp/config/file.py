@@ -43,9 +43,14 @@ def load(path: Path, identity: NodeIdentity | None = None, *, flags: Flags = NO_
 
 def load_with_places(path: Path, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Loaded:
     """Read a config file as it holds for a node, and keep where everything was. Raises ConfigError."""
-    config, document = _parse(_read(path), str(path), flags)
+    return load_text(read_text(path), str(path), identity, flags=flags)
+
+
+def load_text(text: str, source: str, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Loaded:
+    """Read the text of a config file as `load_with_places` does; `source` is its name in messages."""
+    config, document = _parse(text, source, flags)
     who = identity or NodeIdentity.find()
-    selected = select_entries(config, who, str(path))
+    selected = select_entries(config, who, source)
     pfs = tuple(n for n, entry in enumerate(config.physical_functions) if is_for(entry.nodes, who))
     pools = tuple(n for n, pool in enumerate(config.pools) if is_for(pool.nodes, who))
     return Loaded(
@@ -64,7 +69,8 @@ def parse(text: str, source: str) -> Config:
     return _parse(text, source, NO_FLAGS)[0]
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read the text of a file. Raises ConfigError when it cannot be read, or is no text."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
