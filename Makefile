@@ -19,7 +19,8 @@ demo: setup ## tell the life of pods on an emulated SR-IOV NIC
 	@$(PYTHON) -m tests.lab --hugepages 448 --timeout 600 -- .venv/bin/python -m demo config/sample.yaml
 
 test: lint ## lint, types and the whole test suite
-	@$(PYTHON3) -m setup.cluster multus || echo "setup: GOING ON WITHOUT MULTUS: its tests will be skipped" >&2
+	@for program in multus kubelet-managers; do $(PYTHON3) -m setup.cluster $$program || \
+		echo "setup: GOING ON WITHOUT $$program: its tests are skipped" >&2; done
 	@$(PYTHON3) -m setup.qemu
 	$(PYTHON) -m pytest
 	@echo "Not run here: pods of a real kubelet, and the image as the agent. That is make test-cluster."

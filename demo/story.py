@@ -55,7 +55,7 @@ class Story:
                 clean = self._node.look()
                 await self._run_kernel_pods(kubelet)
                 await self._run_dpdk_pod(kubelet)
-                self._remove_pods(kubelet, clean)
+                await self._remove_pods(kubelet, clean)
             finally:
                 self._agent.stop()
                 for pod in self._pods:
@@ -112,13 +112,13 @@ class Story:
             stage.tell(f"  dpdk-testpmd sent {sent} packets; pod red in the same VLAN received {arrived}")
             stage.check("testpmd sends on the VF, and packets arrive", sent > 0 and arrived > 0)
 
-    def _remove_pods(self, kubelet: Kubelet, clean: dict[str, Any]) -> None:
+    async def _remove_pods(self, kubelet: Kubelet, clean: dict[str, Any]) -> None:
         stage = self._stage
         with stage.scene("8. The pods go, and the VFs are as they were"):
             for pod in self._pods:
                 self._runtime.delete(pod.sandbox, pod.config)
                 self._runtime.delete(pod.sandbox, pod.config)  # runtimes repeat DEL
-                kubelet.remove(pod.sandbox.name)
+                await kubelet.remove(pod.sandbox.name)
                 pod.sandbox.remove()
             stage.show("sriovdp discover", self._node.sriovdp("discover").stdout)
             stage.check("every VF is back: driver, name, MAC, MTU, VLAN, trust", self._node.look() == clean)

@@ -1,6 +1,7 @@
 """`python3 -m setup.cluster`: what `make test-cluster` needs beyond the set-up, into the cache and `build/`.
 
-It takes long where there is nothing yet, and nothing when all is there. With the argument `multus`, Multus only.
+It takes long where there is nothing yet, and nothing when all is there. With arguments, only the programs of these
+names: `multus`, `kubelet-managers`.
 """
 
 import sys
@@ -8,35 +9,44 @@ from pathlib import Path
 
 from setup.image import prepare_image
 from setup.packages import ensure_packages
-from setup.programs import KUBE_APISERVER, KUBELET, KUSTOMIZE, MULTUS, prepare
+from setup.programs import KUBE_APISERVER, KUBELET, KUSTOMIZE, MANAGERS, MULTUS, Program, prepare
 from setup.steps import CHECKOUT, SetupError, run, say
 
 BUILD = CHECKOUT / "build/cluster"
 _PACKAGES = ("etcd-server", "openssl", "socat")
+_FOR_UNIT_TESTS = {program.name: program for program in (MULTUS, MANAGERS)}
 _LAYERS = ("base", "overlays/debian-cni", "overlays/metrics", "overlays/provisioning")
 
 
 def main() -> int:
-    """Prepare all; gives the exit code."""
-    only_multus = sys.argv[1:] == ["multus"]
+    """Prepare all, or what is named; gives the exit code."""
+    named = sys.argv[1:]
+    if unknown := set(named) - _FOR_UNIT_TESTS.keys():
+        say(f"FAILED: no program is named {', '.join(sorted(unknown))}; choose from {', '.join(_FOR_UNIT_TESTS)}")
+        return 1
     try:
         BUILD.mkdir(parents=True, exist_ok=True)
-        _link(MULTUS.name, prepare(MULTUS))
-        if not only_multus:
+        for name in named or _FOR_UNIT_TESTS:
+            _prepare(_FOR_UNIT_TESTS[name])
+        if not named:
             _prepare_rest()
     except SetupError as error:
         say(f"FAILED: {error}")
         return 1
-    say(f"{'Multus is' if only_multus else 'all parts of a cluster are'} ready in {BUILD}")
+    say(f"{' and '.join(named) or 'all parts of a cluster'}: ready in {BUILD}")
     return 0
 
 
 def _prepare_rest() -> None:
     ensure_packages(_PACKAGES)
     for program in (KUBELET, KUBE_APISERVER):
-        _link(program.name, prepare(program))
+        _prepare(program)
     _render(prepare(KUSTOMIZE))
     _link("image.tar", prepare_image())
+
+
+def _prepare(program: Program) -> None:
+    _link(program.name, prepare(program))
 
 
 def _link(name: str, target: Path) -> None:

@@ -4,6 +4,7 @@ Each is built once into the cache, with two compilers at a time and at the lowes
 name, like MULTUS=/usr/bin/multus, takes one that is there already.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from setup.golang import find_go
-from setup.steps import SetupError, cache_folder, run, say
+from setup.steps import CHECKOUT, SetupError, cache_folder, run, say
 
 KUBERNETES = "v1.34.2"
 _HINT = "the end of its output follows; `go env GOPROXY` tells from where modules come"
@@ -22,7 +23,8 @@ _HINT = "the end of its output follows; `go env GOPROXY` tells from where module
 class Program:
     """One program; building it takes about so many `minutes`.
 
-    `staging` is the version of the modules that Kubernetes keeps in its own tree, for programs of that tree.
+    `staging` is the version of the modules that Kubernetes keeps in its own tree, for programs of that tree. `ours` are
+    folders of that tree, each with the folder of this checkout whose Go files are added to it.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Program:
     minutes: int
     staging: str = ""
     flags: str = ""
+    ours: tuple[tuple[str, str], ...] = ()
 
     @property
     def variable(self) -> str:
@@ -42,7 +45,18 @@ class Program:
     def path(self) -> Path:
         """Where it is, or will be."""
         given = os.environ.get(self.variable)
-        return Path(given) if given else cache_folder() / f"{self.name}-{self.version}"
+        return Path(given) if given else cache_folder() / f"{self.name}-{self.version}{self._key}"
+
+    def list_added(self) -> list[tuple[str, Path]]:
+        """Our own files: where each is in the module's tree, and where it is here."""
+        folders = ((inside, CHECKOUT / here) for inside, here in self.ours)
+        return [(f"{inside}/{path.name}", path) for inside, here in folders for path in sorted(here.glob("*.go"))]
+
+    @property
+    def _key(self) -> str:
+        """What tells builds of different files of ours apart."""
+        content = b"".join(path.read_bytes() for _, path in self.list_added())
+        return f"-{hashlib.sha256(content).hexdigest()[:12]}" if content else ""
 
 
 _STAMP = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}"
@@ -51,6 +65,12 @@ MULTUS = Program("multus", "gopkg.in/k8snetworkplumbingwg/multus-cni.v4", "v4.2.
 KUSTOMIZE = Program("kustomize", "sigs.k8s.io/kustomize/kustomize/v5", "v5.7.1", ".", 3)
 KUBELET = Program("kubelet", "k8s.io/kubernetes", KUBERNETES, "./cmd/kubelet", 17, _STAGING, _STAMP)
 KUBE_APISERVER = Program("kube-apiserver", "k8s.io/kubernetes", KUBERNETES, "./cmd/kube-apiserver", 9, _STAGING, _STAMP)
+_OURS = (
+    ("cmd/managers", "tests/kubelet/managers"),
+    ("pkg/kubelet/cm/devicemanager", "tests/kubelet/managers/devicemanager"),
+)
+MANAGERS = Program("kubelet-managers", "k8s.io/kubernetes", KUBERNETES, "./cmd/managers", 5, _STAGING, _STAMP, _OURS)
+"""The kubelet's plugin manager and device manager without the rest of it, for `tests/kubelet`."""
 
 
 def prepare(program: Program) -> Path:
@@ -64,10 +84,21 @@ def prepare(program: Program) -> Path:
     tree = _prepare_tree(program)
     target = program.path.with_name(f"{program.path.name}.new")
     link = f"-s -w {program.flags}".strip()
-    _go(tree, "build", "-p=2", f"-ldflags={link}", "-o", str(target), program.package)
+    overlay = _write_overlay(program, tree)
+    _go(tree, "build", "-p=2", f"-ldflags={link}", *overlay, "-o", str(target), program.package)
     target.rename(program.path)
     say(f"built {program.name} in {time.monotonic() - started:.0f} s")
     return program.path
+
+
+def _write_overlay(program: Program, tree: Path) -> list[str]:
+    """The option that adds our files to the tree, which stays as it is for the other programs."""
+    added = {str(tree / inside): str(path) for inside, path in program.list_added()}
+    if not added:
+        return []
+    path = program.path.with_name(f"{program.path.name}.overlay.json")
+    path.write_text(json.dumps({"Replace": added}))
+    return [f"-overlay={path}"]
 
 
 def _prepare_tree(program: Program) -> Path:

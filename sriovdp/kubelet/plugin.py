@@ -6,6 +6,7 @@ Protocol: v1beta1.DevicePlugin of k8s.io/kubelet, pkg/apis/deviceplugin/v1beta1/
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -61,6 +62,9 @@ class DevicePlugin(DevicePluginServicer):
         self._devices: Mapping[str, PoolDevice] = {}
         self._list: pb2.ListAndWatchResponse | None = None  # until the first update nobody knows what there is
         self._epoch = 0  # of the streams: those of a past one end
+        self._followers: dict[object, float] = {}  # the open streams of this epoch, and since when they are open
+        self.left_at = 0.0
+        """When the last stream ended that was not ended by us, on the monotonic clock."""
         self._changed = asyncio.Condition()
 
     async def update(self, devices: Sequence[PoolDevice], held: Collection[str] | None = None) -> None:
@@ -94,10 +98,16 @@ class DevicePlugin(DevicePluginServicer):
         """What the kubelet was told last. Can be asked from any thread: each update makes a new list."""
         return list(self._devices.values())
 
+    @property
+    def followed_since(self) -> float | None:
+        """Since when a kubelet follows the list, on the monotonic clock; None when none does. From any thread."""
+        return min(tuple(self._followers.values()), default=None)
+
     async def end_streams(self) -> None:
         """End all streams that are open now, as a server that stops has to."""
         async with self._changed:
             self._epoch += 1
+            self._followers = {}
             self._changed.notify_all()
 
     async def GetDevicePluginOptions(
@@ -112,11 +122,17 @@ class DevicePlugin(DevicePluginServicer):
     ) -> AsyncIterator[pb2.ListAndWatchResponse]:
         """Stream the whole list: the current one first, then each new one."""
         del request, context
-        epoch = self._epoch
-        current = await self._await_list(epoch, None)
-        while current is not None:
-            yield current
-            current = await self._await_list(epoch, current)
+        epoch, followers, stream = self._epoch, self._followers, object()
+        followers[stream] = time.monotonic()
+        try:
+            current = await self._await_list(epoch, None)
+            while current is not None:
+                yield current
+                current = await self._await_list(epoch, current)
+        finally:
+            del followers[stream]
+            if followers is self._followers:
+                self.left_at = time.monotonic()
 
     async def GetPreferredAllocation(
         self,

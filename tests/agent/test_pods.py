@@ -41,7 +41,7 @@ async def test_files_of_a_pods_devices_live_as_long_as_the_pod(
         await wait_until(info.is_file)
         await kubelet.wait_for(DPDK, count=2)
         await kubelet.start_container(DPDK, [device])
-        kubelet.remove("red")
+        await kubelet.remove("red")
         await wait_until(lambda: not info.exists() and not grant.exists())
 
 
@@ -82,7 +82,7 @@ async def test_a_device_that_a_living_pod_has_attached_is_given_to_no_other(
         await _wait_until_refused(kubelet, device)
         with pytest.raises(AdmissionError, match=rf"{device} is in use by pod default/red"):
             await kubelet.allocate(KERNEL, [device])
-        kubelet.remove("red")
+        await kubelet.remove("red")
         await kubelet.allocate(KERNEL, [device])
 
 
@@ -162,7 +162,7 @@ async def test_a_vf_that_another_pools_pod_has_is_given_to_nobody(tree: Tree, ku
         told = rf"{device} is not healthy: pod default/red \(container main\) has it as {DPDK}"
         with pytest.raises(AdmissionError, match=told):
             await kubelet.allocate(renamed, [device])
-        kubelet.remove("red")
+        await kubelet.remove("red")
         await kubelet.wait_for(renamed, count=2)
 
 

@@ -1,15 +1,11 @@
 """A kubelet, as far as device plugins see one: it finds them, follows their lists, and admits pods with their devices.
 
-The services and their order are those of the kubelet's device manager and plugin watcher, packages cm/devicemanager and
-pluginmanager: a plugin that was found is asked who it is, connected, followed, and told the verdict; a stream that ends
-makes its devices unhealthy; a start wipes device-plugins/ but never plugins_registry/.
+`tests/kubelet/test_scenarios.py` holds it against the kubelet's own plugin manager and device manager.
 """
 # ruff: noqa: N802 - the protocols name the methods
 
 import asyncio
-import contextlib
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,30 +14,17 @@ import grpc
 import grpc.aio
 
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as plugin_pb2
-from sriovdp.kubelet.api import pluginregistration_v1_pb2 as watcher_pb2
-from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import (
-    DevicePluginStub,
-    RegistrationServicer,
-    add_RegistrationServicer_to_server,
-)
-from sriovdp.kubelet.api.pluginregistration_v1_pb2_grpc import RegistrationStub as WatcherStub
+from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import RegistrationServicer, add_RegistrationServicer_to_server
 from sriovdp.kubelet.api.podresources_v1_pb2_grpc import add_PodResourcesListerServicer_to_server
 from sriovdp.model import DeviceNode, Mount
+from tests.fakes.device_manager import Client, DeviceManager
+from tests.fakes.event_log import EventLog
+from tests.fakes.plugin_manager import PluginManager, RefusedError
 from tests.fakes.podresources import PodResources
-
-VERSION = "v1beta1"
-
-_SCAN_INTERVAL = 0.05  # seconds
-_CONNECT_TIMEOUT = 10.0  # seconds, as the kubelet's
-_CHANNEL_OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.use_local_subchannel_pool", 1))
 
 
 class AdmissionError(Exception):
     """The kubelet does not admit a pod; the text is what the pod's event would say."""
-
-
-class _RefusedError(Exception):
-    """The kubelet does not register a plugin, and tells it why."""
 
 
 @dataclass(frozen=True)
@@ -55,87 +38,54 @@ class Admission:
     cdi_devices: list[str] = field(default_factory=list)
 
 
-class _Plugin:
-    """One connected device plugin, and all lists it has sent on this connection."""
-
-    def __init__(self, socket: Path, notify: Callable[[], Awaitable[None]]) -> None:
-        self.socket = socket
-        self.lists: list[plugin_pb2.ListAndWatchResponse] = []
-        self.connected = True
-        self.options = plugin_pb2.DevicePluginOptions()
-        self._notify = notify
-        self._channel = grpc.aio.insecure_channel(f"unix:{socket}", options=_CHANNEL_OPTIONS)
-        self.stub = DevicePluginStub(self._channel)
-        self._stream = asyncio.create_task(self._follow())
-
-    def devices(self, *, healthy: bool) -> list[str]:
-        """IDs of the last list in that state, sorted; all are unhealthy once the stream has ended."""
-        last = self.lists[-1].devices if self.lists else []
-        return sorted(device.ID for device in last if (device.health == "Healthy" and self.connected) == healthy)
-
-    async def break_stream(self) -> None:
-        """Break the list's stream off, and keep the connection."""
-        self._stream.cancel()
-        await asyncio.gather(self._stream, return_exceptions=True)
-
-    def open_stream(self) -> None:
-        """Follow the list again, on the same connection."""
-        self.lists.clear()
-        self.connected = True
-        self._stream = asyncio.create_task(self._follow())
-
-    async def close(self) -> None:
-        self._stream.cancel()
-        await asyncio.gather(self._stream, return_exceptions=True)
-        await self._channel.close()
-
-    async def _follow(self) -> None:
-        try:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                async for devices in self.stub.ListAndWatch(plugin_pb2.Empty()):
-                    self.lists.append(devices)
-                    await self._notify()
-        finally:
-            self.connected = False
-            await self._notify()
-
-
 class Kubelet:
-    """A kubelet below `kubelet_dir`, running while its context is entered; `watcher` says whether it watches plugins.
+    """A kubelet below `kubelet_dir`, running while its context is entered.
 
-    `registrations` lists the resource of each registration that was granted, in order.
+    `watcher` says whether it watches plugins, or they have to register themselves.
     """
 
     def __init__(self, kubelet_dir: Path, *, watcher: bool = True) -> None:
-        self.registrations: list[str] = []
+        self.log = EventLog()
+        """What it did with plugins."""
         self._registry = kubelet_dir / "plugins_registry"
         self._directory = kubelet_dir / "device-plugins"
         self._resources = kubelet_dir / "pod-resources"
         self._watcher = watcher
-        self._plugins: dict[str, _Plugin] = {}
+        self._manager = DeviceManager(self.log, self._notify)
+        self._plugins: PluginManager | None = None
         self._pods: dict[str, Admission] = {}
-        self._refusals: deque[str] = deque()
         self._servers: list[grpc.aio.Server] = []
-        self._scan_task: asyncio.Task[None] | None = None
-        self._running = False
         self._changed = asyncio.Condition()
         self._admitting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        await self._start()
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stop()
+        await self.stop()
 
-    async def restart(self, *, wipe: bool = True) -> None:
-        """Restart: streams break, device-plugins/ is wiped and its socket made anew. Pods and their devices stay."""
-        await self._stop()
-        await self._start(wipe=wipe)
+    @property
+    def registrations(self) -> list[str]:
+        """The resource of each registration that was granted, in order."""
+        return self._manager.registrations
 
-    def refuse_next(self, text: str) -> None:
-        """Refuse the next registration, with this text."""
-        self._refusals.append(text)
+    async def restart(self) -> None:
+        """Restart: streams break, device-plugins/ is wiped and its socket made again. Pods and their devices stay."""
+        await self.stop()
+        await self.start()
+
+    async def refuse(self, text: str, *, times: int = 1) -> None:
+        """Refuse the next registrations, with this text."""
+        self._manager.refusals.extend([text] * times)
+
+    async def disconnect(self, resource: str) -> None:
+        """Disconnect a plugin by mistake, as the end of an older one's stream does."""
+        await self._manager.disconnect(resource)
+
+    async def wait_for_step(self, step: str, *, times: int = 1, within: float = 60.0) -> None:
+        """Wait until a step was taken down that often. Raises TimeoutError."""
+        await self._wait(lambda: sum(one.startswith(step) for one in self.log.steps) >= times, step, within)
 
     async def wait_for(self, resource: str, *, count: int, healthy: bool = True, within: float = 60.0) -> list[str]:
         """Wait until exactly `count` devices are offered healthy (or unhealthy); their IDs, sorted.
@@ -154,16 +104,7 @@ class Kubelet:
 
     def lists(self, resource: str) -> list[plugin_pb2.ListAndWatchResponse]:
         """Every list the plugin has sent since it was registered last, in order."""
-        return list(self._plugins[resource].lists)
-
-    async def break_stream(self, resource: str) -> None:
-        """Break the stream of a plugin's lists off."""
-        await self._plugins[resource].break_stream()
-
-    async def open_stream(self, resource: str) -> None:
-        """Follow a plugin's lists again, after `break_stream`."""
-        self._plugins[resource].open_stream()
-        await self._notify()
+        return list(self._manager.lists[resource])
 
     async def admit(self, pod_name: str, requests: Mapping[str, int], *, prefer: bool = True) -> Admission:
         """Give a pod of one container that many free healthy devices of each resource, and start the container.
@@ -201,7 +142,7 @@ class Kubelet:
         """
         request = plugin_pb2.AllocateRequest(container_requests=[plugin_pb2.ContainerAllocateRequest(devices_ids=ids)])
         try:
-            answer = await self._plugins[resource].stub.Allocate(request, timeout=within)
+            answer = await self._find(resource).stub.Allocate(request, timeout=within)
         except grpc.aio.AioRpcError as error:
             code = error.code().name
             raise AdmissionError(f"Allocate failed due to {code}: {error.details()}, which is unexpected") from error
@@ -209,14 +150,14 @@ class Kubelet:
 
     async def start_container(self, resource: str, ids: Sequence[str]) -> None:
         """Ask the plugin before a container starts, if it wants to be. Raises AdmissionError when it refuses."""
-        plugin = self._plugins[resource]
+        plugin = self._find(resource)
         if plugin.options.pre_start_required:
             try:
                 await plugin.stub.PreStartContainer(plugin_pb2.PreStartContainerRequest(devices_ids=ids), timeout=30)
             except grpc.aio.AioRpcError as error:
                 raise AdmissionError(f"PreStartContainer failed: {error.code().name}: {error.details()}") from error
 
-    def remove(self, pod_name: str) -> None:
+    async def remove(self, pod_name: str) -> None:
         """Free a pod's devices; the protocol has no word to tell the plugin. Raises KeyError without the pod."""
         del self._pods[pod_name]
 
@@ -226,96 +167,42 @@ class Kubelet:
 
     def offered(self) -> dict[str, list[str]]:
         """The healthy devices of each resource: what is allocatable."""
-        return {resource: plugin.devices(healthy=True) for resource, plugin in self._plugins.items()}
+        return {resource: sorted(ids) for resource, ids in self._manager.healthy.items()}
+
+    def _find(self, resource: str) -> Client:
+        try:
+            return self._manager.endpoints[resource]
+        except KeyError:
+            raise AdmissionError(f"no plugin is registered for {resource}") from None
 
     def _list_given(self) -> dict[str, dict[str, list[str]]]:
         return {name: pod.devices for name, pod in self._pods.items()}
 
-    async def register(self, resource: str, versions: Sequence[str], socket: Path) -> None:
-        """Check, connect and follow a plugin, as both ways of registration do. Raises _RefusedError."""
-        if self._refusals:
-            raise _RefusedError(self._refusals.popleft())
-        if VERSION not in versions:
-            raise _RefusedError(f"versions {list(versions)} are not supported, {VERSION} is")
-        if "/" not in resource:
-            raise _RefusedError(f"{resource!r} is no extended resource name")
-        before = self._plugins.pop(resource, None)
-        if before:
-            await before.close()
-        plugin = _Plugin(socket, self._notify)
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
-                plugin.options = await plugin.stub.GetDevicePluginOptions(plugin_pb2.Empty())
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
-            await plugin.close()
-            raise _RefusedError(f"failed to dial device plugin at {socket}: {error}") from error
-        self._plugins[resource] = plugin
-        self.registrations.append(resource)
-        await self._notify()
-
-    async def _start(self, *, wipe: bool = True) -> None:
-        for directory in (self._directory, self._resources, *([self._registry] if self._watcher else [])):
+    async def start(self) -> None:
+        """Start: sockets in device-plugins/ are removed, whatever they are."""
+        for directory in (self._directory, self._resources):
             directory.mkdir(parents=True, exist_ok=True)
-        for socket in self._directory.iterdir() if wipe else ():
-            socket.unlink()
+        for path in [path for path in self._directory.iterdir() if path.is_socket()]:
+            path.unlink()
         registration, resources = grpc.aio.server(), grpc.aio.server()
-        add_RegistrationServicer_to_server(_Registration(self, self._directory), registration)
+        add_RegistrationServicer_to_server(_Registration(self._manager, self._directory), registration)
         add_PodResourcesListerServicer_to_server(PodResources(self._list_given, self.offered), resources)
         self._servers = [registration, resources]
         for server, directory in zip(self._servers, (self._directory, self._resources), strict=True):
             server.add_insecure_port(f"unix:{directory / 'kubelet.sock'}")
             await server.start()
-        self._running = True
-        self._scan_task = asyncio.create_task(self._scan()) if self._watcher else None
+        if self._watcher:
+            self._plugins = PluginManager(self._registry, self._manager)
+            self._plugins.start()
 
-    async def _stop(self) -> None:
-        self._running = False  # as gRPC may lose a cancellation that comes when a call of it ends
-        if self._scan_task:
-            self._scan_task.cancel()
-            await asyncio.gather(self._scan_task, return_exceptions=True)
+    async def stop(self) -> None:
+        """End. Sockets of plugins stay."""
+        if self._plugins:
+            await self._plugins.stop()
         await asyncio.gather(*(server.stop(None) for server in self._servers))
         for directory in (self._directory, self._resources):
             (directory / "kubelet.sock").unlink(missing_ok=True)
-        for plugin in self._plugins.values():
-            await plugin.close()
-        self._plugins.clear()
-
-    async def _scan(self) -> None:
-        """The plugin watcher: greets each socket that is new, until that works, and leaves each that is gone."""
-        known: dict[Path, tuple[int, int]] = {}
-        while self._running:
-            present = {path: identity for path in self._registry.glob("*.sock") if (identity := _identify(path))}
-            for path in known.keys() - present.keys():
-                del known[path]
-                await self._leave(path)
-            for path, identity in present.items():
-                if known.get(path) != identity and await self._greet(path):
-                    known[path] = identity
-            await asyncio.sleep(_SCAN_INTERVAL)
-
-    async def _greet(self, path: Path) -> bool:
-        """Ask who is there, register it, and tell it the verdict; False when that has to be tried again."""
-        async with grpc.aio.insecure_channel(f"unix:{path}", options=_CHANNEL_OPTIONS) as channel:
-            stub = WatcherStub(channel)
-            refusal = ""
-            try:
-                info = await stub.GetInfo(watcher_pb2.InfoRequest(), timeout=1.0)
-                try:
-                    if info.type != "DevicePlugin":
-                        raise _RefusedError(f"no handler for plugin type {info.type!r}")
-                    await self.register(info.name, info.supported_versions, Path(info.endpoint or path))
-                except _RefusedError as error:
-                    refusal = str(error)
-                status = watcher_pb2.RegistrationStatus(plugin_registered=not refusal, error=refusal)
-                await stub.NotifyRegistrationStatus(status, timeout=5.0)
-            except grpc.aio.AioRpcError:
-                return False
-        return not refusal
-
-    async def _leave(self, path: Path) -> None:
-        for plugin in self._plugins.values():
-            if plugin.socket == path:
-                await plugin.close()
+        await self._manager.stop()
 
     async def _pick(self, resource: str, count: int, *, prefer: bool) -> list[str]:
         given = {id_ for pod in self._pods.values() for id_ in pod.devices.get(resource, ())}
@@ -324,19 +211,18 @@ class Kubelet:
             raise AdmissionError(
                 f"requested number of devices unavailable for {resource}. Requested: {count}, Available: {len(free)}"
             )
-        plugin = self._plugins[resource]
-        if not prefer or len(free) == count or not plugin.options.get_preferred_allocation_available:
+        plugin = self._find(resource)
+        if not prefer or not plugin.options.get_preferred_allocation_available:
             return free[:count]
         wish = plugin_pb2.ContainerPreferredAllocationRequest(available_deviceIDs=free, allocation_size=count)
         answer = await plugin.stub.GetPreferredAllocation(
             plugin_pb2.PreferredAllocationRequest(container_requests=[wish])
         )
         wanted = set(answer.container_responses[0].deviceIDs)
-        return [id_ for id_ in free if id_ in wanted][:count]
+        return sorted(free, key=lambda id_: id_ not in wanted)[:count]
 
     def _list(self, resource: str, *, healthy: bool) -> list[str]:
-        plugin = self._plugins.get(resource)
-        return plugin.devices(healthy=healthy) if plugin else []
+        return sorted((self._manager.healthy if healthy else self._manager.unhealthy).get(resource, ()))
 
     async def _wait(self, done: Callable[[], bool], wanted: str, within: float) -> None:
         try:
@@ -344,8 +230,8 @@ class Kubelet:
                 await self._changed.wait_for(done)
         except TimeoutError:
             offers = [
-                f"{resource}: {plugin.devices(healthy=True)} healthy, {plugin.devices(healthy=False)} unhealthy"
-                for resource, plugin in self._plugins.items()
+                f"{resource}: {sorted(healthy)} healthy, {self._list(resource, healthy=False)} unhealthy"
+                for resource, healthy in self._manager.healthy.items()
             ]
             seen = "; ".join(offers) or "no plugin is registered"
             raise TimeoutError(f"waited {within:g} s for {wanted}, but {seen}") from None
@@ -358,8 +244,8 @@ class Kubelet:
 class _Registration(RegistrationServicer):
     """The kubelet's registration service for plugins that register themselves."""
 
-    def __init__(self, kubelet: Kubelet, directory: Path) -> None:
-        self._kubelet = kubelet
+    def __init__(self, manager: DeviceManager, directory: Path) -> None:
+        self._manager = manager
         self._directory = directory
 
     async def Register(
@@ -367,17 +253,10 @@ class _Registration(RegistrationServicer):
         request: plugin_pb2.RegisterRequest,
         context: grpc.aio.ServicerContext[plugin_pb2.RegisterRequest, plugin_pb2.Empty],
     ) -> plugin_pb2.Empty:
+        socket = self._directory / request.endpoint
         try:
-            await self._kubelet.register(request.resource_name, [request.version], self._directory / request.endpoint)
-        except _RefusedError as error:
+            self._manager.validate(request.resource_name, socket, [request.version])
+            await self._manager.connect(request.resource_name, socket)
+        except RefusedError as error:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
         return plugin_pb2.Empty()
-
-
-def _identify(path: Path) -> tuple[int, int] | None:
-    """Inode and change time (ns) of a socket; None when it is gone or no socket."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    return (status.st_ino, status.st_ctime_ns) if path.is_socket() else None

@@ -38,7 +38,7 @@ class Service:
 
     def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> list[str]:
         """All that have to be, then the last ones."""
-        return [*must, *[id_ for id_ in reversed(available) if id_ not in must]][:size]
+        return [*must, *[id_ for id_ in sorted(available, reverse=True) if id_ not in must]][:size]
 
 
 def vfs(count: int) -> list[PoolDevice]:

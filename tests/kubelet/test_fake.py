@@ -7,8 +7,8 @@ import pytest
 
 from sriovdp.kubelet.api import podresources_v1_pb2 as pb2
 from sriovdp.kubelet.api.podresources_v1_pb2_grpc import PodResourcesListerStub
+from sriovdp.kubelet.endpoint import Endpoint
 from sriovdp.kubelet.plugin import DevicePlugin
-from sriovdp.kubelet.registration import Endpoint
 from tests.fakes.kubelet import AdmissionError, Kubelet
 from tests.kubelet.conftest import RESOURCE, vfs
 
@@ -24,7 +24,7 @@ async def test_life_of_pods(tmp_path: Path, plugin: DevicePlugin) -> None:
         assert sorted(red.devices[RESOURCE] + blue.devices[RESOURCE]) == [device.id for device in vfs(2)]
         with pytest.raises(AdmissionError, match="Requested: 1, Available: 0"):
             await kubelet.admit("green", {RESOURCE: 1})
-        kubelet.remove("red")
+        await kubelet.remove("red")
         assert (await kubelet.admit("green", {RESOURCE: 1})).devices == red.devices
         assert await _list_pods(tmp_path) == {"blue": blue.devices[RESOURCE], "green": red.devices[RESOURCE]}
         await endpoint.stop()

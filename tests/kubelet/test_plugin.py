@@ -13,8 +13,8 @@ import pytest
 
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
+from sriovdp.kubelet.endpoint import Endpoint
 from sriovdp.kubelet.plugin import DevicePlugin
-from sriovdp.kubelet.registration import Endpoint
 from sriovdp.kubelet.server import PluginServer
 from sriovdp.model import DeviceNode, Mount, PoolDevice
 from sriovdp.pools.allocation import Allocation
@@ -40,7 +40,7 @@ async def serving(kubelet_dir: Path, plugin: DevicePlugin) -> AsyncIterator[Kube
 @asynccontextmanager
 async def calling(tmp_path: Path, plugin: DevicePlugin) -> AsyncIterator[DevicePluginStub]:
     """A bare client of the plugin, for calls that the kubelet does not make."""
-    server = PluginServer(tmp_path / "plugin.sock", RESOURCE, plugin)
+    server = PluginServer(tmp_path / "plugin.sock", RESOURCE, plugin, lambda refusal: None)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"unix:{server.socket}", options=OPTIONS) as channel:
@@ -129,7 +129,7 @@ async def test_every_stream_starts_with_the_current_list(tmp_path: Path, plugin:
 async def test_stream_ends_cleanly_when_the_server_stops(tmp_path: Path, plugin: DevicePlugin) -> None:
     """A stop ends the streams by itself, so that it need not wait and then break them off."""
     await plugin.update(vfs(1))
-    server = PluginServer(tmp_path / "plugin.sock", RESOURCE, plugin)
+    server = PluginServer(tmp_path / "plugin.sock", RESOURCE, plugin, lambda refusal: None)
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{server.socket}", options=OPTIONS) as channel:
         stream = DevicePluginStub(channel).ListAndWatch(pb2.Empty())

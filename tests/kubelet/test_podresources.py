@@ -9,10 +9,10 @@ import grpc.aio
 import pytest
 
 from sriovdp.kubelet.api.podresources_v1_pb2_grpc import add_PodResourcesListerServicer_to_server
+from sriovdp.kubelet.endpoint import Endpoint
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.pod_devices import Holder, PodDevices
 from sriovdp.kubelet.podresources import PodResources
-from sriovdp.kubelet.registration import Endpoint
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.podresources import PodResources as Lister
 from tests.kubelet.conftest import RESOURCE, vfs
