@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cni.service.server import CniServer
 from cni.service.spool import Spool
+from cni.slots import waiting
 from cni.verbs.backlog import Backlog
 from cni.verbs.dispatch import Verbs
 from cni.verbs.gc import Gc
@@ -66,7 +67,7 @@ class Agent:
         """What the node is made like."""
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
-        locks = Locks(self._journal.locks)
+        locks = Locks(self._journal.locks, waiting)
         self._verbs = Verbs(self._sysfs, self._journal, locks, policy=make_policy(config))
         self._gc = Gc(self._sysfs, self._journal, locks)
         self.backlog = Backlog(Recovery(self._sysfs, self._journal, locks), self._wake)

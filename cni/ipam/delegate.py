@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any, Self
 
 from cni.ipam.process import PluginKilledError, PluginProcess, date_executable, find_executable
+from cni.ipam.turns import Turns
 from cni.protocol.keys import is_ipam_plugin
 from cni.protocol.spec import (
     DECODING_FAILURE,
@@ -17,13 +18,15 @@ from cni.protocol.spec import (
     INVALID_CONFIG,
     INVALID_ENVIRONMENT,
     IPAM_FAILURE,
+    TRY_AGAIN,
     UNKNOWN_CONTAINER,
     UNSUPPORTED_FIELD,
     Result,
     parse_result,
 )
 from cni.protocol.wire import DELEGATED
-from sriovdp.errors import CniError
+from cni.slots import waiting
+from sriovdp.errors import BusyError, CniError
 from sriovdp.state.journal import Attachment
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class UnusablePluginError(MissingPluginError):
     """`ipam.type` names no IPAM plugin. ADD refuses it, so nothing can have been reserved."""
 
 
+_turns = Turns()
 _outdated: set[tuple[str, int]] = set()  # executables, with the date of the file, that refused specification 1.1.0
 
 
@@ -79,7 +83,25 @@ class IpamCall:
         self._build = (self._executable, date_executable(self._executable))
         if self._config.get("cniVersion") == "1.1.0" and self._build in _outdated:
             self._config["cniVersion"] = "1.0.0"
-        self._process = self._start()
+        self._has_turn = False
+        self._take_turn()
+        try:
+            self._process = self._start()
+        except IpamError:
+            self._give_turn_back()
+            raise
+
+    def _take_turn(self) -> None:
+        try:
+            _turns.take(self._plugin, self._cancelled)
+        except BusyError as error:
+            raise IpamError(TRY_AGAIN, error.message, hint=error.hint) from error
+        self._has_turn = True
+
+    def _give_turn_back(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            _turns.give_back(self._plugin)
 
     def _start(self) -> PluginProcess:
         try:
@@ -95,18 +117,22 @@ class IpamCall:
         plugins the same. It is asked so at once the next time.
         """
         try:
+            try:
+                return self._finish()
+            except IpamError as error:
+                if error.code != INCOMPATIBLE_VERSION or self._config.get("cniVersion") != "1.1.0":
+                    raise
+            _outdated.add(self._build)
+            self._config["cniVersion"] = "1.0.0"
+            self._process = self._start()
             return self._finish()
-        except IpamError as error:
-            if error.code != INCOMPATIBLE_VERSION or self._config.get("cniVersion") != "1.1.0":
-                raise
-        _outdated.add(self._build)
-        self._config["cniVersion"] = "1.0.0"
-        self._process = self._start()
-        return self._finish()
+        finally:
+            self._give_turn_back()
 
     def _finish(self) -> Result:
         try:
-            code, stdout, stderr = self._process.wait(self._cancelled)
+            with waiting():
+                code, stdout, stderr = self._process.wait(self._cancelled)
         except PluginKilledError as error:
             raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} {error}") from None
         document = _decode(stdout)
@@ -121,7 +147,10 @@ class IpamCall:
 
     def stop(self) -> bool:
         """See to it that the plugin has ended, within `cni.ipam.process.GRACE`; gives whether it succeeded."""
-        return self._process.stop()
+        try:
+            return self._process.stop()
+        finally:
+            self._give_turn_back()
 
     @property
     def is_running(self) -> bool:

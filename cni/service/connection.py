@@ -14,8 +14,9 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 from cni.protocol.spec import DECODING_FAILURE, INTERNAL, TRY_AGAIN, render_error
 from cni.protocol.wire import (
@@ -29,7 +30,8 @@ from cni.protocol.wire import (
     decode_header,
     encode_reply,
 )
-from sriovdp.errors import CniError
+from cni.service.workers import Workers
+from sriovdp.errors import BusyError, CniError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Connection:
         self,
         connection: socket.socket,
         handle: Handle,
-        workers: ThreadPoolExecutor,
+        workers: Workers,
         forget: Callable[["Connection"], None],
     ) -> None:
         self._socket = connection
@@ -128,7 +130,15 @@ class Connection:
             self._data.clear()
             if self._timer:
                 self._timer.cancel()
-            self._workers.submit(self._run, self._request).add_done_callback(self._on_done)
+            self._begin(self._request)
+
+    def _begin(self, request: Request) -> None:
+        try:
+            job = self._workers.submit(request.command, partial(self._run, request))
+        except BusyError as error:
+            self._refuse(error)
+        else:
+            job.add_done_callback(self._on_done)
 
     def _receive_start(self) -> bytes:
         """The first bytes and the fd that comes with them; further fds are closed, here or later by the kernel."""
@@ -144,10 +154,12 @@ class Connection:
         self._netns_fd = fds[0] if fds else None
         return start
 
-    def _refuse(self, error: WireError) -> None:
+    def _refuse(self, error: WireError | BusyError) -> None:
         logger.warning("refused a CNI request: %s", error)
-        code = TRY_AGAIN if isinstance(error, VersionError) else DECODING_FAILURE
-        said = f"the sriovdp agent can not read the request: {error.message}"
+        code = TRY_AGAIN if isinstance(error, VersionError | BusyError) else DECODING_FAILURE
+        said = error.message
+        if isinstance(error, WireError):
+            said = f"the sriovdp agent cannot read the request: {said}"
         try:
             self._socket.send(_encode(_fail(code, said, error.hint)), socket.MSG_DONTWAIT)
         except OSError as gone:

@@ -11,15 +11,14 @@ import logging
 import os
 import socket
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cni.service.connection import Connection, Handle
+from cni.service.workers import Workers
 from sriovdp.errors import SriovdpError
 
 logger = logging.getLogger(__name__)
 
-_WORKERS = 16
 _CONNECTIONS = 256  # at once, so that memory is bounded; more wait in the backlog
 _BACKLOG = 128
 _RECEIVE_TIMEOUT = 30.0  # seconds for a whole request
@@ -39,7 +38,7 @@ class CniServer:
     def __init__(self, socket_path: Path, handle: Handle) -> None:
         self._path = socket_path
         self._handle = handle
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="cni")
+        self._workers = Workers(_CONNECTIONS)
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
         self._changed = asyncio.Event()
@@ -82,7 +81,7 @@ class CniServer:
             logger.warning("%d CNI requests are still running, their runtime gets no answer", left)
         for connection in list(self._connections):
             connection.drop()
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown()
 
     def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 - it is what called

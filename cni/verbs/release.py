@@ -156,13 +156,15 @@ class Release:
         timing.mark("journal")
         addresses = None if releasing.freed else Deletion(releasing)
         timing.mark("start of IPAM")
-        failure = None if releasing.released else self._restore(releasing, netns_fd)
-        timing.mark("VF back and compared")
-        if failure is None and addresses is not None and addresses.is_running:
-            releasing = replace(releasing, released=True)
-            self.journal.write_attachment(releasing)
-            self.let_go()
-        owed = addresses.finish() if addresses else None
+        try:
+            failure = None if releasing.released else self._restore(releasing, netns_fd)
+            timing.mark("VF back and compared")
+            if failure is None and not releasing.released and addresses is not None and addresses.is_running:
+                releasing = replace(releasing, released=True)
+                self.journal.write_attachment(releasing)
+                self.let_go()
+        finally:
+            owed = addresses.finish() if addresses else None
         if owed is not None:
             owed = self._free_by_todays_network(releasing, owed)
         timing.mark("wait for IPAM")

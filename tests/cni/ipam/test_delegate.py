@@ -136,7 +136,7 @@ def test_plugin_sees_the_whole_configuration_and_only_the_specified_environment(
 
     names = {line.partition("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
     assert {name for name in names if name.startswith("CNI_")} == {
-        f"CNI_{name}" for name in ("COMMAND", "CONTAINERID", "NETNS", "IFNAME", "ARGS", "PATH")
+        f"CNI_{name}" for name in ("COMMAND", "CONTAINERID", "NETNS", "IFNAME", "ARGS", "PATH", "SRIOVDP_DELEGATED")
     }
     assert not names & {"HOME", "USER"}
     assert json.loads((tmp_path / "stdin").read_text()) == attachment.config
