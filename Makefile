@@ -36,7 +36,7 @@ lint: setup ## style, types and layers
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
-fuzz: setup ## a million broken inputs for each reader (FUZZ="--runs N TARGET" for less), and a minute of broken replies for the launcher
+fuzz: setup ## a million broken inputs for each reader (FUZZ="--share PERCENT TARGET" for less), and a minute of broken replies for the launcher
 	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install -q "atheris>=3,<4"
 	$(PYTHON) -m tests.fuzz $(FUZZ)
 	@mkdir -p build

@@ -82,7 +82,6 @@ def fold_keys(
     known keys, squeezed; they are not read, but named.
     """
     documented = {key.lower(): key for key in known}
-    alike = {squeeze(key): key for key in documented.values()} | dict(spellings or {})
     folded: dict[str, Any] = {}
     unknown: list[str] = []
     for key, value in document.items():
@@ -94,6 +93,8 @@ def fold_keys(
             findings.warnings.append(f"key {key!r} is read as {name!r}")
         if name is None or document.get(name) is None or name == key:
             folded[name or key] = value
+    # made only when it is needed: an ADD reads several objects, and most have no unknown key
+    alike = {squeeze(key): key for key in documented.values()} | dict(spellings or {}) if unknown else {}
     for key in unknown[:_NAMED]:
         findings.warnings.append(f"key {key[:_LONGEST]!r} is not known and has no effect{_name_nearest(key, alike)}")
     if len(unknown) > _NAMED:
