@@ -1,4 +1,4 @@
-"""YAML or JSON text as a plain tree, with the line of every entry.
+"""YAML text as a plain tree, with the line of every entry.
 
 The YAML is that of people who write config files: text, whole numbers, true, false, null, lists and objects. What turns
 a small file into a large tree or a surprising value is refused (aliases, tags, more than one document) or stays text
@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from sriovdp.errors import ConfigError
-
 MAX_BYTES = 256 * 1024
 """Size of a config file: room for thousands of devices, read within seconds."""
 
 MAX_DEPTH = 16
 """Lists and objects inside each other; the config itself is 6 deep."""
+
+MAX_DOCUMENTS = 100
+"""YAML documents in one file of manifests."""
 
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | bool | None"
 KeyPath: TypeAlias = tuple[str | int, ...]
@@ -30,9 +31,15 @@ _WORDS: dict[str, Plain] = {"": None, "~": None, "null": None, "true": True, "fa
 
 @dataclass(slots=True)
 class Document:
-    """A file's tree. `lines` has the line of each key and list item, from 1; `duplicates` where a key comes again."""
+    """A file's tree, which begins in line `begin`.
+
+    `lines` has the line of each key and list item, from 1, `blocks` the first line of each text that has lines of its
+    own, `duplicates` where a key comes again.
+    """
 
     tree: Plain = None
+    begin: int = 1
+    blocks: dict[KeyPath, int] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
     duplicates: list[tuple[int, KeyPath]] = field(default_factory=list)
 
@@ -53,35 +60,30 @@ def _write_key(key: str) -> str:
     return key if _PLAIN_KEY.fullmatch(key) else repr(key[:60])
 
 
-def read(text: str, source: str) -> Document:
-    """Read the text of a config file. Raises ConfigError when it is too large, not YAML, or YAML we refuse."""
-    if len(text) > MAX_BYTES:
-        raise ConfigError(source, [f"the file is larger than {MAX_BYTES // 1024} KiB"])
-    try:
-        return _Builder(yaml.parse(_blank_tabs(text), Loader=yaml.SafeLoader)).build()
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(source, [f"line {_line(error.problem_mark)}: {error.problem}"]) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(source, [f"line {line}: the character U+{error.character:04X} is not allowed"]) from error
+def read_yaml(text: str) -> list[Document]:
+    """Read YAML; of several documents each. Raises yaml.MarkedYAMLError, yaml.reader.ReaderError."""
+    return _Builder(yaml.parse(_blank_tabs(text), Loader=yaml.SafeLoader)).build()
 
 
 class _Builder:
     """Builds a document from PyYAML's events: the only stage at which aliases, tags and depth can be refused early."""
 
     def __init__(self, events: Iterator[yaml.Event]) -> None:
-        self.events = (event for event in events if not isinstance(event, _FRAME_EVENTS))
+        self.events = events
         self.document = Document()
 
-    def build(self) -> Document:
+    def build(self) -> list[Document]:
         """Read all events. Raises yaml.MarkedYAMLError."""
-        first = next(self.events, None)
-        if first is not None:
-            self.document.tree = self.read(first, ())
-        extra = next(self.events, None)
-        if extra is not None:
-            raise _refusal("a second document begins here; one file has one", extra)
-        return self.document
+        documents: list[Document] = []
+        for event in self.events:
+            if isinstance(event, _FRAME_EVENTS):
+                continue
+            if len(documents) >= MAX_DOCUMENTS:
+                raise _refusal(f"more than {MAX_DOCUMENTS} documents", event)
+            self.document = Document(begin=_line(event.start_mark))
+            self.document.tree = self.read(event, ())
+            documents.append(self.document)
+        return documents or [Document()]
 
     def read(self, event: yaml.Event, path: KeyPath) -> Plain:
         """Read the value that begins with this event."""
@@ -90,7 +92,9 @@ class _Builder:
         if event.tag not in {None, "!"}:
             raise _refusal(f"the tag {event.tag!r} is refused; write the value alone", event)
         if isinstance(event, yaml.ScalarEvent):
-            return _resolve(event)
+            if event.style in {"|", ">"}:
+                self.document.blocks[path] = _line(event.start_mark) + 1
+            return resolve(event.value) if event.implicit[0] else event.value
         if len(path) >= MAX_DEPTH:
             raise _refusal(f"nested deeper than {MAX_DEPTH}", event)
         return self.read_list(path) if isinstance(event, yaml.SequenceStartEvent) else self.read_object(path)
@@ -124,17 +128,15 @@ class _Builder:
 _FRAME_EVENTS = (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
 
 
-def _resolve(event: yaml.ScalarEvent) -> Plain:
-    """Give a plain scalar its type: the JSON words and whole numbers; all else, and all in quotes, is text."""
-    if not event.implicit[0]:
-        return event.value
-    if event.value in _WORDS:
-        return _WORDS[event.value]
-    return int(event.value) if _INTEGER.fullmatch(event.value) else event.value
+def resolve(word: str) -> Plain:
+    """Give a word without quotes its type: true, false, null and whole numbers; all else is text."""
+    if word in _WORDS:
+        return _WORDS[word]
+    return int(word) if _INTEGER.fullmatch(word) else word
 
 
 def _blank_tabs(text: str) -> str:
-    """JSON may be indented with tabs, which YAML refuses. Inside its strings a tab can not stand."""
+    """JSON may be indented with tabs, which YAML refuses. Inside its strings a tab cannot stand."""
     return text.replace("\t", " ") if text.lstrip().startswith("{") else text
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sriovdp.config.document import MAX_BYTES, Document, KeyPath, read, write_path
+from sriovdp.config.document import MAX_BYTES, Document, KeyPath, write_path
 from sriovdp.config.faults import list_faults, write_sentences
 from sriovdp.config.flags import NO_FLAGS, Flags
 from sriovdp.config.forms import Faults
@@ -12,6 +12,7 @@ from sriovdp.config.nodes import NodeIdentity, is_for, select_entries
 from sriovdp.config.objects import find_object
 from sriovdp.config.rules import find_broken
 from sriovdp.config.shadows import find_shadowed
+from sriovdp.config.text import read
 from sriovdp.config.upstream import correct
 from sriovdp.config.values import Config
 from sriovdp.errors import ConfigError
@@ -33,23 +34,28 @@ class Loaded:
         return write_sentences((self.document.line(place), place, sentence) for place, sentence in sentences)
 
 
-def load(path: Path, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Config:
+def load(path: Path, identity: NodeIdentity | None = None, *, key: str = "", flags: Flags = NO_FLAGS) -> Config:
     """Read a config file as it holds for a node, for this one if none is given.
 
+    Of a Kubernetes manifest, the text under `key` is read: if none is given, that of the node's name or the only one.
     Raises ConfigError when it cannot be read, and for all its faults at once.
     """
-    return load_with_places(path, identity, flags=flags).config
+    return load_with_places(path, identity, key=key, flags=flags).config
 
 
-def load_with_places(path: Path, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Loaded:
-    """Read a config file as it holds for a node, and keep where everything was. Raises ConfigError."""
-    return load_text(read_text(path), str(path), identity, flags=flags)
+def load_with_places(
+    path: Path, identity: NodeIdentity | None = None, *, key: str = "", flags: Flags = NO_FLAGS
+) -> Loaded:
+    """Read a config file as `load` does, and keep where everything was. Raises ConfigError."""
+    return load_text(read_text(path), str(path), identity, key=key, flags=flags)
 
 
-def load_text(text: str, source: str, identity: NodeIdentity | None = None, *, flags: Flags = NO_FLAGS) -> Loaded:
+def load_text(
+    text: str, source: str, identity: NodeIdentity | None = None, *, key: str = "", flags: Flags = NO_FLAGS
+) -> Loaded:
     """Read the text of a config file as `load_with_places` does; `source` is its name in messages."""
-    config, document = _parse(text, source, flags)
     who = identity or NodeIdentity.find()
+    config, document = _parse(text, source, flags, key, who.name)
     selected = select_entries(config, who, source)
     pfs = tuple(n for n, entry in enumerate(config.physical_functions) if is_for(entry.nodes, who))
     pools = tuple(n for n, pool in enumerate(config.pools) if is_for(pool.nodes, who))
@@ -61,12 +67,13 @@ def load_text(text: str, source: str, identity: NodeIdentity | None = None, *, f
     )
 
 
-def parse(text: str, source: str) -> Config:
-    """Read the text of a config file, entries for all nodes; `source` is what to call it in messages.
+def parse(text: str, source: str, *, key: str = "", node: str = "") -> Config:
+    """Read the text of a config file, entries for all nodes; `source` is its name in messages.
 
+    Of a Kubernetes manifest, the text under `key` is read: if none is given, that of the node's name or the only one.
     Raises ConfigError with all faults.
     """
-    return _parse(text, source, NO_FLAGS)[0]
+    return _parse(text, source, NO_FLAGS, key, node)[0]
 
 
 def read_text(path: Path) -> str:
@@ -82,9 +89,8 @@ def read_text(path: Path) -> str:
         raise ConfigError(str(path), [f"line {line}: not UTF-8 text ({error.reason})"]) from error
 
 
-def _parse(text: str, source: str, flags: Flags) -> tuple[Config, Document]:
-    written = read(text, source)
-    document, misspelt = correct(written)
+def _parse(text: str, source: str, flags: Flags, key: str, node: str) -> tuple[Config, Document]:
+    document, warnings = correct(read(text, source, key=key, node=node))
     flags.fill(document.tree)
     if document.tree in (None, {}):
         raise ConfigError(source, [_EMPTY])
@@ -92,7 +98,6 @@ def _parse(text: str, source: str, flags: Flags) -> tuple[Config, Document]:
     config = find_object(Config).read(document.tree, (), faults)
     if faults.found or document.duplicates:
         raise ConfigError(source, list_faults(document, faults.found))
-    warnings = [(written.line(place), place, sentence) for place, sentence in misspelt]
     if isinstance(document.tree, dict) and "resourceList" in document.tree and not config.pools:
         place = ("resourceList",)
         warnings.append((document.line(place), place, "is empty: no device is offered"))

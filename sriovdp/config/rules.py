@@ -12,7 +12,7 @@ from sriovdp.config.ranges import VfIndices, write_span
 from sriovdp.config.values import Pool, Selector
 
 _DEFAULTS = {entry.name: entry.default for entry in list_keys(Pool)}
-_KINDS = {entry.name: entry.key.kinds for entry in list_keys(Selector)}
+_SELECTOR_KEYS = frozenset(entry.name for entry in list_keys(Selector))
 _NOTHING: tuple[Plain, ...] = (None, "", False, [])
 
 
@@ -109,15 +109,12 @@ def _find_duplicates(tree: Plain) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _find_misfits(pool: dict[str, Plain], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Selector keys that mean nothing for the pool's type, that exclude each other, or that it needs."""
+    """Selector keys that exclude each other, or that the pool's type needs."""
+    for key in pool:
+        if key in _SELECTOR_KEYS:
+            yield (*path, key), "this key belongs in the pool's selectors"
     kind = pool.get("deviceType") or _DEFAULTS["deviceType"]
     for place, selector in _selectors(pool, path):
-        for key, kinds in _KINDS.items():
-            if kinds and kind not in kinds and selector.get(key) not in _NOTHING:
-                yield (
-                    (*place, key),
-                    f"has no meaning for a device of type {kind}; remove it. It is for {' and '.join(kinds)}",
-                )
         if selector.get("isRdma") is True and selector.get("vdpaType"):
             yield (*place, "vdpaType"), "a device is given for RDMA or as vDPA; put it into a selector of its own"
         if kind == "auxNetDevice" and selector.get("auxTypes") in _NOTHING:

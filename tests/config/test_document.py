@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sriovdp.config.document import MAX_BYTES, MAX_DEPTH, read, write_path
+from sriovdp.config.document import MAX_BYTES, MAX_DEPTH, write_path
+from sriovdp.config.text import read
 from sriovdp.errors import ConfigError
 
 

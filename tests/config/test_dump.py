@@ -14,13 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from setup import reference
-from sriovdp.config.document import read
 from sriovdp.config.dump import to_tree, write_yaml
 from sriovdp.config.file import load, parse
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.schema import make_schema, write_schema
 from sriovdp.config.terms import PfName, Placement, RootDevice
+from sriovdp.config.text import read
 from sriovdp.config.values import (
     Config,
     ExtraMount,

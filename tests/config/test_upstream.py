@@ -136,12 +136,9 @@ def test_device_type(nodes: dict[str, Path], node: str, device_type: str, select
         ("netDevice", {"vdpaType": "vhosts"}, "did you mean 'vhost'?"),
         ("netDevice", {"isRdma": True, "vdpaType": "vhost"}, "given for RDMA or as vDPA"),
         ("netDevice", [{"isRdma": True}, {"isRdma": True, "vdpaType": "vhost"}], "selectors[1].vdpaType: a device is"),
-        ("netDevice", {"auxTypes": ["sf"]}, "auxTypes: has no meaning for a device of type netDevice"),
-        ("accelerator", {"pfNames": ["a"]}, "pfNames: has no meaning for a device of type accelerator; remove it"),
         ("auxNetDevice", {}, "a selector of an auxNetDevice pool needs auxTypes: [sf]"),
         ("auxNetDevice", [{"auxTypes": ["sf"]}, {"auxTypes": []}], "selectors[1]: a selector of an auxNetDevice pool"),
         ("auxNetDevice", {"auxTypes": ["eth"]}, "'eth': allowed here: sf"),
-        ("auxNetDevice", {"auxTypes": ["sf"], "pciAddresses": ["0000:3b:00.0"]}, "It is for netDevice and accelerator"),
     ],
 )
 def test_invalid_selector(device_type: str, selectors: Any, fault: str) -> None:
@@ -242,3 +239,85 @@ def test_any_case_of_an_upstream_key_means_the_same() -> None:
     with pytest.raises(ConfigError, match=r"line 4: resourceList\[0\]\.selectors\.vendors\[0\]: 'x': an id is"):
         parse(text.replace("8086", "x"), "x")
     assert parse(text.replace('"DeviceType": "netDevice"', '"Health": []'), "x").pools[0].health == ()
+
+
+def warn_of(pool: dict[str, Any]) -> list[str]:
+    """Warnings of a file with this pool, less line and place."""
+    config = parse(json.dumps({"resourceList": [{"resourceName": "a", "selectors": {}} | pool]}), "x")
+    assert len(config.pools) == 1
+    return [warning.removeprefix("line 1: resourceList[0].") for warning in config.warnings]
+
+
+IGNORED = "ignored, as by sriov-network-device-plugin"
+
+
+@pytest.mark.parametrize(
+    ("pool", "warnings"),
+    [
+        ({"isRdma": True}, [f"isRdma: {IGNORED}; put isRdma into the pool's selectors"]),
+        ({"IsRdma": True}, [f"IsRdma: {IGNORED}; put isRdma into the pool's selectors"]),
+        ({"ISRDMA": False, "needvhostnet": None, "pfNames": []}, []),
+        ({"rootDevices": ["03:00.0"]}, [f"rootDevices: {IGNORED}; put rootDevices into the pool's selectors"]),
+        ({"sriovMode": True}, [f"sriovMode: {IGNORED} since version 3"]),
+        (
+            {"SelectorObj": {"a": 1}, "SelectorObjs": None},
+            2 * ["ignored: sriov-network-operator leaves this key behind"],
+        ),
+        ({"_comment": "mine", "//": "x", "description": "y"}, []),
+        ({"zebra": 1}, [f"zebra: unknown key, {IGNORED}"]),
+        ({"selectors": {"_note": "x"}}, []),
+        (
+            {"selectors": {"auxTypes": ["sf"]}},
+            [f"{IGNORED}: it does nothing for a device of type netDevice"],
+        ),
+        ({"deviceType": "accelerator", "selectors": [{"pfNames": ["a"], "isRdma": True}]}, 2 * [f"{IGNORED}: it does"]),
+        ({"deviceType": "accelerator", "selectors": {"pfNames": [], "isRdma": False}}, []),
+        (
+            {"deviceType": "auxNetDevice", "selectors": {"auxTypes": ["sf"], "PciAddresses": ["0000:c1:00.0"]}},
+            [
+                "read as 'pciAddresses'",
+                f"{IGNORED}: it does nothing for a device of type auxNetDevice",
+            ],
+        ),
+    ],
+)
+def test_what_upstream_ignores_is_ignored_with_a_warning(pool: dict[str, Any], warnings: list[str]) -> None:
+    """A file that runs there runs here; what says nothing is dropped in silence."""
+    found = warn_of(pool)
+    assert len(found) == len(warnings)
+    assert all(warning in line for warning, line in zip(warnings, found, strict=True))
+
+
+def test_an_ignored_selector_does_not_select(nodes: dict[str, Path]) -> None:
+    """The pool takes what it takes in Go: subfunctions have no PCI address, and the key is not asked."""
+    selectors = {"auxTypes": ["sf"], "pciAddresses": ["0000:c1:00.0"]}
+    assert select(selectors, nodes["connectx"], deviceType="auxNetDevice") == ["mlx5_core.sf.4"]
+    assert select({"auxTypes": ["sf"]}, nodes["x710"]) == [*X710_VFS, "3b:00.1"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "fault"),
+    [
+        ({"resourceNames": "b"}, "resourceNames: unknown key; did you mean 'resourceName'?"),
+        ({"selectors": {"zebra": 1}}, "selectors.zebra: unknown key; allowed here: vendors, devices"),
+        (
+            {"selectors": None, "rootDevices": ["03:00.0"], "sriovMode": True},
+            "rootDevices: this key belongs in the pool's",
+        ),
+    ],
+)
+def test_what_would_select_more_than_is_meant_is_a_fault(pool: dict[str, Any], fault: str) -> None:
+    """A near miss, a strange selector, and a file of the plugin's version 2."""
+    with pytest.raises(ConfigError) as caught:
+        warn_of(pool)
+    assert any(fault in found for found in caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"resourceList":null}', '{"resourceList":[]}', '{"ResourceList": ""}', "resourceList:"]
+)
+def test_a_node_without_pools_runs(text: str) -> None:
+    """sriov-network-operator writes this for a node that no policy selects."""
+    config = parse(text, "x")
+    assert config.pools == ()
+    assert config.warnings[-1] == "line 1: resourceList: is empty: no device is offered"
