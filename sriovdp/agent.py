@@ -213,8 +213,12 @@ class Agent:
         logger.info("the agent is ready: %d pools", len(self.config.pools))
 
     def _find_pending(self) -> Pending:
-        owners = self.offering.pod_devices.owners()
+        owners = self._list_owners()
         return find_pending(self.config, self._sysfs, self._journal, owners, self._node) if self._node else Pending()
 
     def _apply(self) -> None:
-        apply(self.config, self._sysfs, self._journal, allocated=self.offering.pod_devices.owners())
+        apply(self.config, self._sysfs, self._journal, allocated=self._list_owners)
+
+    def _list_owners(self) -> Mapping[str, str]:
+        """Which pod has which device, as the kubelet last reported."""
+        return self.offering.pod_devices.owners()

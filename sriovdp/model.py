@@ -99,7 +99,10 @@ class VfSettings:
 
 @dataclass(frozen=True, slots=True)
 class NetDevice:
-    """A network interface of the host's network namespace. `carrier` is None while the interface is down."""
+    """A network interface of the host's network namespace. `carrier` is None while the interface is down.
+
+    `permanent_mac` is the one that the NIC came with, whatever a bond made of `mac`; empty where that is not known.
+    """
 
     name: str
     ifindex: int
@@ -107,6 +110,12 @@ class NetDevice:
     mtu: int
     up: bool
     carrier: bool | None
+    permanent_mac: str = ""
+
+    @property
+    def own_mac(self) -> str:
+        """The MAC to tell this NIC from all others by."""
+        return self.permanent_mac or self.mac
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +231,18 @@ class PhysicalFunction:
     vf_offset: int | None = None
     vf_stride: int | None = None
     traits: Traits = NO_TRAITS
+
+    def vf_address(self, index: int) -> PciAddress | None:
+        """Address of a VF, also before it is created; None when the SR-IOV capability is not known.
+
+        Its routing id is the PF's + offset + stride x index (PCI Express Base Specification, SR-IOV capability).
+        """
+        if self.vf_offset is None or self.vf_stride is None:
+            return None
+        domain, bus, place = self.address.split(":")
+        device, function = place.split(".")
+        number = (int(bus, 16) << 8 | int(device, 16) << 3 | int(function)) + self.vf_offset + self.vf_stride * index
+        return PciAddress(f"{domain}:{number >> 8:02x}:{number >> 3 & 31:02x}.{number & 7}")
 
     @property
     def name(self) -> str:

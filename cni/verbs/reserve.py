@@ -79,6 +79,7 @@ class Reservation:
     ) -> tuple[Vf, Attachment]:
         """The first candidate that is nobody's. Raises CniError saying who has each when there is none."""
         owners: list[str] = []
+        busy: BusyError | None = None
         for device in candidates:
             with ExitStack() as tried:
                 try:
@@ -88,9 +89,12 @@ class Reservation:
                     if isinstance(error, CniError) and error.code != DEVICE_IN_USE:
                         raise
                     owners.append(error.message)
+                    busy = busy or (error if isinstance(error, BusyError) else None)
                     continue
                 held.enter_context(tried.pop_all())
                 return taken
+        if busy:  # it may be free in a moment
+            raise busy
         said = "; ".join(owners) or "none of its VFs has a netdev on the host that nobody uses"
         raise CniError(DEVICE_IN_USE, f"no VF of {conf.pf} is free: {said}", hint="create more VFs, or remove pods")
 

@@ -59,8 +59,14 @@ def command(  # noqa: PLR0913 (one for each option)
         wait_for_pfs(config, sysfs, boot_timeout, click.echo)
     for need in list_reboot_needs(config, take_snapshot(sysfs), sysfs):
         click.echo(f"needs a reboot: {need}")
-    allocated = {} if boot else list_allocated(kubelet)
     journal = Journal(state / "journal")
-    outcome = apply(config, sysfs, journal, click.echo, allocated=allocated, all_or_nothing=all_or_nothing)
+    outcome = apply(
+        config,
+        sysfs,
+        journal,
+        click.echo,
+        allocated=lambda: {} if boot else list_allocated(kubelet),
+        all_or_nothing=all_or_nothing,
+    )
     if outcome.steps and detailed_exitcode:
         click.get_current_context().exit(_APPLIED)

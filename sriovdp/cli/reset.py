@@ -29,4 +29,4 @@ def command(state: Path, kubelet: Path, *, force: bool, only: tuple[str, ...]) -
     """
     journal = Journal(state / "journal")
     with journal.claim():
-        reset(Sysfs(), journal, click.echo, force=force, only=only, allocated=list_allocated(kubelet))
+        reset(Sysfs(), journal, click.echo, force=force, only=only, allocated=lambda: list_allocated(kubelet))

@@ -40,7 +40,8 @@ _LIVE_ROOT = Path("/sys")
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
 _ACCELERATOR_CLASS = "0x12"
 _DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver tells
-_IFF_UP = 0x1
+_IFF_UP, _IFF_SLAVE = 0x1, 0x800
+_BOND_MEMBER = "bonding_slave/perm_hwaddr"  # drivers/net/bonding/bond_sysfs_slave.c
 _IPOIB_ADDRESS_LENGTH = 20
 _LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
 _VF_LINK = re.compile(r"virtfn(\d+)")
@@ -83,6 +84,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
             for pf in node.pfs
             if any(vf.settings for vf in pf.vfs)
         },
+        permanent_macs={n.name: n.permanent_mac for n in netdevs if n.permanent_mac},
         default_routes=list_default_routes(),
         addressed=addressed,
         ddp=_list_ddp_profiles(sysfs),
@@ -116,7 +118,7 @@ def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
 
 def _open_recorded(facts: Facts) -> _Host:
     return _Host(
-        find=_read_netdev,
+        find=lambda folder: _read_netdev(folder, facts.permanent_macs.get(folder.name, "")),
         settings=lambda address, _: facts.settings.get(address, {}),
         guids=lambda _: {},  # they are recorded with the settings
         has_address=lambda netdev: netdev.name in facts.addressed,
@@ -305,10 +307,21 @@ def _read_guid(netdev: Folder) -> str | None:
 
 
 def _describe(link: Link) -> NetDevice:
-    return NetDevice(link.name, link.ifindex, link.mac, link.mtu, up=link.up, carrier=link.carrier)
+    """A netdev. A driver that reports no permanent MAC may be in a bond, which remembers the one from before."""
+    is_member = bool(link.flags & _IFF_SLAVE) and not link.permanent_mac
+    before = read_text(f"{_LIVE_ROOT}/class/net/{link.name}/{_BOND_MEMBER}") if is_member else ""
+    return NetDevice(
+        name=link.name,
+        ifindex=link.ifindex,
+        mac=link.mac,
+        mtu=link.mtu,
+        up=link.up,
+        carrier=link.carrier,
+        permanent_mac=link.permanent_mac or before or "",
+    )
 
 
-def _read_netdev(folder: Folder) -> NetDevice | None:
+def _read_netdev(folder: Folder, permanent_mac: str = "") -> NetDevice | None:
     """A netdev as its sysfs attributes tell; `carrier` can not be read while the interface is down."""
     ifindex = folder.number("ifindex")
     if ifindex is None:
@@ -324,4 +337,5 @@ def _read_netdev(folder: Folder) -> NetDevice | None:
         mtu=folder.number("mtu") or 0,
         up=up,
         carrier=(running if carrier is None else bool(carrier)) if up else None,
+        permanent_mac=permanent_mac,
     )

@@ -38,11 +38,12 @@ _MISC = ("rdma_cm", "vhost-net", "tun")
 class Facts:
     """What sysfs does not tell of a node.
 
-    `settings` goes by PF address and VF index, `ddp` by PCI address; `default_routes` and `addressed` are names of
-    netdevs; `loadable` are drivers that are not loaded, but could be.
+    `settings` goes by PF address and VF index, `ddp` by PCI address, `permanent_macs` by a PF's netdev;
+    `default_routes` and `addressed` are names of netdevs; `loadable` are drivers that are not loaded, but could be.
     """
 
     settings: Mapping[str, Mapping[int, VfSettings]] = field(default_factory=dict)
+    permanent_macs: Mapping[str, str] = field(default_factory=dict)
     default_routes: frozenset[str] = frozenset()
     addressed: frozenset[str] = frozenset()
     ddp: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +59,7 @@ def read_facts(root: Path) -> Facts:
                 pf: {int(index): VfSettings(**values) for index, values in vfs.items()}
                 for pf, vfs in tree.get("vf_settings", {}).items()
             },
+            permanent_macs=dict(tree.get("permanent_macs", {})),
             default_routes=frozenset(tree.get("default_routes", ())),
             addressed=frozenset(tree.get("addressed", ())),
             ddp=dict(tree.get("ddp_profiles", {})),
@@ -75,6 +77,7 @@ def write_facts(root: Path, facts: Facts) -> None:
         "vf_settings": {
             pf: {str(index): asdict(settings) for index, settings in vfs.items()} for pf, vfs in facts.settings.items()
         },
+        "permanent_macs": dict(facts.permanent_macs),
         "default_routes": sorted(facts.default_routes),
         "addressed": sorted(facts.addressed),
         "ddp_profiles": dict(facts.ddp),
@@ -184,6 +187,9 @@ class _Recorder:
         return replace(
             facts,
             settings=settings,
+            permanent_macs={
+                self._names.replace(name): self._names.replace(mac) for name, mac in facts.permanent_macs.items()
+            },
             default_routes=frozenset(map(self._names.replace, facts.default_routes & netdevs)),
             addressed=frozenset(map(self._names.replace, facts.addressed & netdevs)),
         )

@@ -175,13 +175,8 @@ def _predict_pf(pf: PhysicalFunction, entry: PfConfig | None) -> PhysicalFunctio
 
 
 def _make_vf(pf: PhysicalFunction, index: int) -> VirtualFunction:
-    """A VF to come. Its routing id is the PF's + offset + stride x index (PCI Express, SR-IOV capability)."""
-    address = PciAddress(f"{pf.address}+vf{index}")
-    if pf.vf_offset is not None and pf.vf_stride is not None:
-        domain, bus, rest = pf.address.split(":")
-        device, function = rest.split(".")
-        number = (int(bus, 16) << 8 | int(device, 16) << 3 | int(function)) + pf.vf_offset + pf.vf_stride * index
-        address = PciAddress(f"{domain}:{number >> 8:02x}:{number >> 3 & 31:02x}.{number & 7}")
+    """A VF to come."""
+    address = pf.vf_address(index) or PciAddress(f"{pf.address}+vf{index}")
     traits = replace(pf.traits, acpi_index=None, host_use="", vdpa=(), rdma=())
     device_id = pf.vf_device or pf.device
     return VirtualFunction(address, pf.address, index, pf.vendor, device_id, numa_node=pf.numa_node, traits=traits)

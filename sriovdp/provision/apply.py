@@ -5,29 +5,36 @@ change fails is brought back to what it was. PFs are changed at the same time, e
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from types import MappingProxyType
 
 from sriovdp.config.values import Config
-from sriovdp.errors import DeviceError, SriovdpError, VerifyError
+from sriovdp.errors import BusyError, DeviceError, SriovdpError, VerifyError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.change import Change
+from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
-from sriovdp.provision.plan import Leftovers, Plan, plan
+from sriovdp.provision.plan import Leftovers, Plan, count_vfs, plan
+from sriovdp.provision.settings import is_derived
 from sriovdp.provision.steps import BindDriver, Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached
 from sriovdp.provision.waiting import Report, run_together
 from sriovdp.state.journal import Journal, read_boot_id
+from sriovdp.state.locks import TIMEOUT, Locks
 from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
 
 logger = logging.getLogger(__name__)
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
+
+Owners = Callable[[], Mapping[str, str]]
+"""Asks the kubelet for the owners of VFs, by PCI address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +51,22 @@ def apply(
     journal: Journal,
     report: Report = logger.info,
     *,
-    allocated: Mapping[str, str] = NOBODY,
+    allocated: Owners = lambda: NOBODY,
     all_or_nothing: bool = False,
+    timeout: float = TIMEOUT,
 ) -> Outcome:
-    """Make the node as the config says, but for PFs where that would disturb whoever uses a VF.
+    """Make the node as the config says, except PFs where that would disturb someone who uses a VF.
 
-    `report` is told each step when it begins. `allocated` has the owners of VFs, by PCI address, as far as the kubelet
-    knows them; those in the journal are known. With `all_or_nothing` one PF in use stops all. Raises InUseError (PFs in
-    use are as they were, the others are done), DeviceError, KernelError and VerifyError (what failed was undone, as the
-    message says), JournalError (nothing was changed).
+    `report` gets each step when it begins. `allocated` asks the kubelet; the journal is read in any case. Use is asked
+    for again under the locks of all VFs of a PF, which are held until its change is verified: for each, a CNI request
+    that is at work is waited for, `timeout` seconds at most. With `all_or_nothing` one PF in use stops all.
+
+    Raises InUseError (PFs in use are as they were, the others are done), DeviceError, KernelError and VerifyError (what
+    failed was undone, as the message says), JournalError (nothing was changed).
     """
     with claim_provisioning(journal):
-        return _Run(config, sysfs, journal, _serialize(report), allocated).apply(all_or_nothing=all_or_nothing)
+        run = _Run(config, sysfs, journal, _serialize(report), allocated, timeout)
+        return run.apply(all_or_nothing=all_or_nothing)
 
 
 def survey(
@@ -65,7 +76,7 @@ def survey(
 
     Raises DeviceError when a PF can not have as many VFs as the config wants, JournalError.
     """
-    run = _Run(config, sysfs, journal, logger.debug, allocated)
+    run = _Run(config, sysfs, journal, logger.debug, lambda: allocated)
     node, todo = run.look()
     return todo, run.find_obstacles(todo, node)
 
@@ -87,7 +98,9 @@ class _Run:
     sysfs: Sysfs
     journal: Journal
     report: Report
-    allocated: Mapping[str, str]
+    allocated: Owners
+    timeout: float = TIMEOUT
+    held: dict[PciAddress, HeldVfs] = field(default_factory=dict)
     records: dict[PciAddress, PfRecord] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +109,9 @@ class _Run:
     def look(self) -> tuple[Node, Plan]:
         """The node now, and what there is to do."""
         node = take_snapshot(self.sysfs)
-        todo = plan(self.config, node, self._list_attached(), _find_leftovers(self.sysfs, node, self.records))
+        leftovers = _find_leftovers(self.sysfs, node, self.records)
+        made = {pf: {int(n): mac for n, mac in record.macs.items()} for pf, record in self.records.items()}
+        todo = plan(self.config, node, self._list_attached(), leftovers, made)
         forgotten = [pf for pf in node.pfs if pf.address in self.records and self.config.find_pf(pf) is None]
         told = [
             f"{pf.name} is in the config no more, and keeps what an earlier apply made of it; `sriovdp reset --pf "
@@ -124,24 +139,50 @@ class _Run:
         work = {pf: steps for pf, steps in todo.pfs.items() if pf not in obstacles}
         if obstacles and (all_or_nothing or not work):
             raise build_refusal(obstacles, "nothing was changed")
-        self._change(work, node)
+        with ExitStack() as stack:
+            obstacles |= self._hold(work, node, stack)
+            node, todo = self.look()
+            obstacles |= self.find_obstacles(todo, node)
+            work = {pf: steps for pf, steps in todo.pfs.items() if pf in self.held and pf not in obstacles}
+            if obstacles and (all_or_nothing or not work):
+                raise build_refusal(obstacles, "nothing was changed")
+            self._change(work, node)
         if obstacles:
             raise build_refusal(obstacles, f"these PFs keep what they have; {_count(work)} done")
         self.report(f"done: {_count(work)}, read back and verified")
         return Outcome(tuple(step for steps in work.values() for step in steps), todo.warnings)
 
+    def _hold(self, work: Collection[PciAddress], node: Node, stack: ExitStack) -> Obstacles:
+        """Hold the locks of all VFs of these PFs, of now and to come. Gives the PFs where a request does not end."""
+        locks, busy = Locks(self.journal.locks), Obstacles()
+        for pf in node.pfs:
+            entry = self.config.find_pf(pf)
+            if pf.address not in work or entry is None:
+                continue
+            held = stack.enter_context(HeldVfs(locks, self.timeout))
+            try:
+                held.hold(list_vfs(pf, count_vfs(pf, entry)))
+            except BusyError as error:
+                held.close()
+                busy[pf.address] = [f"{pf.name}: {error.message}"]
+            else:
+                self.held[pf.address] = held
+        return busy
+
     def _list_attached(self) -> dict[str, str]:
-        return {**self.allocated, **list_attached(self.journal)}
+        return {**self.allocated(), **list_attached(self.journal)}
 
     def _change(self, work: Mapping[PciAddress, list[Step]], node: Node) -> None:
         """Change PFs at the same time. Raises what failed, after undoing that."""
         pfs = {pf.address: pf for pf in node.pfs}
         errors = run_together(lambda pf: self._change_pf(pfs[pf], work[pf]), work)
-        left = self.look()[1].pfs
+        after, todo = self.look()
+        left = todo.pfs
         failed = {pf: errors[pf] or _describe_rest(left[pf]) for pf in work if errors[pf] or pf in left}
-        for pf in work:
-            if pf not in failed:
-                write_record(self.journal, replace(self._record(pfs[pf]), phase="done"))
+        for now in after.pfs:
+            if now.address in work and now.address not in failed:
+                done = replace(self._record(pfs[now.address]), phase="done", macs=self._list_macs(now))
+                write_record(self.journal, done)
         for pf, error in failed.items():
             error.message = f"{error.message}; {self._undo(pfs[pf])}"
         if len(failed) == 1:
@@ -156,10 +197,20 @@ class _Run:
             write_record(self.journal, replace(self._record(pf), steps=tuple(map(str, steps))))
             old = self.records.get(pf.address)
             interrupted = old is not None and old.is_interrupted
-            Change(pf.address, self.sysfs, self.report, resolved, link_lost=interrupted).run(steps)
+            held = self.held[pf.address]
+            Change(pf.address, self.sysfs, self.report, resolved, link_lost=interrupted, held=held).run(steps)
         except SriovdpError as error:
             return error
         return None
+
+    def _list_macs(self, pf: PhysicalFunction) -> dict[str, str]:
+        """The stable MACs of a PF's VFs, by VF index."""
+        entry = self.config.find_pf(pf)
+        return {
+            str(vf.index): vf.settings.mac
+            for vf in pf.vfs
+            if entry and vf.settings and is_derived(entry.vf(vf.index), vf.index)
+        }
 
     def _record(self, pf: PhysicalFunction) -> PfRecord:
         """The record of a change that begins now; one that was interrupted goes on."""
@@ -172,6 +223,7 @@ class _Run:
             before=old.before if old and old.is_interrupted else now,
             allow_host_uplink=bool(entry and entry.allow_host_uplink),
             externally_managed=bool(entry and entry.externally_managed),
+            macs=old.macs if old else {},
         )
 
     def _undo(self, pf: PhysicalFunction) -> str:
@@ -187,7 +239,7 @@ class _Run:
             obstacles = find_obstacles(steps, node, self.sysfs, self._list_attached(), {pf.address})
             if obstacles:
                 return f"{name} was left as it is now: {'; '.join(obstacles[pf.address])}"
-            Change(pf.address, self.sysfs, self.report).run(steps)
+            Change(pf.address, self.sysfs, self.report, held=self.held[pf.address]).run(steps)
             left = self._plan_return(record)[1]
         except SriovdpError as error:
             return f"undoing that failed too: {error}"

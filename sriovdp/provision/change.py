@@ -15,8 +15,9 @@ from sriovdp.kernel import drivers
 from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
-from sriovdp.kernel.sysfs import Sysfs, read_link, read_text, write_text
+from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.provision.holding import HeldVfs
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
@@ -43,7 +44,7 @@ _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look
 class Change:
     """The change of one PF, to be run once. `resolved` has the real name of each wanted driver: VFs are all alike.
 
-    `link_lost`: the PF's link may still be down from something that was done before.
+    `link_lost`: the PF's link may still be down from something that was done before. `held` has the locks of its VFs.
     """
 
     pf: PciAddress
@@ -51,6 +52,7 @@ class Change:
     report: Report
     resolved: dict[str, str] = field(default_factory=dict)
     link_lost: bool = False
+    held: HeldVfs | None = None
     netlink: Netlink = field(init=False)
     _autoprobe: str | None = None
     _ifindex: int | None = None
@@ -146,6 +148,10 @@ class Change:
                 "the kernel log (dmesg) has the reason; without room for the VFs' memory, boot with pci=realloc"
             )
             raise
+        if self.held:  # their addresses are not always known before
+            folder = self.sysfs.pci(self.pf)
+            links = (read_link(folder / name) for name in list_names(folder) if name.startswith("virtfn"))
+            self.held.hold(filter(None, links))
         self._new = None
         self.link_lost = step.wanted > 0  # without VFs nobody waits for it
 

@@ -11,12 +11,13 @@ from sriovdp.model import (
     KERNEL_DRIVER,
     NO_DRIVER,
     USERSPACE_DRIVERS,
+    ZERO_MAC,
     Node,
     PciAddress,
     PhysicalFunction,
     VirtualFunction,
 )
-from sriovdp.provision.settings import plan_settings
+from sriovdp.provision.settings import make_stable_mac, plan_settings
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
@@ -43,6 +44,11 @@ class Leftovers:
 
 
 NO_LEFTOVERS: Mapping[PciAddress, Leftovers] = MappingProxyType({})
+
+MadeMacs = Mapping[PciAddress, Mapping[int, str]]
+"""Stable MACs that applies made, by PF and VF index."""
+
+NONE_MADE: MadeMacs = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +77,21 @@ def plan(
     node: Node,
     attached: Collection[str] = (),
     leftovers: Mapping[PciAddress, Leftovers] = NO_LEFTOVERS,
+    made: MadeMacs = NONE_MADE,
 ) -> Plan:
     """Find what has to be done to a node. PFs that are not in the config are left alone.
 
     `attached` has the PCI addresses of VFs that a pod has: their settings are the pod's business until it gives them
-    back. `leftovers` has the PFs whose last apply was interrupted. Raises DeviceError when a PF can not have as many
-    VFs as the config wants, and when VFs of two PFs would have the same MACs.
+    back. `leftovers` has the PFs whose last apply was interrupted. A stable MAC that is in `made`, or comes from a MAC
+    that a PF of this node has now, as a bond gives one to all its members, stays until the VF is created again. Raises
+    DeviceError when a PF cannot have as many VFs as the config wants, and when VFs of two PFs would have the same MACs.
     """
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
     taken = [(pf, entry) for pf, entry in entries if entry is not None]
     _check_given_macs(taken)
     steps: list[Step] = []
     for pf, entry in entries:
-        own = list(_plan_pf(pf, entry, attached)) if entry else []
+        own = list(_plan_pf(pf, entry, attached, _Made(node, made.get(pf.address, {})))) if entry else []
         steps += [*own, *_plan_leftovers(pf, leftovers.get(pf.address), own)]
     warnings = [warning for pf, entry in taken for warning in _warn_of_pf(pf, entry)]
     for number, entry in enumerate(config.physical_functions):
@@ -91,7 +99,38 @@ def plan(
             taken_before = any(entry.select.matches(pf) for pf in node.pfs)
             why = "an earlier entry has every PF that it matches" if taken_before else "no PF of this node matches"
             warnings.append(f"physicalFunctions[{number}] ({_write_select(entry.select)}): {why}")
+    warnings += _warn_of_twins(taken, steps)
     return Plan(tuple(steps), tuple(warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Stable MACs of one PF's VFs that stay: those of its record, and those that a MAC of this node gives."""
+
+    node: Node
+    recorded: Mapping[int, str]
+
+    def list_of(self, index: int) -> Iterator[str]:
+        """Those of one VF."""
+        if index in self.recorded:
+            yield self.recorded[index]
+        for pf in self.node.pfs:
+            if pf.netdev and pf.netdev.permanent_mac not in {"", pf.netdev.mac}:
+                yield make_stable_mac(pf.netdev.mac, index)
+
+
+def _warn_of_twins(taken: Sequence[tuple[PhysicalFunction, PfConfig]], steps: Collection[Step]) -> Iterator[str]:
+    """VFs that keep one MAC, which a bond gave to their PFs' VFs."""
+    changed = {step.pf for step in steps if isinstance(step, SetNumVfs)}
+    changed_vfs = {step.address for step in steps if isinstance(step, SetAdminMac)}
+    seen: dict[str, str] = {}
+    for pf, _ in taken:
+        for vf in pf.vfs:
+            if vf.settings is None or pf.address in changed or vf.address in changed_vfs:
+                continue
+            name, mac = f"{pf.name} VF {vf.index} ({vf.address})", vf.settings.mac
+            if mac != ZERO_MAC and seen.setdefault(mac, name) != name:
+                yield f"{name} has the MAC {mac} of {seen[mac]}; set numVfs to 0, apply, and set it back"
 
 
 def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> None:
@@ -105,13 +144,13 @@ def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> Non
             )
 
 
-def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str]) -> Iterator[Step]:
+def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], made: _Made) -> Iterator[Step]:
     """Settings come before drivers (igb hands a MAC over at the bind only), MTUs of VFs after them.
 
     Drivers for user space come first: they do not need the PF's link, which is down for a while after VFs were created.
     Rates do with some NICs (drivers/net/ethernet/intel/igb/igb_main.c, igb_ndo_set_vf_bw), as do kernel drivers.
     """
-    wanted = _count_vfs(pf, entry)
+    wanted = count_vfs(pf, entry)
     vfs: list[VirtualFunction | None] = [*pf.vfs]
     if not entry.externally_managed:
         yield from _prepare_pf(pf, entry, wanted)
@@ -126,7 +165,7 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str]) -
         index = vf.index if vf else number
         wish = _wish(pf, entry, index)
         free = vf is None or not (vf.address in attached or _is_elsewhere(vf))
-        settings = list(plan_settings(pf, index, vf, wish)) if free else []
+        settings = list(plan_settings(pf, index, vf, wish, tuple(made.list_of(index)))) if free else []
         rates += filter(_is_rate, settings)
         yield from (step for step in settings if not _is_rate(step))
         renamed = any(isinstance(step, SetAdminMac | SetGuid) for step in settings)
@@ -166,7 +205,8 @@ def _plan_leftovers(pf: PhysicalFunction, left: Leftovers | None, own: Collectio
         yield SetAutoprobe(pf.address, pf.name, "it was so before an interrupted apply", left.autoprobe)
 
 
-def _count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
+def count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
+    """How many VFs a PF has to have. Raises DeviceError when it cannot have as many."""
     if entry.externally_managed:
         return len(pf.vfs)
     wanted = pf.total_vfs if entry.num_vfs == "max" else entry.num_vfs
@@ -241,7 +281,7 @@ def _plan_vf_mtu(
 
 
 def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig) -> Iterator[str]:
-    count = _count_vfs(pf, entry)
+    count = count_vfs(pf, entry)
     if entry.externally_managed and isinstance(entry.num_vfs, int) and count < entry.num_vfs:
         yield (
             f"{pf.name} has {count} VFs, numVfs is {entry.num_vfs}, and externallyManaged leaves it to others to "

@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
-from sriovdp.errors import DeviceError, SriovdpError
+from sriovdp.errors import BusyError, DeviceError, SriovdpError
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction
 from sriovdp.node.inventory import take_snapshot
-from sriovdp.provision.apply import NOBODY, Outcome
+from sriovdp.provision.apply import NOBODY, Outcome, Owners
 from sriovdp.provision.change import Change
+from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.steps import Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_disturbed
 from sriovdp.provision.waiting import Report
 from sriovdp.state.journal import Journal, read_boot_id
+from sriovdp.state.locks import TIMEOUT, Locks
 from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
 
 logger = logging.getLogger(__name__)
@@ -28,36 +31,65 @@ def reset(
     *,
     force: bool = False,
     only: Collection[str] = (),
-    allocated: Mapping[str, str] = NOBODY,
+    allocated: Owners = lambda: NOBODY,
+    timeout: float = TIMEOUT,
 ) -> Outcome:
     """Bring every PF with a record to its original, and forget the record; or those named in `only`, or by address.
 
-    With `force` VFs in use go too, and whoever loses one is reported. Not even then is a VF taken away that a program
-    has open through VFIO: the kernel would wait for that program without end. Raises InUseError (nothing was changed),
-    DeviceError, KernelError and VerifyError (the records that are left can be reset again), JournalError.
+    The locks of all VFs of these PFs are held from the look at their use to the end; a CNI request that is at work is
+    waited for, `timeout` seconds at most. With `force` VFs in use go too, and each owner that loses one is reported.
+    Not even then is a VF taken away that a program has open through VFIO: the kernel would wait for it without end.
+    Raises InUseError and BusyError (nothing was changed), DeviceError, KernelError and VerifyError (what has a
+    record still can be reset again), JournalError.
     """
-    with claim_provisioning(journal):
-        node = take_snapshot(sysfs)
-        pfs = {pf.address: pf for pf in node.pfs}
+    with claim_provisioning(journal), ExitStack() as stack:
+        pfs = _index(take_snapshot(sysfs))
         records = _choose(list_records(journal), pfs, only)
+        held = _hold(records, pfs, Locks(journal.locks), timeout, stack)
+        node = take_snapshot(sysfs)
+        pfs = _index(node)
         steps = {pf: _plan(record, pfs[pf]) for pf, record in records.items() if pf in pfs}
         warnings = tuple(f"{pf} is not there; its record is kept" for pf in records if pf not in pfs)
         for warning in warnings:
             report(f"warning: {warning}")
         _judge(
-            _find_obstacles(steps, node, records, sysfs, {**allocated, **list_attached(journal)}), report, force=force
+            _find_obstacles(steps, node, records, sysfs, {**allocated(), **list_attached(journal)}), report, force=force
         )
         if force:
             _refuse_if_open(steps, node, sysfs)
-        done = [
-            step for pf, own in steps.items() for step in _reset_pf(pfs[pf], records[pf], own, sysfs, journal, report)
-        ]
+        done: list[Step] = []
+        for pf, own in steps.items():
+            change = Change(pf, sysfs, report, held=held.get(pf))
+            done += _reset_pf(pfs[pf], records[pf], own, change, journal)
         report(
             f"done: {count_steps(len(done))}"
             if done
             else "nothing to do: all PFs are as they were before the first apply"
         )
         return Outcome(tuple(done), warnings)
+
+
+def _index(node: Node) -> dict[PciAddress, PhysicalFunction]:
+    return {pf.address: pf for pf in node.pfs}
+
+
+def _hold(
+    records: Mapping[PciAddress, PfRecord],
+    pfs: Mapping[PciAddress, PhysicalFunction],
+    locks: Locks,
+    timeout: float,
+    stack: ExitStack,
+) -> dict[PciAddress, HeldVfs]:
+    """Hold the locks of all VFs of these PFs, of now and to come. Raises BusyError, which names the PF."""
+    found = {}
+    for address in records.keys() & pfs.keys():
+        found[address] = stack.enter_context(HeldVfs(locks, timeout))
+        try:
+            found[address].hold(list_vfs(pfs[address], len(records[address].original.vfs)))
+        except BusyError as error:
+            error.message = f"resetting {pfs[address].name} failed, nothing was changed: {error.message}"
+            raise
+    return found
 
 
 def _plan(record: PfRecord, pf: PhysicalFunction) -> tuple[Step, ...]:
@@ -116,9 +148,8 @@ def _reset_pf(
     pf: PhysicalFunction,
     record: PfRecord,
     steps: tuple[Step, ...],
-    sysfs: Sysfs,
+    change: Change,
     journal: Journal,
-    report: Report,
 ) -> tuple[Step, ...]:
     if steps:
         before = record.before if record.is_interrupted else PfState.of(pf)
@@ -127,8 +158,8 @@ def _reset_pf(
         )
         write_record(journal, changing)
         try:
-            Change(pf.address, sysfs, report).run(steps)
-            _verify(pf, record, sysfs)
+            change.run(steps)
+            _verify(pf, record, change.sysfs)
         except SriovdpError as error:
             error.message = f"{error.message}; the record of {pf.name} is kept, reset can be tried again"
             raise

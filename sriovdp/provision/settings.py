@@ -1,7 +1,7 @@
 """What is set of a VF through its PF, as steps: admin MAC or GUID, VLAN, checks, rates. No I/O."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sriovdp.config.values import VfConfig
@@ -14,8 +14,8 @@ NO_GUID = ":".join(["00"] * 8)
 def make_stable_mac(pf_mac: str, index: int) -> str:
     """Admin MAC of a VF that is the same after each boot and on no other node.
 
-    The first 6 bytes of SHA-256 of `PFMAC/INDEX` (PF MAC in lower case, index decimal), made a locally administered
-    unicast address: bit 1 of the first byte set, bit 0 cleared (IEEE 802, clause 8.4).
+    The first 6 bytes of SHA-256 of `PFMAC/INDEX` (the PF's permanent MAC in lower case, index decimal), made a locally
+    administered unicast address: bit 1 of the first byte set, bit 0 cleared (IEEE 802, clause 8.4).
     """
     return _make_local(f"{pf_mac.lower()}/{index}", 6)
 
@@ -33,34 +33,46 @@ def _make_local(seed: str, length: int) -> str:
     return bytes([digest[0] & 0xFC | 0x02, *digest[1:length]]).hex(":")
 
 
-def plan_settings(pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig) -> Iterator[Step]:
-    """What to set through the PF; nothing where the PF has no netdev to do it, or where it can not be read."""
+def plan_settings(
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, made: Collection[str] = ()
+) -> Iterator[Step]:
+    """What to set through the PF; nothing where the PF has no netdev to do it, or where it cannot be read.
+
+    `made` are stable MACs of this VF that are as good as the one of now, as an apply made them from another MAC.
+    """
     if pf.netdev is None or (vf and vf.settings is None):
         return
     address, now = (vf.address, vf.settings) if vf else (None, None)
     if pf.traits.link_type == "infiniband":
         yield from _plan_guid(pf, index, vf)
     else:
-        yield from _plan_mac(pf, index, vf, wish)
+        yield from _plan_mac(pf, index, vf, wish, made)
     for changes in _list_changes(wish, now):
         yield SetVf(pf.address, pf.name, _explain(changes, now), index, address, changes)
 
 
+def is_derived(wish: VfConfig, index: int) -> bool:
+    """Whether the config wants a stable MAC for a VF."""
+    return wish.mac == "stable" if isinstance(wish.mac, str) else index not in wish.mac
+
+
 def find_mac(wish: VfConfig, pf_mac: str, index: int) -> str | None:
-    """The admin MAC that the config wants for a VF, None when it does not care."""
+    """The admin MAC that the config wants for a VF, None when it does not care. `pf_mac` is the PF's permanent one."""
     if isinstance(wish.mac, str):
         return make_stable_mac(pf_mac, index) if wish.mac == "stable" else None
     return wish.mac.get(index) or make_stable_mac(pf_mac, index)
 
 
-def _plan_mac(pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig) -> Iterator[Step]:
+def _plan_mac(
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, made: Collection[str]
+) -> Iterator[Step]:
     now = vf.settings if vf else None
-    mac = find_mac(wish, pf.netdev.mac, index) if pf.netdev else None
-    if mac is None or (now and now.mac == mac):
+    mac = find_mac(wish, pf.netdev.own_mac, index) if pf.netdev else None
+    derived = is_derived(wish, index)
+    if mac is None or (now and (now.mac == mac or (derived and now.mac in made))):
         return
     reason = "a new VF"
     if now:
-        derived = isinstance(wish.mac, str) or index not in wish.mac
         reason = "the MAC has to be the same after each boot" if derived else "the config gives it this MAC"
     yield SetAdminMac(pf.address, pf.name, reason, index, vf.address if vf else None, now.mac if now else None, mac)
 

@@ -29,7 +29,7 @@ def list_attached(journal: Journal) -> dict[str, str]:
     for damage in damages:
         if damage.device is None:
             raise JournalError(damage.reason)
-        attached[damage.device] = f"whoever {damage.path} is about, which can not be understood"
+        attached[damage.device] = f"the attachment in {damage.path}, which cannot be understood"
     return attached
 
 

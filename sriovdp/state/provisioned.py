@@ -8,7 +8,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -46,7 +46,10 @@ class PfState:
 
 @dataclass(frozen=True, slots=True)
 class PfRecord:
-    """One file. `original` is the state before the first apply, `before` that before the last one."""
+    """One file. `original` is the state before the first apply, `before` that before the last one.
+
+    `macs` are the stable admin MACs that the last apply left, by VF index in decimal.
+    """
 
     address: PciAddress
     phase: Literal["changing", "done"]
@@ -56,6 +59,7 @@ class PfRecord:
     steps: tuple[str, ...] = ()
     allow_host_uplink: bool = False
     externally_managed: bool = False
+    macs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_interrupted(self) -> bool:

@@ -247,7 +247,7 @@ def test_whom_the_kubelet_names_keeps_its_vf(tree: Tree, journal: Journal) -> No
     """What PodResources says counts like the journal."""
     apply(make_config(2), tree.sysfs, journal)
     with pytest.raises(InUseError, match="used by pod a/b"):
-        apply(make_config(3), tree.sysfs, journal, allocated={vf_address(PF, 0): "pod a/b"})
+        apply(make_config(3), tree.sysfs, journal, allocated=lambda: {vf_address(PF, 0): "pod a/b"})
 
 
 def test_one_pf_fails_and_is_brought_back_and_the_other_is_done(
@@ -390,3 +390,16 @@ def test_a_vf_can_be_left_without_a_driver(tree: Tree, journal: Journal) -> None
     apply(make_config(2, {"0": "none", "1": "vfio-pci"}), tree.sysfs, journal)
     apply(make_config(2, {"0-1": "none"}), tree.sysfs, journal)
     assert [vf.driver for vf in take_snapshot(tree.sysfs).pfs[0].vfs] == [None, None]
+
+
+def test_the_macs_that_were_made_are_in_the_record(tree: Tree, journal: Journal) -> None:
+    """So that they stay, whatever becomes of the PF's own MAC until the VFs are created again."""
+    apply(make_config(2), tree.sysfs, journal)
+    (tree.pci(PF) / "net/enp1s0/address").write_text("02:00:00:00:00:77\n")
+    before = len(tree.log)
+    assert apply(make_config(2), tree.sysfs, journal).steps == ()
+    assert len(tree.log) == before
+    apply(make_config(3), tree.sysfs, journal)
+    (pf,) = take_snapshot(tree.sysfs).pfs
+    macs = [make_stable_mac("02:00:00:00:00:77", index) for index in range(3)]
+    assert [vf.settings.mac for vf in pf.vfs if vf.settings] == macs

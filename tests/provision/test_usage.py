@@ -96,7 +96,7 @@ def test_a_damaged_entry_keeps_its_vf(tmp_path: Path) -> None:
     """Whose VF can be made out keeps it; otherwise nothing can be changed at all."""
     (tmp_path / "attachment-c1-net1.json").write_text(f'{{"device": "{VF}", "ver')
     journal = Journal(tmp_path)
-    assert "can not be understood" in list_attached(journal)[VF]
+    assert "cannot be understood" in list_attached(journal)[VF]
     (tmp_path / "attachment-c1-net1.json").write_text("{")
     with pytest.raises(JournalError, match="cannot be understood"):
         list_attached(journal)
