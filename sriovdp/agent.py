@@ -8,6 +8,7 @@ From then on the agent looks at the node again and again, and reports changes to
 import asyncio
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
