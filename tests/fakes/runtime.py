@@ -96,12 +96,15 @@ class Plugin:
     root: Path
     plugins: str = "/usr/lib/cni"
     announce: Callable[..., object] = announce_once
+    policy: Policy | None = None
+    """What networks may name and ask for; files are below `root` without it."""
 
     @property
     def verbs(self) -> Verbs:
         """Fresh verbs, as after a restart."""
         journal = Journal(self.root / "journal")
-        old, policy = ForeignState(self.root / "old"), Policy((self.root,), (self.root / "devinfo",), (self.root,))
+        policy = self.policy or Policy((self.root,), (self.root / "devinfo",), (self.root,))
+        old = ForeignState(self.root / "old")
         return Verbs(Sysfs(), journal, Locks(journal.locks), self.announce, old, policy)
 
     @property

@@ -186,17 +186,17 @@ def test_gc_releases_what_is_ours_and_not_listed(plugin: Plugin, sandbox: Any, n
 
 
 def test_interface_is_made_as_asked(
-    plugin: Plugin, sandbox: Any, network: Any, node: LabNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    plugin: Plugin, sandbox: Any, network: Any, node: LabNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """MTU, flags, sysctl, altname in the way, device-info file; all of it is gone after DEL."""
     caplog.set_level("INFO")  # as the agent has it
     pod = sandbox("pod-a")
-    info = tmp_path / "devinfo/net-a.json"
+    info = plugin.root / "devinfo/net-a.json"
     ip("link", "property", "add", "dev", node.netdev(0), "altname", "net1")
     config = network(
         0, mtu=9000, promisc=True, allmulti=True, trust="on", dad="off",
         sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"}, runtimeConfig={"CNIDeviceInfoFile": str(info)},
-        logFile=str(tmp_path / "log"), logLevel="debug",
+        logFile=str(plugin.root / "log"), logLevel="debug",
     )  # fmt: skip
 
     result = plugin.add(pod, config)
@@ -209,7 +209,7 @@ def test_interface_is_made_as_asked(
     pf = Path(node.pf).name
     told = {"pci-address": node.vf(0), "pf-pci-address": pf}
     assert json.loads(info.read_text()) == {"type": "pci", "version": "1.1.0", "pci": told}
-    assert "attached VF" in (tmp_path / "log").read_text()
+    assert "attached VF" in (plugin.root / "log").read_text()
     plugin.delete(pod, config)
     assert not info.exists()
     assert json.loads(subprocess.check_output(["ip", "-j", "link", "show", node.netdev(0)]))[0]["altnames"] == ["net1"]
