@@ -134,6 +134,11 @@ ATTACHMENTS = [
     _attachment(),
     _attachment(mode="dpdk", phase="attached", result=RESULTS[0], device_info="/var/run/x"),
 ]
+NADS: list[dict[str, Any]] = [
+    {"metadata": {"name": "red", "annotations": {"k8s.v1.cni.cncf.io/resourceName": "a/b"}}, "spec": {"config": "{}"}},
+    {"cniVersion": "1.0.0", "name": "red", "plugins": [{**NETCONFS[0]}, {"type": "tuning", "mtu": 9000}]},
+    {"type": "sriov", "name": "red", "master": "eth1", "vf": 1, "driver": "vfio-pci", "promisc": True},
+]
 GRANTS: list[dict[str, Any]] = [
     {
         "version": 1,

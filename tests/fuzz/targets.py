@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from cni.foreign_state import ForeignState
+from cni.policy import Policy
+from cni.protocol.effect import list_idle_keys
 from cni.protocol.environment import check_environment
+from cni.protocol.nad import check_nad
 from cni.protocol.netconf import Network, parse_netconf, parse_network
+from cni.protocol.permission import check_permission
 from cni.protocol.spec import code_of, parse_result, render_error
 from cni.protocol.wire import HEADER_SIZE, Request, decode_body, decode_header, decode_reply, decode_spooled
 from sriovdp.config.file import parse
@@ -21,6 +25,7 @@ from sriovdp.state.journal import Journal
 from tests.fuzz import samples
 from tests.fuzz.documents import Choices, make_document
 
+_STRICT = Policy((), (), (), trust=False, mac=False, drivers=frozenset({"kernel"}), vlans=((100, 199),), sysctls=())
 _COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
 
@@ -72,10 +77,24 @@ def read_netconf(choices: Choices) -> None:
     stdin = make_document(choices, samples.NETCONFS)
     try:
         parse_network(stdin, command)
-        parse_netconf(stdin, args, command)
+        conf = parse_netconf(stdin, args, command)
+        for mode in ("kernel", "dpdk", None):
+            list_idle_keys(conf, mode)
+        check_permission(conf, _STRICT)
     except SriovdpError as error:
         assert code_of(error) in {1, 4, 5, 6, 7, 11}, error  # noqa: PT017 - the fuzzer counts it as a crash
         render_error(error, "1.1.0")
+
+
+def read_nad(choices: Choices) -> None:
+    """A NetworkAttachmentDefinition: its faults are reported, never raised."""
+    has_resource = choices.ConsumeIntInRange(0, 1) == 1
+    document = make_document(choices, samples.NADS)
+    check_nad(document, has_resource=has_resource, policy=_STRICT)
+    with contextlib.suppress(ValueError, RecursionError):
+        decoded = json.loads(document)
+        if isinstance(decoded, dict):
+            check_nad(decoded | {"kind": "NetworkAttachmentDefinition"}, mode="dpdk")
 
 
 def read_result(choices: Choices) -> None:
@@ -176,6 +195,7 @@ def list_targets() -> dict[str, Target]:
         "spool": Target(read_spooled, 1_000_000, 0),
         "reply": Target(read_reply, 1_000_000, 0),
         "netconf": Target(read_netconf),
+        "nad": Target(read_nad),
         "result": Target(read_result),
         "config": Target(read_config, 20_000, 80_000),  # reading YAML takes long
         "journal": Target(stored.read_journal),

@@ -236,7 +236,7 @@ def test_application_note_5_1_dpdk() -> None:
     assert conf.driver == "igb_uio"
 
 
-def test_legacy_vlan_0_is_none() -> None:
+def test_vlan_0_of_2017_is_none() -> None:
     """The plugin of 2017 left the VLAN alone then; with a deviceID it is a wish."""
     assert dict(parse_old(if0="enp2s0", vlan=0).settings) == {}
     assert parse_old(if0="enp2s0", vlan=0, deviceID=VF).settings["vlan"] == 0
