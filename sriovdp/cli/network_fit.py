@@ -10,6 +10,7 @@ from cni.protocol.netconf import NetConf
 from sriovdp.cli.networks import Network
 from sriovdp.config.values import Config
 from sriovdp.model import USERSPACE_DRIVERS, Node
+from sriovdp.policy import make_policy
 from sriovdp.pools.assignment import assign
 from sriovdp.pools.candidates import Candidate
 from sriovdp.pools.fit import predict
@@ -53,7 +54,7 @@ class Surroundings:
         mtus = {
             str(pf.address): max(pf.netdev.mtu, (entry.mtu or 0) if entry else 0) for pf, entry in entries if pf.netdev
         }
-        return cls(devices=devices, mtus=mtus)
+        return cls(make_policy(config), devices, mtus)
 
     def check(self, network: Network) -> Findings:
         """What is wrong with a network here."""

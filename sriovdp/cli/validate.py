@@ -15,6 +15,7 @@ from sriovdp.errors import ConfigError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
 from sriovdp.node.inventory import list_known_drivers, take_snapshot
+from sriovdp.policy import make_policy
 from sriovdp.pools.fit import Fit
 
 _PATH = click.Path(path_type=Path)
@@ -104,7 +105,7 @@ def _surround(loaded: Loaded | None, path: Path | None, identity: NodeIdentity, 
     if loaded is None and path is None and not DEFAULT_CONFIG.exists():
         return Surroundings()
     config = loaded.config if loaded else load(path or DEFAULT_CONFIG, identity)
-    return Surroundings.of(config, node) if node else Surroundings()
+    return Surroundings.of(config, node) if node else Surroundings(make_policy(config))
 
 
 def _check_networks(networks: list[Network], around: Surroundings) -> Iterator[Findings]:

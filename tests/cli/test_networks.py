@@ -180,3 +180,16 @@ def test_a_config_in_place_of_a_network_and_two_configs(tmp_path: Path) -> None:
     config.write_text(CONFIG)
     assert run("validate", config, "-c", config, "--offline").exit_code == 2
     assert run("validate", "-c", config, "--offline").exit_code == 0
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_policy_of_the_config_is_a_fault_here_too(tmp_path: Path, nodes: dict[str, Path], recorded: bool) -> None:
+    """With and without a node: what ADD would refuse with code 7, and the key that forbids it."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{CONFIG}\ncni: {{allow: {{trust: false, vlans: 100-199}}}}\n")
+    path = write(tmp_path, make_nad("open", trust="on", vlan=7))
+    where = ("--sysfs", nodes["x710"]) if recorded else ("--offline",)
+    shown = run("validate", path, "-c", config, *where)
+    assert shown.exit_code == 1
+    for key in ("cni.allow.trust", "cni.allow.vlans"):
+        assert key in shown.stderr
