@@ -6,12 +6,14 @@ From then on the agent looks at the node again and again, and reports changes to
 """
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cni.protocol.wire import REPORT, Reply, Request
 from cni.service.server import CniServer
 from cni.service.spool import Spool
 from cni.slots import waiting
@@ -74,7 +76,7 @@ class Agent:
         self.backlog = Backlog(Recovery(self._sysfs, self._journal, locks), self._wake)
         """The releases that are owed."""
         self.spool = Spool(roots.state / "spool")
-        self._cni = CniServer(roots.run / "agent.sock", self._verbs.handle)
+        self._cni = CniServer(roots.run / "agent.sock", self._handle)
         folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi)
         self.offering = Offering(config, folders, LiveHost(self._sysfs, roots.dev), self._journal)
         self._events = KernelEvents()
@@ -88,6 +90,12 @@ class Agent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drift = DriftLog()
         self._judged: object = None  # what the drift was last found from
+
+    def _handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
+        """Answer a request at the CNI socket; runs in a worker thread."""
+        if request.command == REPORT:
+            return Reply(0, json.dumps({"owed": [asdict(found) for found in self.backlog.report()]}).encode())
+        return self._verbs.handle(request, netns_fd, cancelled)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises SriovdpError when it cannot start at all."""

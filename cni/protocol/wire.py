@@ -42,6 +42,9 @@ ENVIRONMENT_MAX = 64 << 10
 STDIN_MAX = 1 << 20
 STDOUT_MAX = 4 << 20
 
+REPORT = "REPORT"
+"""A command that no runtime sends: the agent answers what is not done, as JSON, for `sriovdp status`."""
+
 DELEGATED = "CNI_SRIOVDP_DELEGATED"
 """A variable in the environment of IPAM plugins: whoever sees it, and is this plugin, would wait for its own lock."""
 

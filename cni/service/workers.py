@@ -4,11 +4,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from cni.protocol.wire import REPORT
 from cni.slots import Slots
 from sriovdp.errors import BusyError
 
 _AT_ONCE = 16  # that compute and change things
-_PROBES = frozenset({"STATUS", "VERSION"})  # which change nothing, and are answered whatever the others do
+_PROBES = frozenset({"STATUS", "VERSION", REPORT})  # which change nothing, and are answered whatever the others do
 
 
 class Workers:

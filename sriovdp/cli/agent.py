@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +16,7 @@ from pathlib import Path
 import click
 
 from sriovdp.agent import Agent, Roots
+from sriovdp.cli.log import OneLineFormatter, RepeatFilter
 from sriovdp.cli.options import FOLDER, config_file, node_options, state_option
 from sriovdp.cli.upstream_flags import translate
 from sriovdp.config.comparison import ComparedFile
@@ -27,6 +30,7 @@ _ROOTS = Roots()
 # seconds that a CNI verb waits, after each system call, for a thread that computes (the node's rescan); Python's own
 # 5 ms add up
 _SWITCH_INTERVAL = 0.001
+_LEAVE = 5.0  # seconds for threads to end once everything is stopped
 _IPV6, _PORT_MAX = 6, 65535
 _IGNORED = "sriovdp.ignored_flags"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -39,14 +43,6 @@ class _Command(click.Command):
         """Parse the words after they are translated."""
         translated, ctx.meta[_IGNORED] = translate(args)
         return super().parse_args(ctx, translated)
-
-
-class OneLineFormatter(logging.Formatter):
-    """One line for each record, so that a log collector keeps message and traceback together."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record with its line breaks as ` | `."""
-        return " | ".join(line.strip() for line in super().format(record).splitlines() if line.strip())
 
 
 def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> tuple[str, int] | None:
@@ -117,6 +113,7 @@ def command(
     """Set up the node, offer its devices to the kubelet, and serve the CNI plugin. Runs until SIGTERM or SIGINT."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter(_FORMAT))
+    handler.addFilter(RepeatFilter())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.freeze()  # what was imported lives as long as the agent: garbage collection can skip it
@@ -147,4 +144,16 @@ async def _serve(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await agent.run(stop)
+    try:
+        await agent.run(stop)
+    finally:
+        leave = threading.Timer(_LEAVE, _leave)
+        leave.daemon = True
+        leave.start()
+
+
+def _leave() -> None:
+    """End the process although threads of it hang: everything is stopped, and they would keep it for as long."""
+    logger.warning("ending with %d threads that still wait for the kernel or a program", threading.active_count() - 2)
+    logging.shutdown()
+    os._exit(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cni.protocol.wire import REPLY_HEADER_SIZE, STDOUT_MAX, Reply, Request, decode_reply, encode_request
+from cni.protocol.wire import REPLY_HEADER_SIZE, REPORT, STDOUT_MAX, Reply, Request, decode_reply, encode_request
 from sriovdp.cli.options import FOLDER
 from sriovdp.errors import SriovdpError
 
@@ -29,21 +29,34 @@ _FAILED = 1
 def command(context: click.Context, run: Path, *, alive: bool) -> None:
     """Ask the agent whether it can attach a VF now. The probes of the DaemonSet call this.
 
-    The exit code is 1 if it cannot, or if no agent answers.
+    VFs that no pod gets, and addresses that are not freed, are listed with the reason. The exit code is 1 if it
+    cannot, or if no agent answers.
     """
     reply = ask(run / "agent.sock")
     if reply.exit_code == 0:
         click.echo("the agent is ready")
+    else:
+        answer = json.loads(reply.stdout)
+        click.echo(f"the agent answers: {answer['msg']} {answer.get('details', '')}".strip(), err=not alive)
+    if alive:
         return
-    answer = json.loads(reply.stdout)
-    click.echo(f"the agent answers: {answer['msg']} {answer.get('details', '')}".strip(), err=not alive)
-    if not alive:
+    for line in _list_owed(ask(run / "agent.sock", REPORT)):
+        click.echo(line)
+    if reply.exit_code != 0:
         context.exit(_FAILED)
 
 
-def ask(path: Path) -> Reply:
-    """The agent's answer to STATUS. Raises SriovdpError when there is none."""
-    request = Request("STATUS", "", "", "", "", "/opt/cni/bin", _CONFIG)
+def _list_owed(reply: Reply) -> list[str]:
+    """A line for each VF that no pod gets, and for each container whose addresses are not free."""
+    if reply.exit_code != 0:
+        return []  # an older agent
+    owed = json.loads(reply.stdout)["owed"]
+    return [f"{found['device'] or 'addresses'}: {found['reason']} (attempts: {found['attempts']})" for found in owed]
+
+
+def ask(path: Path, command: str = "STATUS") -> Reply:
+    """The agent's answer to a command. Raises SriovdpError when there is none."""
+    request = Request(command, "", "", "", "", "/opt/cni/bin", _CONFIG)
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_TIMEOUT)

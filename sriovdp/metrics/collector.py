@@ -91,6 +91,13 @@ class AgentCollector(Collector):
                 ("phase",),
                 [((phase,), phases[phase]) for phase in get_args(Phase)],
             )
+        owed = Counter("VF" if found.device else "addresses" for found in self._agent.backlog.report())
+        yield _build_gauge(
+            "sriovdp_owed_releases",
+            "Releases that have failed so far: VFs that no pod gets, and addresses that are not free.",
+            ("part",),
+            [((part,), owed[part]) for part in ("VF", "addresses")],
+        )
         try:
             waiting = self._agent.spool.count()
         except OSError:  # the agent tells of it when it replays

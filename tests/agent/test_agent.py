@@ -1,6 +1,7 @@
 """What the agent does on a node, and what it offers as the node changes."""
 
 import asyncio
+import json
 import logging
 import threading
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cni.protocol.wire import REPORT
 from sriovdp import agent
 from sriovdp.agent import Agent
 from sriovdp.cli.status import ask
@@ -80,6 +82,8 @@ async def test_a_vf_that_did_not_come_back_is_given_to_nobody(tree: Tree, kubele
         assert await kubelet.wait_for(KERNEL, count=1) == [vf_address(PF, 1)]
         with pytest.raises(AdmissionError, match="not back from pod default/red"):
             await kubelet.allocate(KERNEL, [vf_address(PF, 0)])
+        report = json.loads((await asyncio.to_thread(ask, tmp_path / "run/agent.sock", REPORT)).stdout)
+        assert [found["device"] for found in report["owed"]] == [vf_address(PF, 0)]
 
 
 async def test_a_node_that_can_not_be_provisioned_is_offered_as_it_is(

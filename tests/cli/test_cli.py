@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sriovdp.cli import apply as apply_command
-from sriovdp.cli.agent import OneLineFormatter
+from sriovdp.cli.log import OneLineFormatter
 from sriovdp.cli.main import cli
 from sriovdp.errors import InUseError
 from sriovdp.model import VfSettings

@@ -14,6 +14,7 @@ import pytest
 
 from cni.protocol.spec import VERSIONS
 from cni.protocol.wire import (
+    DELEGATED,
     ENVIRONMENT_MAX,
     HEADER_SIZE,
     STDIN_MAX,
@@ -23,7 +24,7 @@ from cni.protocol.wire import (
     decode_header,
     encode_reply,
 )
-from tests.cni.launching import BASE, TIMEOUT, Outcome, run, scripted, serving
+from tests.cni.launching import BASE, TIMEOUT, Outcome, run, run_alone, scripted, serving
 
 # a runtime's way to exec us in which nothing would end us
 WITH_SIGNALS_OFF = ("/usr/bin/env", "--ignore-signal=TERM", "--block-signal=TERM", "--block-signal=ALRM")
@@ -373,6 +374,19 @@ async def test_result_that_can_not_be_printed_is_a_failure(launcher: Path, tmp_p
 
     assert finished.returncode == 1
     assert b"the result can not be printed" in finished.stderr
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "STATUS", "GC"])
+def test_launcher_is_not_its_own_ipam_plugin(launcher: Path, tmp_path: Path, command: str) -> None:
+    """Under any name, as by a link: it would wait for its own lock, and be spooled again and again without an agent."""
+    alias = tmp_path / "host-local"
+    alias.symlink_to(launcher)
+    variables = {"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "net1", DELEGATED: "1"}
+    spool = tmp_path / "spool"
+    outcome = run_alone(alias, b"{}", **variables, SRIOVDP_SOCKET=str(tmp_path / "none"), SRIOVDP_SPOOL=str(spool))
+    assert outcome.error["code"] == 7
+    assert "leads to sriovdp itself" in outcome.error["msg"]
+    assert not spool.exists()
 
 
 def test_launcher_needs_nothing_of_the_host(static_launcher: Path) -> None:
