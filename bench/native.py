@@ -160,6 +160,9 @@ def _make_tree(root: Path) -> Tree:
         shutil.rmtree(tree.pci(address) / "net", ignore_errors=True)
         (tree.pci(address) / "net").mkdir()
         (tree.pci(address) / "net" / _name(index)).touch()
+    shutil.rmtree(root / "class/net", ignore_errors=True)
+    (root / "class").mkdir(exist_ok=True)
+    (root / "class/net").symlink_to(_LIVE_NETDEVS)
     return tree
 
 

@@ -9,11 +9,13 @@ from setup.steps import SetupError, read, run, say
 
 _OLDEST_QEMU = 8  # the first with an emulated igb
 _PACKAGES = (
+    "bpftool",  # what tests compare, as ethtool
     "busybox-static",  # the first program in the lab's guest
     "containerd",
     "containernetworking-plugins",  # IPAM plugins for the tests
     "dpdk-dev",  # testpmd
     "e2fsprogs",  # the disk of a lab that reboots
+    "ethtool",
     "gcc",
     "iproute2",
     "iputils-ping",

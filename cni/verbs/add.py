@@ -12,6 +12,7 @@ from cni.policy import Policy
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
 from cni.vf import sandbox
+from cni.vf.names import remove_altnames
 from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
 from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel import drivers, netns
@@ -144,8 +145,11 @@ class Addition:
     def _move(self, device: Link, ifname: str) -> None:
         try:
             move_into(self.netlink, device, self.netns_fd, ifname)
-            timing.mark("move and rename")
         except KernelError as error:
-            if error.errno == errno.EEXIST:
-                netns.run_in(self.netns_fd, sandbox.check_name_is_free, ifname)
-            raise
+            if error.errno != errno.EEXIST:
+                raise
+            netns.run_in(self.netns_fd, sandbox.check_name_is_free, ifname)
+            # so it is an altname of the host's that an interface of the pod has as well; DEL gives it back
+            remove_altnames(self.netlink, device, device.altnames)
+            move_into(self.netlink, replace(device, altnames=()), self.netns_fd, ifname)
+        timing.mark("move and rename")

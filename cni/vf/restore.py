@@ -1,47 +1,42 @@
-"""Bringing a VF back to how it was before it was attached.
+"""Making a VF like new: as it was before it was attached.
 
-Nothing is replayed backwards. The VF is compared with its recorded original, what differs is set, and all of it is
-read back; so it is the same for a failed ADD, a DEL, and whatever a crash left behind.
+No step of ADD is undone. The VF is compared with its recorded original, what differs is set, and all of it is read
+back; so the same code serves a failed ADD, a DEL, and what a crash left behind. Where a pod changed what cannot be set
+back in that way, the driver is bound again, which makes a new netdev.
 """
 
-import errno
 import logging
-import os
-import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from cni import timing
+from cni.vf.homecoming import fetch_home
+from cni.vf.names import remove_altnames, restore_names
 from cni.vf.settings import (
     Vf,
     apply_settings,
+    bind_again,
     bind_driver,
-    clear_name,
     find_netdev,
     find_vf,
     read_original,
     set_netdev_mac,
 )
-from sriovdp.errors import KernelError, VerifyError
-from sriovdp.kernel import drivers, netns
-from sriovdp.kernel.netdevs import find_netdev as find_netdev_name
-from sriovdp.kernel.netdevs import list_parents
+from sriovdp.errors import DeviceError, KernelError, VerifyError
+from sriovdp.kernel import drivers
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.rtnl.tuning import find_changes, select_restorable
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
 from sriovdp.state.journal import Attachment, Original
 
 logger = logging.getLogger(__name__)
 
-_RETURN_TIMEOUT = 5.0  # seconds; the kernel takes some 10-100 ms to move a dead namespace's devices home
-
 
 def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
-    """Bring a VF back to how it was before the attachment, and verify it.
+    """Make a VF as it was before the attachment, and read it back.
 
-    `netns_fd` is the sandbox if it still exists. Raises SriovdpError when something is not as it was.
+    `netns_fd` is the sandbox if it still exists. Raises SriovdpError when something is not as it was; to be called
+    again then. Waits for nothing but the kernel and its drivers.
     """
     address = PciAddress(attachment.device)
     original = attachment.original
@@ -49,127 +44,123 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         logger.warning("VF %s is gone from this node; there is nothing to bring back", address)
         return
     with Netlink() as netlink:
-        if original.name is not None and drivers.current_driver(sysfs, address) == original.driver:
-            _fetch_home(sysfs, attachment, netns_fd)
-        bind_driver(sysfs, address, original.driver)
-        if original.name is not None:
-            drivers.wait_for_netdev(sysfs, address)
+        is_new = _take_home(sysfs, attachment, netns_fd)
         timing.mark("move home")
         vf = find_vf(sysfs, netlink, address)
         if original.settings is not None:
             # before the netdev's MAC: without trust a driver takes only the MAC that the PF allows
             apply_settings(netlink, vf, original.settings)
             timing.mark("settings on the PF")
-        if original.name is not None:
-            _restore_netdev(sysfs, netlink, vf, original)
-        _verify(sysfs, netlink, find_vf(sysfs, netlink, address), original)
+        if original.name is None:
+            now = read_original(sysfs, netlink, vf)
+        else:
+            now = _restore_netdev(sysfs, netlink, vf, original, is_new=is_new)
+        _verify(vf, replace(now, settings=find_vf(sysfs, netlink, address).settings), original)
 
 
-def _fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
-    """Get the netdev into the host's namespace, out of the sandbox or by waiting for a dying one to give it up."""
+def _take_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bool:
+    """Get the VF to the host, on its driver of old. Gives whether its netdev is a new one."""
     address = PciAddress(attachment.device)
-    if find_netdev_name(sysfs, address):
-        return
-    if netns_fd is not None:
-        with _host_namespace() as host_fd:
-            netns.run_in(netns_fd, _send_home, attachment, list_parents(sysfs, address), host_fd)
-    deadline = time.monotonic() + _RETURN_TIMEOUT
-    while not find_netdev_name(sysfs, address):
-        if time.monotonic() > deadline:
-            raise VerifyError(
-                f"VF {address} did not come back to the host within {_RETURN_TIMEOUT:.0f} s",
-                hint="it is in a network namespace that something else keeps alive, or its driver failed (dmesg)",
+    original = attachment.original
+    is_new = False
+    if original.name is not None and drivers.current_driver(sysfs, address) == original.driver:
+        is_new = not fetch_home(sysfs, attachment, netns_fd)
+        if is_new:
+            logger.warning(
+                "VF %s: its netdev is neither here nor in the sandbox of %s; binding %s again",
+                *(address, attachment.owner, original.driver),
             )
-        time.sleep(0.02)
+            bind_again(sysfs, address, original.driver)
+    is_new |= bind_driver(sysfs, address, original.driver)
+    if original.name is not None:
+        drivers.wait_for_netdev(sysfs, address)
+    return is_new
 
 
-def _send_home(attachment: Attachment, parents: Collection[str], host_fd: int) -> None:
-    """Run in the sandbox: send the VF's netdev to the host, at once under its old name if that is free there."""
-    with Netlink() as netlink:
-        device = netlink.find_by_parent(parents, attachment.pod_ifname)
-        if device is None:
-            return
-        name = attachment.original.name or ""
+def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original, *, is_new: bool) -> Original:
+    """Make the netdev as it was; where it cannot be, let the driver make a new one. Gives how the VF is then."""
+    if not is_new:
         try:
-            _move(netlink, device, host_fd, name)
-        except KernelError as error:
-            if error.errno != errno.EEXIST:
-                raise
-            # where its name here is free on the host, the kernel moves it first and then fails to rename it
-            if netlink.find_by_parent(parents):
-                _move(netlink, device, host_fd, _free_name(device))
+            now = _set_back(sysfs, netlink, vf, original)
+            leftovers = _find_leftovers(now, original)
+        except (KernelError, DeviceError) as error:
+            leftovers = str(error)
+        else:
+            if not leftovers:
+                return now
+        logger.info("VF %s: binding %s again: %s", vf.address, original.driver, leftovers)
+        bind_again(sysfs, vf.address, original.driver)
+    now = _set_back(sysfs, netlink, vf, original)
+    if original.tuning is not None and (lost := _find_leftovers(now, original)):
+        logger.warning(
+            "VF %s: %s has made a new netdev, which is not tuned as the host's was: %s", vf.address, now.driver, lost
+        )
+    return now
 
 
-def _move(netlink: Netlink, device: Link, host_fd: int, name: str) -> None:
-    clear_name(netlink, device, name)
-    what = f"moving {device.name} to the host as {name}"
-    netlink.set_link(device.ifindex, what, net_ns_fd=host_fd, ifname=name)
+def _set_back(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> Original:
+    """Set what is recorded and rtnetlink can set. Gives how the VF is then."""
+    _set_recorded(sysfs, netlink, vf, original)
+    now = read_original(sysfs, netlink, vf)
+    if not (now.tuning and original.tuning):
+        return now
+    changes = select_restorable(find_changes(now.tuning, original.tuning))
+    device = find_netdev(sysfs, netlink, vf.address) if changes else None
+    if device is None:
+        return now
+    try:
+        netlink.set_tuning(device.ifindex, changes)
+    except KernelError as error:
+        logger.info("VF %s: %s", vf.address, error)
+    return read_original(sysfs, netlink, vf)
 
 
-def _free_name(device: Link) -> str:
-    """What the kernel calls a netdev that comes home to find its name taken (net/core/dev.c)."""
-    return f"dev{device.ifindex}"
+def _find_leftovers(now: Original, original: Original) -> str:
+    """What a pod may have left on the netdev, in words."""
+    if original.tuning is None:
+        return "how the netdev was tuned before the pod is not recorded"
+    if now.tuning is None:
+        return "how the netdev is tuned cannot be read"
+    changes = find_changes(now.tuning, original.tuning)
+    found = [f"{name} is {now.tuning.get(name) or 'unset'}, was {was or 'unset'}" for name, was in changes.items()]
+    found += [f"altname {altname}" for altname in sorted(set(now.altnames) - set(original.altnames))]
+    return ", ".join(found)
 
 
-def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
+def _set_recorded(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
     device = find_netdev(sysfs, netlink, vf.address)
     if original.mac and not (device and device.mac == original.mac):
         set_netdev_mac(sysfs, netlink, vf, original.mac)
         device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
-        return
+        raise DeviceError(f"the netdev of VF {vf.address} vanished while it was being restored")
     if original.mtu and device.mtu != original.mtu:
         netlink.set_link(device.ifindex, f"setting MTU {original.mtu} of {device.name}", mtu=original.mtu)
     if (device.promisc, device.allmulti) != (original.promisc, original.allmulti):
         what = f"setting promisc and allmulti of {device.name} back"
         netlink.set_flags(device.ifindex, what, promisc=original.promisc, allmulti=original.allmulti)
-    _restore_name(netlink, device, original.name or device.name)
-    for altname in set(original.altnames) - set(device.altnames):
-        netlink.add_altname(device.ifindex, altname)
+    if original.tuning is not None:
+        remove_altnames(netlink, device, set(device.altnames) - set(original.altnames))
+    restore_names(netlink, device, original.name or device.name, original.altnames)
     if original.up:
         netlink.set_link(device.ifindex, f"setting {original.name} up", state="up")
 
 
-def _restore_name(netlink: Netlink, device: Link, name: str) -> None:
-    """Give a netdev its old name back; where another has it by now, a name that is nobody's, rather than the pod's."""
-    if device.name == name:
-        return
-    if netlink.find(name):
-        logger.warning("the host has another interface %s by now; %s comes back under another name", name, device.name)
-        name = _free_name(device)
-    if device.name != name:
-        clear_name(netlink, device, name)
-        if device.up:
-            netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
-        netlink.set_link(device.ifindex, f"renaming {device.name} to {name}", ifname=name)
-
-
-def _verify(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
-    now = read_original(sysfs, netlink, vf)
+def _verify(vf: Vf, now: Original, original: Original) -> None:
     # its old name may be taken by another interface, which does not make the VF unfit for the next pod
-    expected = replace(original, name=now.name, altnames=now.altnames, up=now.up)
+    expected = replace(original, name=now.name, altnames=now.altnames, up=now.up, tuning=now.tuning)
     # what another plugin's state file does not tell, or no PF could be asked for
     expected = replace(expected, mac=expected.mac or now.mac, mtu=expected.mtu or now.mtu)
     if expected.settings is None:
         expected = replace(expected, settings=now.settings)
     if now != expected:
-        raise VerifyError(f"VF {vf.address} is not as it was: {_tell_differences(now, expected)}")
+        raise VerifyError(f"VF {vf.address} is not as it was: {_list_differences(now, expected)}")
 
 
-def _tell_differences(now: Original, expected: Original) -> str:
+def _list_differences(now: Original, expected: Original) -> str:
     values, wanted = asdict(now), asdict(expected)
     values |= values.pop("settings") or {}
     wanted |= wanted.pop("settings") or {}
     return ", ".join(
         f"{key} is {values.get(key)}, was {wanted[key]}" for key in wanted if wanted[key] != values.get(key)
     )
-
-
-@contextmanager
-def _host_namespace() -> Iterator[int]:
-    """The namespace of the agent's main thread: the host's."""
-    host_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield host_fd
-    finally:
-        os.close(host_fd)

@@ -5,12 +5,15 @@ import logging
 from dataclasses import dataclass
 
 from cni.protocol.spec import DEVICE_FAILURE
+from cni.vf.names import clear_name
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
 from sriovdp.kernel import drivers, netdevs
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.rtnl.tuning import Tuning
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
+from sriovdp.kernel.tuning import read_tuning
 from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
 from sriovdp.state.journal import Original
 
@@ -81,20 +84,29 @@ def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
     driver = drivers.current_driver(sysfs, vf.address)
     if driver is None or driver in USERSPACE_DRIVERS:
         return Original(driver or "", vf.settings)
-    device = find_netdev(sysfs, netlink, vf.address)
-    if device is None:
+    name = netdevs.find_netdev(sysfs, vf.address)
+    found = _read_netdev(sysfs, netlink, name) if name else None
+    if found is None:
         raise CniError(
             DEVICE_FAILURE,
             f"VF {vf.address} is bound to {driver} but has no netdev on the host",
             hint="it is in another network namespace, or the driver failed (dmesg)",
         )
-    return describe(driver, vf.settings, device)
-
-
-def describe(driver: str, settings: VfSettings | None, device: Link) -> Original:
-    """A VF with its netdev on the host, as the journal has it."""
+    device, tuning = found
     flags = (device.up, device.promisc, device.allmulti)
-    return Original(driver, settings, device.name, device.altnames, device.mac, device.mtu, *flags)
+    return Original(driver, vf.settings, device.name, device.altnames, device.mac, device.mtu, *flags, tuning)
+
+
+def _read_netdev(sysfs: Sysfs, netlink: Netlink, name: str) -> tuple[Link, Tuning | None] | None:
+    """A netdev of the host and how it is tuned; None for a tuning that cannot be read."""
+    try:
+        return read_tuning(netlink, f"{sysfs.root}/class/net/{name}")
+    except KernelError as error:
+        logger.warning(
+            "%s: %s; what a pod changes of it is found at no release, so each binds the driver again", name, error
+        )
+    device = netlink.find(name)
+    return (device, None) if device else None
 
 
 def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsupported: bool = False) -> list[str]:
@@ -139,9 +151,9 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
 
 
 def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
-    """Give the VF's netdev on the host its MAC, after the PF was told of it.
+    """Give the VF's netdev on the host its MAC, after the PF has it.
 
-    Some drivers refuse the change while they are bound (igb: «Reload the VF driver»); then the driver is bound anew,
+    Some drivers refuse the change while they are bound (igb: «Reload the VF driver»); then the driver is bound again,
     and the VF comes up with the admin MAC. Raises VerifyError when it has another one even then.
     """
     device = find_netdev(sysfs, netlink, vf.address)
@@ -150,11 +162,8 @@ def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
     try:
         _change_mac(sysfs, netlink, vf, mac)
     except KernelError as error:
-        logger.info("%s; binding the driver of VF %s anew", error, vf.address)
-        driver = drivers.current_driver(sysfs, vf.address)
-        drivers.unbind(sysfs, vf.address)
-        drivers.bind(sysfs, vf.address, driver or "")
-        drivers.wait_for_netdev(sysfs, vf.address)
+        logger.info("%s; binding the driver of VF %s again", error, vf.address)
+        bind_again(sysfs, vf.address, drivers.current_driver(sysfs, vf.address) or "")
         if not _has_mac(sysfs, netlink, vf, mac):
             _change_mac(sysfs, netlink, vf, mac)
     if not _has_mac(sysfs, netlink, vf, mac):
@@ -173,6 +182,13 @@ def _change_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
         raise DeviceError(f"the netdev of VF {vf.address} vanished while its MAC was being set")
     netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
     netlink.set_link(device.ifindex, f"setting MAC {mac} of {device.name}", address=mac)
+
+
+def bind_again(sysfs: Sysfs, address: PciAddress, driver: str) -> None:
+    """Let a VF's driver make a new netdev, on the host, wherever the old one is. Raises KernelError, DeviceError."""
+    drivers.unbind(sysfs, address)
+    drivers.bind(sysfs, address, driver)
+    drivers.wait_for_netdev(sysfs, address)
 
 
 def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str) -> bool:
@@ -206,9 +222,3 @@ def move_into(netlink: Netlink, device: Link, netns_fd: int, ifname: str) -> Non
     clear_name(netlink, device, ifname)
     what = f"moving {device.name} into the sandbox as {ifname}"
     netlink.set_link(device.ifindex, what, net_ns_fd=netns_fd, ifname=ifname)
-
-
-def clear_name(netlink: Netlink, device: Link, name: str) -> None:
-    """Make a rename possible: what is the device's altname can not become its name."""
-    if name in device.altnames:
-        netlink.remove_altname(device.ifindex, name)

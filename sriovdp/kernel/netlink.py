@@ -10,7 +10,7 @@ from typing import Any
 
 from sriovdp.errors import KernelError
 from sriovdp.kernel.rtnl import address as addresses
-from sriovdp.kernel.rtnl import codec, vf
+from sriovdp.kernel.rtnl import codec, tuning, vf
 from sriovdp.kernel.rtnl import link as links
 from sriovdp.kernel.rtnl import route as routes
 from sriovdp.kernel.rtnl.address import Address
@@ -45,6 +45,20 @@ class Netlink(AbstractContextManager["Netlink"]):
         """The interface of that name, altname or index in this namespace, if there is one."""
         message = self._get(key, links.SKIP_STATS)
         return links.read_link(message) if message else None
+
+    def find_with_tuning(self, key: str | int) -> tuple[Link, dict[str, str]] | None:
+        """An interface of this namespace and how it is tuned as far as rtnetlink reports it, in one request."""
+        message = self._get(key, links.SKIP_STATS)
+        return (links.read_link(message), tuning.read_link_tuning(message)) if message else None
+
+    def set_tuning(self, ifindex: int, changes: tuning.Tuning) -> None:
+        """Change the tuning of an interface, in one request: what `tuning.select_restorable` gave."""
+        what = lambda: f"setting {_list(changes)} of {_name(ifindex)}"  # noqa: E731
+        self._change(links.NEWLINK, tuning.encode_tuning(ifindex, changes), what)
+
+    def remove_link(self, ifindex: int) -> None:
+        """Remove a virtual interface, and with it all that is stacked on it."""
+        self._change(links.DELLINK, links.encode_link(ifindex), lambda: f"removing {_name(ifindex)}")
 
     def find_by_parent(self, parents: Collection[str], name: str = "") -> Link | None:
         """The interface in this namespace that belongs to one of these devices (IFLA_PARENT_DEV_NAME, Linux 5.14).

@@ -42,7 +42,8 @@ class Original:
     """How a VF was before it was attached; what releasing it brings back.
 
     `driver` is empty when it was unbound. `name`, `altnames`, `mac`, `mtu`, `up` and the flags are the netdev's and
-    None/empty in DPDK mode. `settings` is None when no PF is visible to set anything through.
+    None/empty in DPDK mode. `settings` is None when no PF is visible to set anything through. `tuning` is that of
+    `sriovdp.kernel.tuning`, None where nobody could read it: then a release binds the driver again.
     """
 
     driver: str
@@ -54,6 +55,7 @@ class Original:
     up: bool = False
     promisc: bool = False
     allmulti: bool = False
+    tuning: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from sriovdp.kernel.rtnl.codec import U32, encode, encode_text, index_attributes, list_attributes, nest, read_text
 from sriovdp.kernel.rtnl.vf import cut_vf_list
 
-NEWLINK, GETLINK, NEWLINKPROP, DELLINKPROP = 16, 18, 108, 109
+NEWLINK, DELLINK, GETLINK, NEWLINKPROP, DELLINKPROP = 16, 17, 18, 108, 109
 IFF_PROMISC, IFF_ALLMULTI = 0x100, 0x200
 SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS; counters would make a VF list overflow its 64 KiB at 222 VFs
 WITH_VFS = 1 | SKIP_STATS  # RTEXT_FILTER_VF, without which there is no VF list
 
 _IFF_UP = 0x1
-_ADDRESS, _IFNAME, _MTU, _NET_NS_FD, _EXT_MASK, _CARRIER = 1, 3, 4, 28, 29, 33
+_ADDRESS, _IFNAME, _MTU, _LINK, _NET_NS_FD, _EXT_MASK, _CARRIER, _LINK_NETNSID = 1, 3, 4, 5, 28, 29, 33, 37
 _PROP_LIST, _ALT_IFNAME, _PERM_ADDRESS, _PARENT_DEV_NAME = 52, 53, 54, 56
 _HEAD = struct.Struct("=BxHiII")  # struct ifinfomsg
 HEAD_SIZE = _HEAD.size
@@ -23,7 +23,8 @@ class Link:
     """An interface. `parent` names the device below it, for most its PCI address, empty if it has none.
 
     `carrier` is None while the interface is down. `permanent_mac` is the one that the NIC came with, empty where the
-    driver does not report it.
+    driver does not report it. `lower` is the ifindex of the interface below it in the same namespace, 0 if there is
+    none.
     """
 
     ifindex: int
@@ -35,6 +36,7 @@ class Link:
     altnames: tuple[str, ...]
     parent: str
     permanent_mac: str = ""
+    lower: int = 0
 
     @property
     def up(self) -> bool:
@@ -68,6 +70,7 @@ def read_link(message: bytes) -> Link:
         altnames=tuple(read_text(message, start, end) for kind, start, end in altnames if kind == _ALT_IFNAME),
         parent=read_text(message, *found[_PARENT_DEV_NAME]) if _PARENT_DEV_NAME in found else "",
         permanent_mac=message[slice(*found.get(_PERM_ADDRESS, (0, 0)))].hex(":"),
+        lower=U32.unpack_from(message, found[_LINK][0])[0] if _LINK in found and _LINK_NETNSID not in found else 0,
     )
 
 
