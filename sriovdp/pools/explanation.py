@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 from sriovdp.config.values import PfConfig, Pool
 from sriovdp.model import Node
 from sriovdp.pools.candidates import Candidate, list_candidates
-from sriovdp.pools.near_misses import NearMisses
-from sriovdp.pools.selectors import Rejection, judge
+from sriovdp.pools.near_misses import BEFORE_3_5, NearMisses
+from sriovdp.pools.selectors import Rejection, is_named_itself, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,8 @@ def write(verdict: Verdict) -> Iterator[str]:
     head = f"{what}{name}  {candidate.vendor}:{candidate.device}  {driver}"
     if verdict.resource:
         yield f"{head}  -> {_write_match(verdict)}"
+        if verdict.pool and is_named_itself(verdict.pool.selectors[verdict.selector or 0], candidate):
+            yield f"    pfNames takes the PF itself, {BEFORE_3_5}"
         return
     yield f"{head}  -> not advertised"
     if candidate.obstacle:

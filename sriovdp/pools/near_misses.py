@@ -13,6 +13,9 @@ from sriovdp.config.values import PfSelect, Selector
 from sriovdp.model import KERNEL_DRIVER, Node, PhysicalFunction, VirtualFunction
 from sriovdp.pools.candidates import Candidate, list_candidates
 
+BEFORE_3_5 = "as by sriov-network-device-plugin before v3.5; later versions take only VFs by pfNames"
+"""What is said where `pfNames` takes a PF itself."""
+
 _WORDS = {
     "netdevice": "a deviceType of sriov-network-operator",
     "kernel": "a word for physicalFunctions",
@@ -142,7 +145,11 @@ class NearMisses:
 
     def _judge_pf_name(self, entry: PfName) -> Judgement:
         pf = self._pfs.get(entry.name)
-        return _judge_indices(pf, entry.indices) if pf else self._judge_name(entry.name, "{pf}#{index}")
+        if pf is None:
+            return self._judge_name(entry.name, "{pf}#{index}")
+        if entry.indices is None and not pf.vfs and not pf.sfs:
+            return f"{pf.name} has no VFs: the PF itself is taken, {BEFORE_3_5}", True
+        return _judge_indices(pf, entry.indices)
 
     def _judge_name(self, name: str, cure: str) -> Judgement:
         """A name of no PF here. `cure` says how the PF, or its part with an index, is written."""

@@ -1,7 +1,8 @@
 """Whether a selector takes a device, and which of its fields does not. No I/O.
 
 Meaning and order of the fields are those of sriov-network-device-plugin (pkg/netdevice/netDeviceProvider.go and its
-siblings), less its defects: every entry of `pfNames` and `rootDevices` counts, and PF names are matched exactly.
+siblings), less its defects: every entry of `pfNames` and `rootDevices` counts, and PF names are matched exactly. `pfNames`
+takes a PF without VFs by its own name, as upstream did before v3.5: its configs for VMs and for whole PFs have it so.
 """
 
 from collections.abc import Collection, Sequence
@@ -45,6 +46,11 @@ def judge(pool: Pool, candidate: Candidate) -> int | tuple[Rejection, ...]:
             return number
         rejections.append(rejection)
     return tuple(rejections)
+
+
+def is_named_itself(selector: Selector, candidate: Candidate) -> bool:
+    """Whether a selector takes a PF, and not VFs of it, by its name in `pfNames`."""
+    return candidate.kind == "PF" and bool(selector.pf_names)
 
 
 def find_selector(pool: Pool, candidate: Candidate) -> int | None:
@@ -112,8 +118,12 @@ def _write_all(entries: tuple[PfName | RootDevice, ...]) -> tuple[str, ...]:
 
 
 def _is_named(entry: PfName, candidate: Candidate) -> bool:
-    named = candidate.pf.netdev is not None and candidate.pf.netdev.name == entry.name
-    return named and candidate.index is not None and (entry.indices is None or candidate.index in entry.indices)
+    """Whether it is a VF of the PF with this name, or the PF itself, as upstream had it before v3.5."""
+    if candidate.pf.netdev is None or candidate.pf.netdev.name != entry.name:
+        return False
+    if candidate.index is None:
+        return entry.indices is None and not candidate.pf.vfs and not candidate.pf.sfs
+    return entry.indices is None or candidate.index in entry.indices
 
 
 def _is_below(entry: RootDevice, candidate: Candidate) -> bool:

@@ -29,6 +29,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Node]:
         ("x710", "pfNames: ['ENS1F0#0-3']", "did you mean ens1f0? Upper and lower case differ"),
         ("x710", "pfNames: ['ens1f0#8-9']", "ens1f0 has only VF 0-6"),
         ("x710", "pfNames: [ens1f1]",
+         ("ens1f1 has no VFs: the PF itself is taken, as by sriov-network-device-plugin before v3.5; "
+          "later versions take only VFs by pfNames")),
+        ("x710", "pfNames: ['ens1f1#0']",
          ("ens1f1 has no VFs (it can have 64); create them with an entry in physicalFunctions, "
          "or select ens1f1 itself with pciAddresses")),
         ("x710", "pfNames: [eth0]", "this node has no PF eth0; it has ens1f0, ens1f1"),
@@ -55,7 +58,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Node]:
         ("accelerator", "devices: ['0d5d']", "0000:b2:00.0 has this id: write deviceType: accelerator"),
         ("accelerator", "pciAddresses: ['0000:b2:00.1']",
          "0000:b2:00.1 is an accelerator: write deviceType: accelerator"),
-        ("guest", "pfNames: [ens101]", "ens101 has no VFs: select it with pciAddresses: 0000:06:00.0"),
+        ("guest", "pfNames: ['ens101#0']", "ens101 has no VFs: select it with pciAddresses: 0000:06:00.0"),
     ],
 )  # fmt: skip
 def test_a_miss_names_the_cure(nodes: dict[str, Node], name: str, selectors: str, sentence: str) -> None:
