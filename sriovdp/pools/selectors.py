@@ -1,8 +1,8 @@
 """Whether a selector takes a device, and which of its fields does not. No I/O.
 
 Meaning and order of the fields are those of sriov-network-device-plugin (pkg/netdevice/netDeviceProvider.go and its
-siblings), less its defects: every entry of `pfNames` and `rootDevices` counts, and PF names are matched exactly. `pfNames`
-takes a PF without VFs by its own name, as upstream did before v3.5: its configs for VMs and for whole PFs have it so.
+siblings), less its defects: every entry of `pfNames` and `rootDevices` counts, and PF names are matched exactly. A PF
+without VFs is taken by its own name in `pfNames`, as upstream did before v3.5: configs for VMs and whole PFs need it.
 """
 
 from collections.abc import Collection, Sequence

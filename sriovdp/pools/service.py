@@ -61,7 +61,11 @@ class PoolService:
         A device that was offered before and has lost its driver is among them, as not healthy.
         """
         missing = self._offers.keys() - offers.keys()
-        driverless = {c.id for c in list_candidates(node) if c.function.driver is None} if missing else set()
+        seen = [c for c in list_candidates(node) if c.id in missing] if missing else []
+        driverless = {c.id for c in seen if c.function.driver is None}
+        for candidate in seen:
+            if candidate.obstacle and candidate.id not in driverless:
+                logger.warning("%s: %s is no longer offered: %s", self.pool.resource, candidate.id, candidate.obstacle)
         kept = {id_: offer for id_, offer in self._offers.items() if id_ in missing & driverless}
         devices, accesses = [], {}
         for id_, offer in offers.items():

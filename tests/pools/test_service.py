@@ -68,6 +68,17 @@ def test_topology_is_told_unless_excluded(tree: Tree, exclude: bool, told: int |
     assert (device.id, device.numa_node, device.healthy) == (VF, told, True)
 
 
+def test_a_device_that_the_host_uses_leaves_with_its_reason(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has what the host needs it for, and the entry that offers it all the same."""
+    service, node = serve(tree)
+    (pf,) = node.pfs
+    used = replace(pf.vfs[0], traits=replace(pf.vfs[0].traits, host_use="eth7 has an address of this host"))
+    changed = Node((replace(pf, vfs=(used,)),))
+    assert service.update(assign([POOL], changed)[0], changed, {}) == []
+    assert f"intel.com/sriov: {VF} is no longer offered: eth7 has an address of this host; to offer it" in caplog.text
+    assert "allowHostUplink: true" in caplog.text
+
+
 def test_what_somebody_has_is_not_given(tree: Tree) -> None:
     """The refusal names the owner, and nothing is written."""
     service, _ = serve(tree, owner="pod default/red")
