@@ -205,6 +205,8 @@ class Agent:
         try:
             # a VF whose pod is gone is no reason to refuse a change
             await asyncio.to_thread(self.backlog.wait, _PATIENCE)
+            if self._replay is not None:
+                await asyncio.to_thread(self._replay.join, _PATIENCE)
             await self.offering.ask_pods(patience=_PATIENCE)
             self._pending = await asyncio.to_thread(self._find_pending)
             if self._pending != Pending():
@@ -217,8 +219,11 @@ class Agent:
             logger.exception("the node is not as the config says")
         self._pending, self._is_provisioned = Pending(), True
         await self._refresh()
-        for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
-            logger.warning("needs a reboot: %s", need)
+        try:
+            for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
+                logger.warning("needs a reboot: %s", need)
+        except Exception:
+            logger.exception("what needs a reboot is not known")
         logger.info("the agent is ready: %d pools", len(self.config.pools))
 
     def _find_pending(self) -> Pending:

@@ -5,11 +5,12 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from sriovdp.kernel.events import KernelEvents
+from sriovdp.kernel.events import KernelEvents, Pace
 
 
 @pytest.fixture
@@ -75,3 +76,20 @@ async def test_link_of_this_machine(events: KernelEvents, links: list[str]) -> N
     await asyncio.wait_for(events.event.wait(), 30)
     events.stop()
     events.stop()  # a second stop has nothing to do
+
+
+def test_few_events_are_followed_at_once_and_a_storm_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that flaps for a day causes as many looks as a day has pauses."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(burst=3, pause=2.0)
+    assert [pace.take() for _ in range(3)] == [0, 0, 0]
+    looks = 0
+    end = now + 600
+    while now < end:
+        now += pace.take()
+        looks += 1
+    assert looks in range(298, 303)
+    now += 3600
+    assert [pace.take() for _ in range(3)] == [0, 0, 0]
+    assert pace.take() > 0
