@@ -3,6 +3,9 @@
 Times are from the exec of the agent's process to the first ListAndWatch message of every resource, as a client sees it
 that dials each socket when it appears; `CPU` is what the agent computed until then, which other work on the machine
 does not change. Trees: 7 VFs, and 1,024 VFs of 8 PFs in 1 resource and in 8, all on vfio-pci.
+
+`python -m bench.kubelet --against FOLDER [ROUNDS]` measures the start with 7 VFs only, in turns with the agent of another
+checkout in FOLDER, which this virtual environment has to have the libraries of.
 """
 
 import asyncio
@@ -33,6 +36,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--agent"]:
         asyncio.run(_serve(Path(sys.argv[2])))
         return
+    if sys.argv[1:2] == ["--against"]:
+        _compare(Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 7)
+        return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     print(
         f"{'VFs':>5} {'resources':>9} {'first LW ms':>22} {'CPU ms':>7} {'Allocate ms p50':>16} {'p99':>6} "
@@ -43,6 +49,22 @@ def main() -> None:
             _build(Path(folder), pfs, vfs, resources)
             samples = [asyncio.run(_measure(Path(folder), resources)) for _ in range(rounds)]
         _report(pfs * vfs, resources, samples)
+
+
+def _compare(other: Path, rounds: int) -> None:
+    """The start of two checkouts, in turns; medians, and the range of CPU times."""
+    found: dict[Path, list[Mapping[str, list[float]]]] = {other.resolve(): [], Path.cwd(): []}
+    for _ in range(rounds):
+        for checkout, samples in found.items():
+            with tempfile.TemporaryDirectory() as folder:
+                _build(Path(folder), 1, 7, 1)
+                samples.append(asyncio.run(_measure(Path(folder), 1, checkout)))
+    for checkout, samples in found.items():
+        first, cpu, resident = (sorted(s[key][0] for s in samples) for key in ("first", "cpu", "resident"))
+        print(
+            f"{checkout}: first ListAndWatch {statistics.median(first):.0f} ms, CPU {statistics.median(cpu):.0f} ms "
+            f"({cpu[0]:.0f}-{cpu[-1]:.0f}), RSS {statistics.median(resident):.1f} MiB, n={rounds}"
+        )
 
 
 def _report(vfs: int, resources: int, samples: Sequence[Mapping[str, list[float]]]) -> None:
@@ -107,7 +129,7 @@ async def _serve(root: Path) -> None:
     await Agent(load(root / "config.json"), roots).run(asyncio.Event())
 
 
-async def _measure(root: Path, resources: int) -> dict[str, list[float]]:
+async def _measure(root: Path, resources: int, checkout: Path | None = None) -> dict[str, list[float]]:
     sockets = root / "k/plugins_registry"
     sockets.mkdir(parents=True, exist_ok=True)
     for left in sockets.iterdir():
@@ -115,7 +137,15 @@ async def _measure(root: Path, resources: int) -> dict[str, list[float]]:
     started = time.perf_counter()
     with (root / "log").open("ab") as log:
         agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.kubelet", "--agent", str(root), stdout=log, stderr=log
+            sys.executable,
+            "-m",
+            "bench.kubelet",
+            "--agent",
+            str(root),
+            stdout=log,
+            stderr=log,
+            cwd=checkout,
+            env={**os.environ, "PYTHONPATH": str(checkout or Path.cwd())},
         )
     try:
         streams = [asyncio.create_task(_follow(sockets, n)) for n in range(resources)]
@@ -141,15 +171,18 @@ def _read_resident_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
+def _find(sockets: Path, number: int) -> Path | None:
+    """A resource's socket, whose name is another one after each start."""
+    return next(sockets.glob(f"sriovdp-intel.com_pool{number}[-.]*"), None)
+
+
 def _dial(sockets: Path, number: int) -> grpc.aio.Channel:
-    path = sockets / f"sriovdp-intel.com_pool{number}.sock"
-    return grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
+    return grpc.aio.insecure_channel(f"unix:{_find(sockets, number)}", options=_OPTIONS)
 
 
 async def _follow(sockets: Path, number: int) -> list[str]:
     """Devices of a resource's first message."""
-    path = sockets / f"sriovdp-intel.com_pool{number}.sock"
-    while not path.exists():  # noqa: ASYNC110 - there is nothing that would tell
+    while _find(sockets, number) is None:  # noqa: ASYNC110 - there is nothing that would tell
         await asyncio.sleep(_DIAL_INTERVAL)
     while True:
         with contextlib.suppress(grpc.aio.AioRpcError):  # bound, and not listened on yet
