@@ -4,8 +4,8 @@ Times are from the exec of the agent's process to the first ListAndWatch message
 that dials each socket when it appears; `CPU` is what the agent computed until then, which other work on the machine
 does not change. Trees: 7 VFs, and 1,024 VFs of 8 PFs in 1 resource and in 8, all on vfio-pci.
 
-`python -m bench.kubelet --against FOLDER [ROUNDS]` measures the start with 7 VFs only, in turns with the agent of another
-checkout in FOLDER, which this virtual environment has to have the libraries of.
+`python -m bench.kubelet --against FOLDER [ROUNDS]` measures the start with 7 VFs only, in turns with the agent of
+another checkout in FOLDER, which this virtual environment has to have the libraries of.
 """
 
 import asyncio
@@ -21,8 +21,6 @@ from pathlib import Path
 
 import grpc.aio
 
-from sriovdp.agent import Agent, Roots
-from sriovdp.config.file import load
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
 
@@ -32,10 +30,7 @@ _DIAL_INTERVAL = 0.002  # seconds
 
 
 def main() -> None:
-    """Measure and print; with `--agent FOLDER` be the agent that is measured."""
-    if sys.argv[1:2] == ["--agent"]:
-        asyncio.run(_serve(Path(sys.argv[2])))
-        return
+    """Measure and print."""
     if sys.argv[1:2] == ["--against"]:
         _compare(Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 7)
         return
@@ -124,11 +119,6 @@ def _add_function(root: Path, address: str, device: str, driver: str, **more: st
     return folder
 
 
-async def _serve(root: Path) -> None:
-    roots = Roots(root / "sys", root / "dev", root / "k", root / "run", root / "state", root / "devinfo", root / "cdi")
-    await Agent(load(root / "config.json"), roots).run(asyncio.Event())
-
-
 async def _measure(root: Path, resources: int, checkout: Path | None = None) -> dict[str, list[float]]:
     sockets = root / "k/plugins_registry"
     sockets.mkdir(parents=True, exist_ok=True)
@@ -138,13 +128,11 @@ async def _measure(root: Path, resources: int, checkout: Path | None = None) -> 
     with (root / "log").open("ab") as log:
         agent = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "bench.kubelet",
-            "--agent",
+            "-P",
+            str(Path(__file__).with_name("agent_process.py")),
             str(root),
             stdout=log,
             stderr=log,
-            cwd=checkout,
             env={**os.environ, "PYTHONPATH": str(checkout or Path.cwd())},
         )
     try:

@@ -30,11 +30,10 @@ from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.policy import make_policy
 from sriovdp.pools.host import LiveHost
-from sriovdp.provision.apply import apply
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.drift import describe_change, list_drift
 from sriovdp.provision.drift_log import DriftLog
-from sriovdp.provision.pending import Pending, find_pending
+from sriovdp.provision.pending import Pending, find_pending, is_concerned
 from sriovdp.provision.waiting import run_aside
 from sriovdp.state.journal import Journal
 from sriovdp.state.locks import Locks
@@ -231,6 +230,10 @@ class Agent:
         return find_pending(self.config, self._sysfs, self._journal, owners, self._node) if self._node else Pending()
 
     def _apply(self) -> None:
+        if not is_concerned(self.config, self._journal):
+            return
+        from sriovdp.provision.apply import apply  # noqa: PLC0415 - the pools are with the kubelet before that
+
         apply(self.config, self._sysfs, self._journal, allocated=self._list_owners)
 
     def _list_owners(self) -> Mapping[str, str]:

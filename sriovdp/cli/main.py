@@ -1,6 +1,7 @@
 """The command `sriovdp`. A command's module is imported when the command is called, so that `--help` is quick."""
 
 import difflib
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,11 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in _SUMMARIES:
             return None
-        command: click.Command = import_module(f"sriovdp.cli.{cmd_name.replace('-', '_')}").command
+        gc.disable()  # an import makes many objects, and next to no garbage
+        try:
+            command: click.Command = import_module(f"sriovdp.cli.{cmd_name.replace('-', '_')}").command
+        finally:
+            gc.enable()
         return command
 
     def resolve_command(

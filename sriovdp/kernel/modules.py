@@ -1,6 +1,6 @@
 """Which drivers there are for PCI functions: those the kernel has, and modules that it can load."""
 
-import platform
+import os
 from pathlib import Path
 
 from sriovdp.kernel.sysfs import Folder, check_answer
@@ -19,7 +19,7 @@ def list_loadable(modules: Path = Path("/lib/modules")) -> frozenset[str]:
     known: set[str] = set()
     for name in _LISTS:
         try:
-            text = (modules / platform.release() / name).read_text(encoding="utf-8", errors="replace")
+            text = (modules / os.uname().release / name).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             check_answer(error, f"reading the kernel's list of modules {name}")
             continue

@@ -6,14 +6,18 @@ from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
-from sriovdp.provision.apply import NOBODY, survey
+from sriovdp.provision.pending import is_concerned
 from sriovdp.state.journal import Journal
 
 
-def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY) -> list[str]:
+def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] | None = None) -> list[str]:
     """What apply would do, each with its reason; also what a PF can not be. Raises JournalError."""
+    if not is_concerned(config, journal):
+        return []
+    from sriovdp.provision.apply import survey  # noqa: PLC0415 - the agent has its pools with the kubelet before that
+
     try:
-        todo, obstacles = survey(config, sysfs, journal, allocated)
+        todo, obstacles = survey(config, sysfs, journal, allocated or {})
     except DeviceError as error:
         return [str(error)]
     drift = [f"{step}: {step.reason}" for step in todo.steps]

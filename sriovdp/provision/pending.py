@@ -1,4 +1,7 @@
-"""Which VFs an apply is about to change or is changing: no pod should get one meanwhile."""
+"""Which VFs an apply is about to change or is changing: no pod should get one meanwhile.
+
+What plans and applies is imported only when it is asked: the agent has its pools with the kubelet before that.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,9 +9,6 @@ from dataclasses import dataclass, field, replace
 from sriovdp.config.values import Config
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress
-from sriovdp.provision.apply import survey
-from sriovdp.provision.steps import SetNumVfs
-from sriovdp.provision.usage import list_disturbed
 from sriovdp.state.journal import Journal
 
 
@@ -25,11 +25,22 @@ class Pending:
         return replace(node, pfs=tuple(pfs)) if self.pfs else node
 
 
+def is_concerned(config: Config, journal: Journal) -> bool:
+    """Whether an apply could have anything to do or to say: for a PF of the config, or one that was changed before."""
+    return bool(config.physical_functions) or journal.has_pfs()
+
+
 def find_pending(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str], node: Node) -> Pending:
     """What an apply would change on a node; PFs that it leaves alone have nothing pending.
 
     Raises DeviceError and JournalError as `survey`.
     """
+    if not is_concerned(config, journal):
+        return Pending()
+    from sriovdp.provision.apply import survey  # noqa: PLC0415 - as above
+    from sriovdp.provision.steps import SetNumVfs  # noqa: PLC0415
+    from sriovdp.provision.usage import list_disturbed  # noqa: PLC0415
+
     todo, obstacles = survey(config, sysfs, journal, allocated)
     vfs = {
         str(vf.address): f"sriovdp is about to change it ({step})"

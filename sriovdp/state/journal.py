@@ -200,7 +200,7 @@ class Journal:
         read: then nothing is known of any VF.
         """
         known, seen = self._seen, dict[str, tuple[_Stamp, Attachment | Damage]]()
-        for name in self._list_names():
+        for name in self._list_names("attachment-"):
             if (stamp := _stamp(f"{self._directory}/{name}")) is None:
                 continue  # a DEL came between listing and reading it
             before = known.get(name)
@@ -236,7 +236,11 @@ class Journal:
         """Make the intent to change a PF durable. Raises JournalError when the disk does not take it."""
         self._write(f"pf-{address}.json", record)
 
-    def _list_names(self) -> list[str]:
+    def has_pfs(self) -> bool:
+        """Whether an apply ever changed a PF that was not given back. Raises JournalError."""
+        return bool(self._list_names("pf-"))
+
+    def _list_names(self, prefix: str) -> list[str]:
         try:
             names = os.listdir(self._directory)  # noqa: PTH208 - pathlib costs more than the system call
         except FileNotFoundError:
@@ -246,7 +250,7 @@ class Journal:
                 f"reading the folder {self._directory} failed: {error.strerror}",
                 hint="no VF can be given to a pod until it can be read; check that disk",
             ) from error
-        return sorted(name for name in names if name.startswith("attachment-") and name.endswith(".json"))
+        return sorted(name for name in names if name.startswith(prefix) and name.endswith(".json"))
 
     def _open_lock(self) -> int:
         path = self._directory / "lock"

@@ -118,7 +118,7 @@ def test_file_that_vanishes_while_it_is_read_is_no_fault(tmp_path: Path, monkeyp
     journal = Journal(tmp_path)
     journal.write_attachment(ATTACHMENT)
     listed = ["attachment-gone-net1.json", *(path.name for path in tmp_path.glob("attachment-*"))]
-    monkeypatch.setattr(journal, "_list_names", lambda: listed)
+    monkeypatch.setattr(journal, "_list_names", lambda _: listed)
 
     assert journal.attachments() == [ATTACHMENT]
 
@@ -329,3 +329,13 @@ def test_claim_removes_what_killed_processes_left_half_written(tmp_path: Path) -
         "attachment-x-y.json",
         "lock",
     ]
+
+
+def test_a_pf_that_was_changed_is_known(tmp_path: Path) -> None:
+    """Until its record is removed; attachments are no records of PFs."""
+    journal = Journal(tmp_path)
+    assert not journal.has_pfs()
+    (tmp_path / "attachment-c1-net1.json").write_text("{}")
+    assert not journal.has_pfs()
+    journal.write_pf("0000:01:00.0", {})
+    assert journal.has_pfs()
