@@ -146,7 +146,7 @@ class Traits:
     `link_type` is `ether` or `infiniband`, None where no netdev is here to ask. `guid` is that of an InfiniBand PF's
     port, like `02:00:00:00:00:00:00:01`, `p_key` the default partition key. `is_rdma` holds too while the RDMA device
     is in a pod's namespace. `noiommu`: its VFIO group is one without an IOMMU. `host_use` says what this host itself
-    needs the function for, empty when for nothing.
+    needs the function for, empty when for nothing; `addressed` says that this is no more than an address.
     """
 
     acpi_index: str | None = None
@@ -159,6 +159,7 @@ class Traits:
     vdpa: tuple[VdpaDevice, ...] = ()
     noiommu: bool = False
     host_use: str = ""
+    addressed: bool = False
 
 
 NO_TRAITS = Traits()

@@ -53,6 +53,8 @@ class Offering:
         }
         self._endpoints = Endpoints(folders.kubelet, self._plugins)
         self._attachments: Mapping[str, Sequence[Attachment]] | None = None
+        self._damages: Mapping[str, str] = {}
+        self._told: set[str] = set()  # damages that are logged already
         self._loop: asyncio.AbstractEventLoop | None = None
         self.pod_devices = PodDevices(problem="the kubelet was not asked yet")
         """What pods have, as of the last update."""
@@ -62,7 +64,7 @@ class Offering:
         try:
             self._cdi.remove_others(self._config.pools)
         except OSError as error:
-            logger.error("the CDI spec %s of an earlier config can not be removed: %s", error.filename, error.strerror)
+            logger.error("the CDI spec %s of an earlier config cannot be removed: %s", error.filename, error.strerror)
         await self._endpoints.start()
 
     async def stop(self) -> None:
@@ -87,11 +89,14 @@ class Offering:
         self._loop = asyncio.get_running_loop()
         await self.ask_pods()
         await asyncio.to_thread(self._read_attachments)
-        offers = assign(self._config.pools, node, self._config.physical_functions)
+        returned = await asyncio.to_thread(self._list_returned)
+        offers = assign(self._config.pools, node, self._config.physical_functions, returned)
+        taken = self._list_taken()
+        in_use = {*self.pod_devices.owners(), *(self._attachments or {})} if self.pod_devices.known else None
         for service, own in zip(self._services, offers, strict=True):
             resource = service.pool.resource
-            unfit = {**self.pod_devices.held_elsewhere(resource), **broken}
-            devices = await asyncio.to_thread(service.update, own, node, unfit)
+            unfit = {**self.pod_devices.held_elsewhere(resource), **taken, **self._damages, **broken}
+            devices = await asyncio.to_thread(service.update, own, node, unfit, in_use)
             held = self.pod_devices.held(resource)
             if self.pod_devices.known:
                 await asyncio.to_thread(service.tidy, held)
@@ -111,10 +116,36 @@ class Offering:
         self.pod_devices = pod_devices
 
     def _read_attachments(self) -> None:
+        attachments, damages = self._journal.survey()
         found: dict[str, list[Attachment]] = {}
-        for attachment in self._journal.attachments():
+        for attachment in attachments:
             found.setdefault(attachment.device, []).append(attachment)
         self._attachments = found
+        self._damages = {damage.device: f"it may be attached: {damage.reason}" for damage in damages if damage.device}
+        unknown = {damage.reason for damage in damages if not damage.device}
+        for reason in unknown - self._told:
+            logger.error("an attachment of a VF that is not known is damaged: %s", reason)
+        self._told = unknown
+
+    def _list_returned(self) -> dict[str, str]:
+        return dict(chain.from_iterable(service.list_returned().items() for service in self._services))
+
+    def _list_taken(self) -> dict[str, str]:
+        """Devices that are attached to a container to which the kubelet did not give them, each with whose they are.
+
+        The kubelet takes them for free, and Allocate would refuse them one time after the other. A pod that is gone for
+        the kubelet is no owner: its DEL is on the way.
+        """
+        if not self.pod_devices.known:
+            return {}
+        held = {(id_, holder.pod_name) for (_, id_), holders in self.pod_devices.holders.items() for holder in holders}
+        return {
+            id_: f"{attachment.owner} has it, and the kubelet did not give it to that pod"
+            for id_, attachments in (self._attachments or {}).items()
+            for attachment in attachments
+            if attachment.phase == "attached" and attachment.pod in self.pod_devices.pods
+            if (id_, attachment.pod) not in held
+        }
 
     def _find_owner(self, device: str) -> str:
         """Who has a device attached, if that pod is still there; runs in a worker thread.

@@ -166,7 +166,7 @@ class _Reader:
         if place and traits.link_type == "infiniband":
             traits = replace(traits, guid=_read_guid(place))
         if netdev and not traits.host_use and self._host.has_address(netdev):
-            traits = replace(traits, host_use=f"{netdev.name} has an address of this host")
+            traits = replace(traits, host_use=f"{netdev.name} has an address of this host", addressed=True)
         return PhysicalFunction(
             address=address,
             netdev=netdev,

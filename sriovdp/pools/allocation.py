@@ -136,7 +136,8 @@ def _reach_rdma(offer: Offer) -> Access:
     if not devices:
         raise DeviceError(
             f"{offer.id} has no RDMA device that can be seen here",
-            hint="a pod may have it (`rdma system show`: exclusive), or the module of its driver is not loaded",
+            hint="if `rdma system show` prints exclusive, it is in another network namespace: delete the pod or the "
+            "namespace that has it; otherwise load the module of its driver",
         )
     told: dict[str, str] = {"rdma_dev": ",".join(device.name for device in devices)}
     for device in devices:

@@ -1,7 +1,8 @@
 """Everything on a node that a pool could offer, seen the way selectors see it. No I/O."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from sriovdp.config.terms import DeviceType
@@ -48,13 +49,22 @@ class Candidate:
         return self.id if self.kind == "PF" else f"{self.kind} {self.index} of {self.pf.name}"
 
 
-def list_candidates(node: Node, physical_functions: Sequence[PfConfig] = ()) -> Iterator[Candidate]:
+NONE_RETURNED: Mapping[str, str] = MappingProxyType({})
+"""No function is known to have been a pod's."""
+
+
+def list_candidates(
+    node: Node, physical_functions: Sequence[PfConfig] = (), returned: Mapping[str, str] = NONE_RETURNED
+) -> Iterator[Candidate]:
     """All network functions in order of PF and VF index, each PF before its VFs and these before its subfunctions.
 
     Then all accelerators. `physical_functions` are those of the config: a PF that it splits is not offered, and one
-    that this host uses only with `allowHostUplink`.
+    that this host uses only with `allowHostUplink`. `returned` are functions without a PF here that a pod had before,
+    each with its MAC: one to which a DHCP client of this host gave an address since is still for pods.
     """
     for pf in node.pfs:
+        if pf.traits.addressed and pf.netdev and returned.get(pf.address) == pf.netdev.mac:
+            pf = replace(pf, traits=replace(pf.traits, host_use="", addressed=False))  # noqa: PLW2901
         entry = next((entry for entry in physical_functions if entry.select.matches(pf)), None)
         yield _see_pf(pf, "netDevice", _find_pf_obstacle(pf, entry))
         for vf in pf.vfs:

@@ -13,7 +13,7 @@ from typing import Any
 from sriovdp.config.values import Pool
 from sriovdp.model import VirtualFunction
 from sriovdp.pools.assignment import Offer
-from sriovdp.state.files import write_whole
+from sriovdp.state.files import check_writable, write_whole
 
 _VERSION = "1.1.0"
 _ENDING = "-device.json"
@@ -56,6 +56,10 @@ class DeviceInfoFiles:
         path, text = self._directory / _name(pool, offer.id), json.dumps(content)
         if not path.is_file() or path.read_text() != text:
             write_whole(path, text, mode=0o444)
+
+    def check_writable(self) -> None:
+        """Raises OSError when no file can be written."""
+        check_writable(self._directory)
 
     def remove_others(self, pool: Pool, held: Collection[str]) -> None:
         """Remove the files of the pool's devices that are not in `held`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sriovdp.pools.allocation import Access
 from sriovdp.pools.assignment import Offer
-from sriovdp.state.files import write_whole
+from sriovdp.state.files import check_writable, write_whole
 from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _VERSION = 1
@@ -19,23 +19,29 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a device was when it was given. `part` says which part of its PF it is, like `VF 3 of 0000:3b:00.0`."""
+    """What a device was when it was given. `part` says which part of its PF it is, like `VF 3 of 0000:3b:00.0`.
+
+    `mac` is that of a function without a PF here, as in a virtual machine: another one can be at its address later.
+    """
 
     device: str
     part: str
     driver: str | None
     nodes: tuple[tuple[str, str], ...] = ()
     mounts: tuple[tuple[str, str], ...] = ()
+    mac: str | None = None
 
     @classmethod
     def of(cls, offer: Offer, access: Access) -> "Grant":
         """What giving this device now gives."""
+        whole = offer.candidate.kind == "PF" and offer.candidate.device_type == "netDevice"
         return cls(
             offer.id,
             f"{offer.candidate.kind} {offer.candidate.index} of {offer.candidate.pf.address}",
             offer.candidate.function.driver,
             tuple((node.host_path, node.container_path) for node in access.nodes),
             tuple((mount.host_path, mount.container_path) for mount in access.mounts),
+            offer.candidate.netdev.mac if whole and offer.candidate.netdev else None,
         )
 
     def differences(self, now: "Grant") -> list[str]:
@@ -43,6 +49,8 @@ class Grant:
         found = []
         if self.part != now.part:
             found.append(f"it was {self.part} and is {now.part}")
+        if self.mac and now.mac and self.mac != now.mac:
+            found.append(f"its MAC was {self.mac} and is {now.mac}: it is another function")
         if self.driver != now.driver:
             found.append(f"its driver was {self.driver or 'none'} and is {now.driver or 'none'}")
         for what, before, after in (("node", self.nodes, now.nodes), ("mount", self.mounts, now.mounts)):
@@ -75,10 +83,19 @@ class Grants:
             return None
 
     def remove_others(self, resource: str, held: Collection[str]) -> None:
-        """Forget what the resource's devices were given for that are not in `held`."""
+        """Forget what the resource's devices were given for that are not in `held`, except for those with a MAC."""
         for path in self._directory.glob(f"{_folder(resource)}/*.json"):
-            if path.stem not in held:
+            if path.stem not in held and not ((grant := self.find(resource, path.stem)) and grant.mac):
                 path.unlink(missing_ok=True)
+
+    def list_returned(self, resource: str) -> dict[str, str]:
+        """Functions without a PF here that were given to a pod at any time, each with its MAC."""
+        grants = (self.find(resource, path.stem) for path in self._directory.glob(f"{_folder(resource)}/*.json"))
+        return {grant.device: grant.mac for grant in grants if grant and grant.mac}
+
+    def check_writable(self) -> None:
+        """Raises OSError when nothing can be kept."""
+        check_writable(self._directory)
 
     def _path(self, resource: str, device: str) -> Path:
         return self._directory / _folder(resource) / f"{device}.json"

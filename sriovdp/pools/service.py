@@ -27,6 +27,7 @@ from sriovdp.pools.selectors import reject
 logger = logging.getLogger(__name__)
 
 _GRACE = 60.0  # seconds from an allocation to when the kubelet tells of its pod: the pod is being admitted
+_DOUBT = 60.0  # seconds for which a device that was refused is given last, whatever the next looks find
 
 
 class PoolService:
@@ -53,13 +54,24 @@ class PoolService:
         self._offers: Mapping[str, Offer] = {}
         self._accesses: dict[str, Access] = {}  # as the CDI spec has them
         self._given_at: dict[str, float] = {}
+        self._refused_at: dict[str, float] = {}
+        self._doubtful: frozenset[str] = frozenset()
+        self._is_writable = False  # until the first look has tried it
         self._lock = threading.Lock()
 
-    def update(self, offers: Mapping[str, Offer], node: Node, broken: Mapping[str, str]) -> list[PoolDevice]:
-        """Take over what a look at the node found, and judge it. `broken` are devices no pod should get, with reasons.
+    def update(
+        self,
+        offers: Mapping[str, Offer],
+        node: Node,
+        broken: Mapping[str, str],
+        in_use: Collection[str] | None = None,
+    ) -> list[PoolDevice]:
+        """Take over what a look at the node found, and judge it.
 
-        A device that was offered before and has lost its driver is among them, as not healthy.
+        `broken` are devices no pod should get, with reasons; `in_use` those that pods have, None when it is not known.
+        A device that was offered before and has lost its driver is among the devices, as not healthy.
         """
+        used = None if in_use is None else self.list_used(in_use)
         missing = self._offers.keys() - offers.keys()
         seen = [c for c in list_candidates(node) if c.id in missing] if missing else []
         driverless = {c.id for c in seen if c.function.driver is None}
@@ -67,22 +79,47 @@ class PoolService:
             if candidate.obstacle and candidate.id not in driverless:
                 logger.warning("%s: %s is no longer offered: %s", self.pool.resource, candidate.id, candidate.obstacle)
         kept = {id_: offer for id_, offer in self._offers.items() if id_ in missing & driverless}
-        devices, accesses = [], {}
-        for id_, offer in offers.items():
-            access, fault = judge(self.pool, offer, self._host)
-            devices.append(self._build_device(offer, broken.get(id_, fault)))
-            known = access or self._accesses.get(id_)
-            if known is not None:
-                accesses[id_] = known
-        devices += [self._build_device(offer, "it has lost its driver") for offer in kept.values()]
+        verdicts = {
+            id_: judge(self.pool, offer, self._host, in_use=used is None or id_ in used)
+            for id_, offer in offers.items()
+        }
+        known = {id_: verdict.access or self._accesses.get(id_) for id_, verdict in verdicts.items()}
+        accesses = {id_: access for id_, access in known.items() if access is not None}
+        self._doubtful = frozenset(id_ for id_, verdict in verdicts.items() if verdict.access is None)
+        fault = self._take_over(kept | dict(offers), accesses)
+        return [
+            *(
+                self._build_device(offers[id_], broken.get(id_) or fault or found.fault)
+                for id_, found in verdicts.items()
+            ),
+            *(self._build_device(offer, "it has lost its driver") for offer in kept.values()),
+        ]
+
+    def _take_over(self, offers: Mapping[str, Offer], accesses: dict[str, Access]) -> str:
+        """Take over what there is now; gives what keeps the whole pool from being given, empty for nothing."""
+        fault = self._find_unwritable()
         with self._lock:
-            self._offers = kept | dict(offers)
+            self._offers = offers
             self._accesses = accesses
             try:
                 self._cdi.write(self.pool, accesses)
-            except SriovdpError as error:  # a pod that needs it will be told
-                logger.error("%s: %s", self.pool.resource, error)
-        return devices
+                if self._cdi.enabled:
+                    name_device(self.pool, "any")
+            except SriovdpError as error:
+                return fault or str(error)
+        return fault
+
+    def _find_unwritable(self) -> str:
+        """Why nothing can be kept of what is given, empty when it can. Tried at the start, and after each failure."""
+        try:
+            if not self._is_writable:
+                self._grants.check_writable()
+                if self.pool.device_type == "netDevice":
+                    self._device_info.check_writable()
+        except OSError as error:
+            return f"writing below {error.filename} failed: {error.strerror}"
+        self._is_writable = True
+        return ""
 
     def tidy(self, held: Collection[str]) -> None:
         """Keep the files of devices that pods have, and remove those of all others of this pool."""
@@ -95,7 +132,12 @@ class PoolService:
             if not in_use:
                 self._cdi.remove_unused(self.pool)
         except OSError as error:
-            logger.error("%s: files of devices can not be put in order: %s", self.pool.resource, error)
+            self._is_writable = False
+            logger.error("%s: cannot put files of devices in order: %s", self.pool.resource, error)
+
+    def list_returned(self) -> dict[str, str]:
+        """Functions without a PF here that pods had at any time, each with its MAC."""
+        return self._grants.list_returned(self.pool.resource)
 
     def list_used(self, held: Collection[str]) -> frozenset[str]:
         """The devices that pods have, and those just given to pods of which the kubelet does not tell yet."""
@@ -103,13 +145,16 @@ class PoolService:
         return frozenset(held) | {id_ for id_, given in list(self._given_at.items()) if given > oldest}
 
     def allocate(self, ids: Sequence[str]) -> Allocation:
-        """What a container gets for these devices. Raises SriovdpError when one can not be given to it."""
+        """What a container gets for these devices. Raises SriovdpError when one cannot be given to it."""
+        offers, accesses = [], {}
         for id_ in ids:
-            owner = self._find_owner(id_)
-            if owner:
-                raise InUseError(f"{id_} is in use by {owner}", hint="it is free when that pod is gone")
-        offers = [self._look(id_) for id_ in ids]
-        accesses = {offer.id: find_access(self.pool, offer, self._host) for offer in offers}
+            try:
+                offer = self._take(id_)
+                accesses[id_] = find_access(self.pool, offer, self._host)
+            except SriovdpError:
+                self._refused_at[id_] = time.monotonic()
+                raise
+            offers.append(offer)
         allocation = allocate(self.pool, accesses)
         if self._cdi.enabled:
             allocation = self._name_devices(allocation, ids)
@@ -119,6 +164,7 @@ class PoolService:
             for offer in offers:
                 self._device_info.write(self.pool, offer)
         except OSError as error:
+            self._is_writable = False
             raise SriovdpError(f"writing {error.filename} failed: {error.strerror}") from error
         self._given_at.update(dict.fromkeys(ids, time.monotonic()))
         return allocation
@@ -141,13 +187,23 @@ class PoolService:
         self._refresh_spec(accesses)
 
     def prefer(self, available: Sequence[str], must: Sequence[str], size: int) -> list[str]:
-        """Choose `size` devices, `must` among them, by the pool's policy."""
-        offers = self._offers
+        """Choose `size` devices, `must` among them, by the pool's policy; doubtful ones when there are no others."""
+        offers, oldest = self._offers, time.monotonic() - _DOUBT
+        doubtful = self._doubtful | {id_ for id_, refused in list(self._refused_at.items()) if refused > oldest}
         places = {id_: offers[id_].place for id_ in (*available, *must) if id_ in offers}
-        return prefer(self.pool.allocation, available, must, size, places)
+        certain = [id_ for id_ in available if id_ not in doubtful]
+        chosen = prefer(self.pool.allocation, certain, must, size, places)
+        return prefer(self.pool.allocation, available, chosen, size, places)
+
+    def _take(self, id_: str) -> Offer:
+        """The device as it is now. Raises DeviceError when the pool cannot give it, or somebody has it."""
+        owner = self._find_owner(id_)
+        if owner:
+            raise InUseError(f"{id_} is in use by {owner}", hint="it is free when that pod is gone")
+        return self._look(id_)
 
     def _look(self, id_: str) -> Offer:
-        """The device as it is now. Raises DeviceError when the pool can not give it."""
+        """The device as it is now. Raises DeviceError when the pool cannot give it."""
         offer = self._offers.get(id_)
         if offer is None:
             raise DeviceError(f"{id_} is no device of this pool now", hint=f"`sriovdp explain {id_}` says why")

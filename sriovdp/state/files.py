@@ -6,6 +6,17 @@ import tempfile
 from pathlib import Path
 
 
+def check_writable(folder: Path) -> None:
+    """Write something into a folder that is lost at once. Raises OSError, which names the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"probe")
+            probe.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write beside its place and rename. Its folder is made when it is not there. Raises OSError.
 

@@ -79,21 +79,28 @@ async def test_a_device_that_a_living_pod_has_attached_is_given_to_no_other(
         owed = owe(tmp_path, device)
         Journal(tmp_path / "state/journal").write_attachment(replace(owed, phase="attached", netns="/proc/self/ns/net"))
         await kubelet.admit("red", {})
-        await _wait_until_refused(kubelet, device)
-        with pytest.raises(AdmissionError, match=rf"{device} is in use by pod default/red"):
+        assert await kubelet.wait_for(KERNEL, count=1, healthy=False) == [device]
+        with pytest.raises(AdmissionError, match=rf"{device} is not healthy: pod default/red \(net1\) has it"):
             await kubelet.allocate(KERNEL, [device])
         await kubelet.remove("red")
+        await kubelet.wait_for(KERNEL, count=2)
         await kubelet.allocate(KERNEL, [device])
 
 
-async def _wait_until_refused(kubelet: Kubelet, device: str) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await kubelet.allocate(KERNEL, [device])
-            except AdmissionError:
-                return
-            await asyncio.sleep(0.02)
+async def test_a_device_that_is_attached_after_the_last_look_is_given_to_no_other(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path
+) -> None:
+    """What the kubelet was last sent is older than the pod: Allocate asks the kubelet itself."""
+    device = vf_address(PF, 0)
+    async with run_agent(tree, tmp_path):
+        await kubelet.wait_for(KERNEL, count=2)
+    owed = owe(tmp_path, device)
+    Journal(tmp_path / "state/journal").write_attachment(replace(owed, phase="attached", netns="/proc/self/ns/net"))
+    async with run_agent(tree, tmp_path, rescan_interval=3600):
+        await kubelet.wait_for(KERNEL, count=2)
+        await kubelet.admit("red", {})
+        with pytest.raises(AdmissionError, match=rf"{device} is in use by pod default/red"):
+            await kubelet.allocate(KERNEL, [device])
 
 
 async def test_devices_through_cdi(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sriovdp.model import NetDevice, Node, PhysicalFunction
 from sriovdp.pools.allocation import find_access
 from sriovdp.pools.grants import Grant, Grants
-from tests.nodes import FakeHost, make_pool, offer
+from tests.nodes import PF, FakeHost, make_pool, offer
 
 POOL = make_pool("0000:3b:02.1", "0000:3b:02.3")
 
@@ -63,3 +64,27 @@ def test_what_changed_is_told(changes: dict[str, object], told: list[str]) -> No
     """A sentence for each thing a container can no longer rely on; what came on top is no harm."""
     before = make_grant()
     assert before.differences(replace(before, **changes)) == told  # type: ignore[arg-type]
+
+
+def test_another_function_at_the_address_is_not_the_one_that_was_given(tmp_path: Path) -> None:
+    """In a virtual machine a function has no PF: its MAC tells it from the one that is there after a change of NICs.
+
+    It is remembered after its pod, as a DHCP client of the machine may address it then.
+    """
+    pool = make_pool("0000:3b:00.0")
+    netdev = NetDevice("ens5", 3, "52:54:00:00:00:05", 1500, up=True, carrier=True)
+    node = Node((PhysicalFunction(PF, "15b3", "1016", "mlx5_core", 0, netdev),), ())
+    grants, given = Grants(tmp_path / "grants"), []
+    for mac in (netdev.mac, "52:54:00:00:00:06"):
+        pf = replace(node.pfs[0], netdev=replace(netdev, mac=mac))
+        found = offer(pool, Node((pf,), ()))[PF]
+        given.append(Grant.of(found, find_access(pool, found, FakeHost())))
+    before, after = given
+    assert before.differences(before) == []
+    assert before.differences(after) == [f"its MAC was {before.mac} and is {after.mac}: it is another function"]
+    assert before.differences(replace(after, mac=None)) == []  # a pod has its netdev
+    grants.write(pool.resource, [before])
+    grants.write(POOL.resource, [make_grant()])
+    grants.remove_others(pool.resource, ())
+    assert grants.list_returned(pool.resource) == {PF: "52:54:00:00:00:05"}
+    assert grants.find(POOL.resource, "0000:3b:02.1") is None

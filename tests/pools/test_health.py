@@ -17,8 +17,8 @@ def find_offer(netdev: NetDevice | None, *health: HealthCondition) -> tuple[str,
     pool = make_pool("0000:3b:02.1", health=health)
     [found] = offer(pool).values()
     pf = replace(found.candidate.pf, netdev=netdev)
-    access, fault = judge(pool, replace(found, candidate=replace(found.candidate, pf=pf)), FakeHost())
-    return fault, access is not None
+    verdict = judge(pool, replace(found, candidate=replace(found.candidate, pf=pf)), FakeHost(), in_use=False)
+    return verdict.fault, verdict.access is not None
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,18 @@ def test_missing_nodes_count_where_the_pool_wants_it(health: tuple[HealthConditi
     """What a device takes is not known then, and the fault says what is missing."""
     pool = make_pool("0000:3b:02.1", health=health)
     [found] = offer(pool).values()
-    access, fault = judge(pool, found, FakeHost({"/dev/vfio/101"}))
-    assert access is None
-    assert ("/dev/vfio/101 is not there" in fault) == told
+    verdict = judge(pool, found, FakeHost({"/dev/vfio/101"}), in_use=False)
+    assert verdict.access is None
+    assert ("/dev/vfio/101 is not there" in verdict.fault) == told
 
 
-def test_an_rdma_device_in_a_pod_is_no_fault() -> None:
-    """Where each namespace has its own RDMA devices, those of running pods are not seen, also by a new agent."""
-    pool = make_pool("0000:3b:02.5", selector={"is_rdma": True})
+@pytest.mark.parametrize("in_use", [True, False])
+def test_an_rdma_device_elsewhere_is_a_fault_without_a_pod(in_use: bool) -> None:
+    """Where each namespace has its own RDMA devices, those of pods are not seen; one that leaked cannot be given."""
+    pool = make_pool("0000:3b:02.5", selector={"is_rdma": True}, health=())
     [found] = offer(pool).values()
     function = replace(found.candidate.function, traits=Traits(is_rdma=True))
     away = replace(found, candidate=replace(found.candidate, function=function))
-    assert judge(pool, away, FakeHost()) == (None, "")
+    verdict = judge(pool, away, FakeHost(), in_use=in_use)
+    assert verdict.access is None
+    assert ("has no RDMA device that can be seen here" in verdict.fault) == (not in_use)

@@ -1,11 +1,13 @@
 """One pool's service on a live host of files: what it tells of its devices, and what it leaves on disk."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sriovdp.config.terms import Order, Placement
 from sriovdp.config.values import Pool
 from sriovdp.errors import InUseError, SriovdpError
 from sriovdp.model import Node
@@ -37,7 +39,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     return tree
 
 
-def serve(tree: Tree, pool: Pool = POOL, *, cdi: bool = False, owner: str = "") -> tuple[PoolService, Node]:
+def serve(
+    tree: Tree, pool: Pool = POOL, *, cdi: bool = False, owner: str = "", owners: Mapping[str, str] | None = None
+) -> tuple[PoolService, Node]:
     """The service of a pool after its first look at the node."""
     folder = tree.root.parent
     service = PoolService(
@@ -46,7 +50,7 @@ def serve(tree: Tree, pool: Pool = POOL, *, cdi: bool = False, owner: str = "") 
         Grants(folder / "grants"),
         DeviceInfoFiles(folder / "devinfo"),
         CdiSpecs(folder / "cdi", enabled=cdi),
-        lambda _: owner,
+        lambda id_: (owners or {}).get(id_, owner),
     )
     node = take_snapshot(tree.sysfs)
     service.update(assign([pool], node)[0], node, {})
@@ -84,15 +88,56 @@ def test_what_somebody_has_is_not_given(tree: Tree) -> None:
     service, _ = serve(tree, owner="pod default/red")
     with pytest.raises(InUseError, match=f"{VF} is in use by pod default/red"):
         service.allocate([VF])
-    assert not (tree.root.parent / "grants").exists()
+    assert list((tree.root.parent / "grants").iterdir()) == []
 
 
-def test_a_full_disk_refuses_the_pod(tree: Tree) -> None:
-    """Without its grant a container could be started again with another VF: it is not given."""
-    service, _ = serve(tree)
-    (tree.root.parent / "grants").touch()
+def test_a_full_disk_refuses_one_pod(tree: Tree) -> None:
+    """Without its grant a container could be started again with another VF. From then on no VF is healthy."""
+    service, node = serve(tree)
+    grants = tree.root.parent / "grants"
+    grants.rmdir()
+    grants.touch()
     with pytest.raises(SriovdpError, match=r"writing .*grants.* failed"):
         service.allocate([VF])
+    (device,) = service.update(assign([POOL], node)[0], node, {})
+    assert not device.healthy
+    assert device.reason == f"writing below {grants} failed: File exists"
+    grants.unlink()
+    (device,) = service.update(assign([POOL], node)[0], node, {})
+    assert device.healthy
+
+
+def test_a_pool_that_cdi_cannot_give_is_not_healthy(tree: Tree) -> None:
+    """Its pods stay pending in place of failing one after the other."""
+    pool = replace(POOL, prefix="3com.com")
+    service, node = serve(tree, pool, cdi=True)
+    (device,) = service.update(assign([pool], node)[0], node, {})
+    assert not device.healthy
+    assert "cannot be given through CDI" in device.reason.replace("can not", "cannot")
+
+
+@pytest.mark.parametrize("order", ["packed", "spread", "samePF", "distinctPF"])
+def test_a_device_that_cannot_be_given_is_preferred_last(tree: Tree, order: Order) -> None:
+    """Neither one that lacks a device node, where the pool does not call that ill, nor one that was just refused."""
+    ids = [vf_address(PF, index) for index in range(4)]
+    for count in ("0", "4"):
+        tree.write(tree.pci(PF) / "sriov_numvfs", count)
+    for id_ in ids:
+        tree.unbind(id_)
+        tree.bind(id_, "vfio-pci")
+    for group in (11, 12, 13):
+        (tree.root.parent / f"dev/vfio/{group}").touch()
+    pool = replace(make_pool(*ids), health=(), allocation=Placement(order=order))
+    owners = {ids[1]: "pod default/red"}
+    service, _ = serve(tree, pool, owners=owners)
+    (tree.root.parent / "dev/vfio/10").unlink()
+    node = take_snapshot(tree.sysfs)
+    assert all(device.healthy for device in service.update(assign([pool], node)[0], node, {}))
+    with pytest.raises(InUseError):
+        service.allocate([ids[1]])
+    assert set(service.prefer(ids, [], 2)) == set(ids[2:])
+    assert set(service.prefer(ids, [], 3)) > set(ids[2:])
+    assert set(service.prefer(ids, ids[:1], 2)) - set(ids[2:]) == {ids[0]}
 
 
 def test_containers_from_before_a_change_of_cdi_go_on(tree: Tree) -> None:
