@@ -10,11 +10,13 @@ from setup.kernel import prepare_kernel
 from setup.launcher import build_launcher
 from setup.packages import install_packages
 from setup.steps import SetupError, say
+from setup.vnic import prepare_vnic
 
 _OLDEST_PYTHON = (3, 11)
-_STEPS: tuple[tuple[str, Callable[[], None]], ...] = (
+_STEPS: tuple[tuple[str, Callable[[], object]], ...] = (
     ("Debian packages", install_packages),
     ("the lab's kernel", prepare_kernel),
+    ("the lab's software NIC", prepare_vnic),
     ("the virtual environment", make_environment),
     ("the CNI launcher", build_launcher),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from setup import packages
+from setup.headers import build_modules, prepare_headers
 from setup.steps import SetupError, cache_folder, run, say
 
 _SERIES = "6.12"
@@ -50,7 +51,7 @@ def prepare_kernel() -> None:
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="unpacking-") as name:
         folder = Path(name)
-        _unpack(folder, f"linux-image-{version}")
+        packages.unpack(folder, f"linux-image-{version}")
         # Debian 12 has the modules below /lib, later releases below /usr/lib
         if not (folder / "lib/modules").exists():
             (folder / "lib").mkdir(exist_ok=True)
@@ -85,14 +86,6 @@ def _list_versions() -> list[str]:
     return [found[1] for name in packages.list_names(f"linux-image-{_SERIES}") if (found := wanted.fullmatch(name))]
 
 
-def _unpack(folder: Path, *names: str) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as downloads:
-        # as root apt would hand the download to its user _apt, who can not write here
-        run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *names], cwd=Path(downloads), hint=_HINT)
-        for package in sorted(Path(downloads).glob("*.deb")):
-            run(["dpkg", "-x", package, folder], hint=_HINT)
-
-
 def _decompress_modules(folder: Path) -> None:
     """Once here instead of at each boot, where an emulated processor would do it."""
     say("decompressing its modules")
@@ -104,16 +97,9 @@ def _decompress_modules(folder: Path) -> None:
 def _build_igb_uio(folder: Path, version: str) -> None:
     """Build the module from Debian's source against the kernel's own headers."""
     say("building igb_uio")
-    common = version.removesuffix("-amd64")
-    _unpack(folder, f"linux-headers-{version}", f"linux-headers-{common}-common", f"linux-kbuild-{common}")
-    _unpack(folder, "dpdk-kmods-dkms")
-    headers = folder / f"usr/src/linux-headers-{version}"
-    makefile = headers / "Makefile"
-    makefile.write_text(makefile.read_text().replace("/usr/src/", f"{folder}/usr/src/"))
+    packages.unpack(folder, "dpdk-kmods-dkms")
     source = next((folder / "usr/src").glob("dpdk-kmods-*"))
-    # without type information for BPF, which would need pahole
-    command: list[str | Path] = ["make", "-C", headers, f"M={source}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
-    run(command, hint="the C compiler or the kernel's headers do not fit; the compiler's messages follow")
+    build_modules(prepare_headers(version), source)
     target = folder / "lib/modules" / version / "updates"
     target.mkdir()
     shutil.copy(source / "igb_uio.ko", target)

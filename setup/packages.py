@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 
 from setup.sources import add_backports, read_codename
@@ -31,6 +32,7 @@ _PACKAGES = (
     "xz-utils",
 )
 _NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd
+_DOWNLOAD_HINT = "check that apt can download (`apt-get update`) and that the disk has 2 GiB free"
 _HINT = "repair apt on this machine (`apt-get update` tells what it misses) and run `make setup` again"
 
 
@@ -67,6 +69,16 @@ def update() -> None:
 def read_both(command: list[str]) -> str:
     """Output and errors of a command, which may fail."""
     return read(["sh", "-c", '"$@" 2>&1', "sh", *command])
+
+
+def unpack(folder: Path, *names: str) -> None:
+    """Download packages and unpack them below a folder, without installing them. Raises SetupError."""
+    with tempfile.TemporaryDirectory(dir=folder) as downloads:
+        # as root apt would hand the download to its user _apt, who cannot write here
+        command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *names]
+        run(command, cwd=Path(downloads), hint=_DOWNLOAD_HINT)
+        for package in sorted(Path(downloads).glob("*.deb")):
+            run(["dpkg", "-x", package, folder], hint=_DOWNLOAD_HINT)
 
 
 def list_names(prefix: str) -> list[str]:

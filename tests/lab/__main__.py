@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--disk", action="store_true", help="a disk that outlives a reboot; see tests/lab/guest.sh")
     parser.add_argument("--nic", choices=("igb", "virtio"), default="igb", help="what kind of NIC (default igb)")
     parser.add_argument(
+        "--vnic", default="", metavar="CARDS", help="software NICs, like ice:8,mlx5:128; see docs/lab.md"
+    )
+    parser.add_argument(
         "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds (default 1800)"
     )
     parser.add_argument("--interactive", action="store_true", help="give the command this terminal")
@@ -34,7 +37,7 @@ def main() -> int:
     try:
         shape = Shape(
             options.pfs, options.roots, options.numa, options.wire, options.hugepages, options.containerd,
-            options.control_plane, options.disk, options.nic,
+            options.control_plane, options.disk, options.nic, options.vnic,
         )  # fmt: skip
         return run(shape, options.command, timeout=options.timeout, interactive=options.interactive)
     except (LabError, ValueError) as error:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.runtime import Plugin, Sandbox, make_sandboxes
 from tests.lab.node import AgentProcess, LabNode
+from tests.lab.vnic_cards import Card, load
 
 _REBOOTED = Path("/run/lab/result/rebooted")
 
@@ -52,6 +53,13 @@ def rebooted() -> None:
         _REBOOTED.touch()
         subprocess.run(["/run/lab/bin/busybox", "reboot", "-f"], check=True)
         time.sleep(60)
+
+
+@pytest.fixture
+def vnic() -> Iterator[Callable[..., list[Card]]]:
+    """Put cards of the software NIC into the guest; for shapes that have some. Gone after the test."""
+    yield load
+    load("")
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ enter() {
     $BUSYBOX hostname lab
     ip link set lo up
     modprobe -a igb virtio_net virtio_console 8021q || die "a module is missing"
+    [ -z "$VNIC" ] || sh "$VNIC_LOAD" "$VNIC_FOLDER" "$VNIC" wire=$WIRE || die "the software NIC is not loaded"
     [ -z "$DISK" ] || mount_disk
     [ -z "$CONTROL_PLANE" ] || reach_control_plane
     [ -z "$CONTAINERD" ] || start_containerd

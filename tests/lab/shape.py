@@ -24,6 +24,7 @@ class Shape:
     `numa` makes two NUMA nodes and spreads the PFs over them; `wire` joins all PFs in one Ethernet segment; `hugepages`
     is MiB of 2 MiB pages; `containerd` starts it before the command; `control_plane` gives the machine a Kubernetes API
     server, as `tests.lab.control_plane` has it. With a `disk` it may reboot, and keeps what a node keeps on its disk.
+    `vnic` lists cards of the software NIC, as `tests/lab/vnic/main.c` reads them: `ice:8,mlx5:128/numvfs_ms=500`.
     """
 
     pfs: int = 1
@@ -35,6 +36,7 @@ class Shape:
     control_plane: bool = False
     disk: bool = False
     nic: Nic = "igb"
+    vnic: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.pfs <= MAX_PFS:

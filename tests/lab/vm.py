@@ -15,6 +15,8 @@ from typing import Self
 
 from setup.kernel import Kernel, find_kernel
 from setup.qemu import find_qemu
+from setup.steps import SetupError
+from setup.vnic import prepare_vnic
 from tests.lab.accelerator import QEMU, accelerator_options
 from tests.lab.control_plane import ControlPlane
 from tests.lab.shape import Shape
@@ -51,6 +53,7 @@ class Vm:
         self._process: subprocess.Popen[bytes] | None = None
         self._cpu_seconds = 0.0
         self._pumps: list[threading.Thread] = []
+        self._vnic = _prepare_vnic() if shape.vnic else None
         self._control_plane = ControlPlane(Path(self._folder.name) / "control-plane") if shape.control_plane else None
         self._disk = Path(self._folder.name) / "disk"
         self.result = Path(self._folder.name) / "result"
@@ -147,6 +150,10 @@ class Vm:
             "CONTROL_PLANE": "yes" if self._shape.control_plane else "",
             "INTERACTIVE": "yes" if self._interactive else "",
             "DISK": "yes" if self._shape.disk else "",
+            "WIRE": "1" if self._shape.wire else "0",
+            "VNIC": self._shape.vnic,
+            "VNIC_LOAD": CHECKOUT / "tests/lab/vnic/load.sh",
+            "VNIC_FOLDER": self._vnic or "",
         }
         return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
 
@@ -192,6 +199,13 @@ def _choose_qemu(shape: Shape) -> tuple[str, ...]:
     if found is None:
         raise LabError("QEMU 11, which the virtio NIC needs, is missing; run `python3 -m setup.qemu` as root")
     return tuple(found.command())
+
+
+def _prepare_vnic() -> Path:
+    try:
+        return prepare_vnic()
+    except SetupError as error:
+        raise LabError(f"the software NIC cannot be built: {error}") from error
 
 
 def _copy(source: int, target: int) -> None:

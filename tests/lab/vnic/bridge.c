@@ -65,6 +65,8 @@ int vnic_bridge_add(struct vnic_card *card, int domain)
 
 void vnic_bridge_remove(struct vnic_card *card)
 {
+	/* the core stops VFs one by one, before their PF */
+	vnic_vf_netdevs_remove(card);
 	pci_lock_rescan_remove();
 	pci_stop_root_bus(card->root);
 	pci_remove_root_bus(card->root);

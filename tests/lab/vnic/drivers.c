@@ -41,6 +41,14 @@ static int netdevs_begin(struct vnic_function *function)
 	return 0;
 }
 
+static void function_bind(struct vnic_vf *vf, struct vnic_function *function)
+{
+	rtnl_lock();
+	if (vf)
+		vf->function = function;
+	rtnl_unlock();
+}
+
 static int function_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct pci_dev *pf = pci_physfn(pdev);
@@ -64,6 +72,7 @@ static int function_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	function->vf = pdev->is_virtfn ? &card->vfs[pci_iov_vf_id(pdev)] : NULL;
 	INIT_DELAYED_WORK(&function->birth, netdevs_are_born);
 	pci_set_drvdata(pdev, function);
+	function_bind(function->vf, function);
 	err = function->vf ? 0 : vnic_devlink_add(function);
 	if (err)
 		goto fail;
@@ -76,6 +85,7 @@ static int function_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 fail:
 	if (!function->vf)
 		vnic_devlink_remove(card);
+	function_bind(function->vf, NULL);
 	kfree(function);
 	pci_disable_device(pdev);
 	return err;
@@ -84,6 +94,7 @@ fail:
 static void vfs_remove(struct vnic_card *card, struct pci_dev *pf)
 {
 	vnic_representors_remove(card);
+	vnic_vf_netdevs_remove(card);
 	pci_disable_sriov(pf);
 	card->num_vfs = 0;
 }
@@ -93,6 +104,7 @@ static void function_remove(struct pci_dev *pdev)
 	struct vnic_function *function = pci_get_drvdata(pdev);
 	struct vnic_card *card = function->card;
 
+	function_bind(function->vf, NULL);
 	cancel_delayed_work_sync(&function->birth);
 	if (!function->vf) {
 		vnic_devlink_hide(card);

@@ -64,9 +64,11 @@
 	X(reset_errno, 16)							\
 	/* i40e_ndo_get_vf_config does not wait for a VF in reset. */		\
 	X(list_waits, 1)							\
-	/* The next so many calls of any kind answer EAGAIN: "other operation */\
-	/* is pending" (intel/i40e/i40e_virtchnl_pf.c, every ndo). */		\
+	/* The next so many settings answer EAGAIN, or looks at one VF for */	\
+	/* the list: "other operation is pending" */				\
+	/* (intel/i40e/i40e_virtchnl_pf.c, every ndo). */			\
 	X(pending, 0)								\
+	X(list_pending, 0)							\
 	/* This VF is left out of the kernel's list; -1 for none. */		\
 	X(hidden_vf, -1)							\
 	/* With the PF down settings answer EAGAIN */				\

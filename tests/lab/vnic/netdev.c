@@ -202,6 +202,7 @@ static int netdev_add(struct vnic_function *function, int number)
 	netdev->hw_features = netdev->features;
 	netdev->vlan_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_HIGHDMA;
 	netdev->lltx = true;
+	netdev->needs_free_netdev = true;
 	netdev->pcpu_stat_type = NETDEV_PCPU_STAT_TSTATS;
 	netdev->dev_port = number;
 	address_setup(netdev, function, number);
@@ -209,15 +210,17 @@ static int netdev_add(struct vnic_function *function, int number)
 	if (!function->vf && !number)
 		vnic_devlink_name_netdev(function->card, netdev);
 	netif_carrier_off(netdev);
-	err = register_netdev(netdev);
-	if (err) {
-		free_netdev(netdev);
-		return err;
+	rtnl_lock();
+	err = register_netdevice(netdev);
+	if (!err) {
+		function->netdevs[number] = netdev;
+		if (!number)
+			rcu_assign_pointer(*(function->vf ? &function->vf->netdev : &function->card->netdev), netdev);
 	}
-	function->netdevs[number] = netdev;
-	if (!number)
-		rcu_assign_pointer(*(function->vf ? &function->vf->netdev : &function->card->netdev), netdev);
-	return 0;
+	rtnl_unlock();
+	if (err)
+		free_netdev(netdev);
+	return err;
 }
 
 int vnic_netdevs_add(struct vnic_function *function)
@@ -232,17 +235,41 @@ int vnic_netdevs_add(struct vnic_function *function)
 	return err;
 }
 
-void vnic_netdevs_remove(struct vnic_function *function)
+/* The kernel frees them after RTNL (needs_free_netdev). */
+static void netdevs_forget(struct vnic_function *function, struct list_head *leaving)
 {
 	int i;
 
 	/* cleared first: unregistering waits for those who still read it */
 	RCU_INIT_POINTER(*(function->vf ? &function->vf->netdev : &function->card->netdev), NULL);
 	for (i = 0; i < VNIC_NETDEVS; i++) {
-		if (!function->netdevs[i])
-			continue;
-		unregister_netdev(function->netdevs[i]);
-		free_netdev(function->netdevs[i]);
+		if (function->netdevs[i])
+			unregister_netdevice_queue(function->netdevs[i], leaving);
 		function->netdevs[i] = NULL;
 	}
+}
+
+void vnic_netdevs_remove(struct vnic_function *function)
+{
+	LIST_HEAD(leaving);
+
+	rtnl_lock();
+	netdevs_forget(function, &leaving);
+	unregister_netdevice_many(&leaving);
+	rtnl_unlock();
+}
+
+/* Those of all VFs at once, as each time the kernel waits for its readers: a second for 128 VFs instead of three. */
+void vnic_vf_netdevs_remove(struct vnic_card *card)
+{
+	LIST_HEAD(leaving);
+	int i;
+
+	rtnl_lock();
+	for (i = 0; i < card->num_vfs; i++) {
+		if (card->vfs[i].function)
+			netdevs_forget(card->vfs[i].function, &leaving);
+	}
+	unregister_netdevice_many(&leaving);
+	rtnl_unlock();
 }

@@ -32,11 +32,12 @@ void vnic_vf_forget(struct vnic_vf *vf)
 	atomic64_set(&vf->tx_dropped, 0);
 }
 
-static bool is_pending(struct vnic_habits *habits)
+/* Counts down how often this is the answer. */
+static bool is_pending(s32 *times)
 {
-	if (habits->pending <= 0)
+	if (*times <= 0)
 		return false;
-	habits->pending--;
+	--*times;
 	return true;
 }
 
@@ -66,7 +67,7 @@ static struct vnic_vf *vf_to_set(struct net_device *netdev, int index, int refus
 		return ERR_PTR(-refused);
 	if (card->habits.set_needs_up && !card->running)
 		return ERR_PTR(-EAGAIN);
-	if (is_pending(&card->habits))
+	if (is_pending(&card->habits.pending))
 		return ERR_PTR(-EAGAIN);
 	err = vf_await(&card->vfs[index]);
 	return err ? ERR_PTR(err) : &card->vfs[index];
@@ -240,7 +241,7 @@ int vnic_get_vf_config(struct net_device *netdev, int index, struct ifla_vf_info
 
 	if (index >= card->num_vfs)
 		return -EINVAL;
-	if (index == READ_ONCE(card->habits.hidden_vf) || is_pending(&card->habits))
+	if (index == READ_ONCE(card->habits.hidden_vf) || is_pending(&card->habits.list_pending))
 		return -EAGAIN;
 	if (card->habits.list_waits) {
 		err = vf_await(&card->vfs[index]);

@@ -59,6 +59,7 @@ struct vnic_vf {
 	u64 node_guid;
 	u64 port_guid;
 	unsigned long reset_until;	/* in jiffies; 0: not in reset */
+	struct vnic_function *function;	/* while one of our drivers is bound; guarded by RTNL */
 	struct net_device __rcu *netdev;
 	struct net_device __rcu *representor;
 	spinlock_t lock;	/* of the bucket */
@@ -158,6 +159,7 @@ bool vnic_vf_has_link(const struct vnic_vf *vf);
 extern const struct ethtool_ops vnic_ethtool_ops;
 int vnic_netdevs_add(struct vnic_function *function);
 void vnic_netdevs_remove(struct vnic_function *function);
+void vnic_vf_netdevs_remove(struct vnic_card *card);
 void vnic_take_mac(struct net_device *netdev, const struct vnic_vf *vf);
 
 /* switch.c */
