@@ -4,6 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 from setup.sources import add_backports, read_codename
 from setup.steps import SetupError, read, run, say

@@ -23,6 +23,7 @@ from tests.lab.shape import Shape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GUEST_VARIABLE = "SRIOVDP_LAB"
+VNIC_VARIABLE = "SRIOVDP_VNIC"  # the folder of the software NIC's modules, where the shape has some
 _BUSYBOX = Path("/bin/busybox")
 _EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
 _DISK_SIZE = 4 << 30  # bytes
@@ -160,6 +161,7 @@ class Vm:
     def _write_script(self) -> str:
         variables = [
             *_SETTINGS,
+            *([f"{VNIC_VARIABLE}={self._vnic}"] if self._vnic else ()),
             *(f"{key}={os.environ[key]}" for key in ("TERM", "XDG_CACHE_HOME") if key in os.environ),
         ]
         size = shutil.get_terminal_size()

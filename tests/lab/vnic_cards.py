@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import os
 import re
 import socket
 import struct
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from setup.vnic import vnic_folder
+from tests.lab.vm import VNIC_VARIABLE
 
 _LOAD = Path(__file__).parent / "vnic/load.sh"
 _DEBUGFS = Path("/sys/kernel/debug/vnic")
@@ -31,9 +32,19 @@ def load(cards: str, **parameters: str | int) -> list["Card"]:
     `parameters` are those of the module: `domain`, `wire`, `iommu`. Raises AssertionError with the kernel's words.
     """
     words = [f"{name}={value}" for name, value in parameters.items()]
-    done = subprocess.run(["sh", _LOAD, vnic_folder(), cards, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", _LOAD, os.environ[VNIC_VARIABLE], cards, *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"loading {cards}: {done.stderr}"
     return list_cards()
+
+
+def load_beside(module: str, *needed: str) -> None:
+    """Load `vnic_rdma` or `vnic_vdpa`, after the kernel's modules that it needs; gone with the cards."""
+    done = run("modprobe", "-a", *needed)
+    assert done.returncode == 0, done.stderr
+    done = run("insmod", f"{os.environ[VNIC_VARIABLE]}/{module}.ko")
+    assert done.returncode == 0, done.stderr
 
 
 def list_cards() -> list["Card"]:

@@ -255,3 +255,4 @@ struct pci_ops vnic_pci_ops = {
 	.read = config_read,
 	.write = config_write,
 };
+EXPORT_SYMBOL_GPL(vnic_pci_ops);

@@ -74,6 +74,12 @@ static int eswitch_mode_set(struct devlink *devlink, u16 mode, struct netlink_ex
 	return err;
 }
 
+static int port_new(struct devlink *devlink, const struct devlink_port_new_attrs *attrs,
+		    struct netlink_ext_ack *extack, struct devlink_port **port)
+{
+	return vnic_subfunction_add(((struct instance *)devlink_priv(devlink))->card, attrs, extack, port);
+}
+
 static const struct devlink_ops plain_ops = {
 	.info_get = info_get,
 };
@@ -83,6 +89,20 @@ static const struct devlink_ops eswitch_ops = {
 	.eswitch_mode_get = eswitch_mode_get,
 	.eswitch_mode_set = eswitch_mode_set,
 };
+
+static const struct devlink_ops subfunction_ops = {
+	.info_get = info_get,
+	.eswitch_mode_get = eswitch_mode_get,
+	.eswitch_mode_set = eswitch_mode_set,
+	.port_new = port_new,
+};
+
+static const struct devlink_ops *ops_of(u32 flags)
+{
+	if (flags & VNIC_SUBFUNCTIONS)
+		return &subfunction_ops;
+	return flags & VNIC_ESWITCH ? &eswitch_ops : &plain_ops;
+}
 
 static int uplink_add(struct instance *instance)
 {
@@ -107,7 +127,7 @@ int vnic_devlink_add(struct vnic_function *pf)
 	pf->card->switchdev = false;
 	if (!(flags & VNIC_DEVLINK))
 		return 0;
-	devlink = devlink_alloc(flags & VNIC_ESWITCH ? &eswitch_ops : &plain_ops, sizeof(*instance), &pf->pdev->dev);
+	devlink = devlink_alloc(ops_of(flags), sizeof(*instance), &pf->pdev->dev);
 	if (!devlink)
 		return -ENOMEM;
 	instance = devlink_priv(devlink);

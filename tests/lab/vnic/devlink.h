@@ -14,4 +14,13 @@ int vnic_representors_add_locked(struct vnic_card *card);
 void vnic_representors_remove(struct vnic_card *card);
 void vnic_representors_remove_locked(struct vnic_card *card);
 
+struct devlink_port;
+struct devlink_port_new_attrs;
+
+int vnic_subfunctions_register(void);
+void vnic_subfunctions_unregister(void);
+int vnic_subfunction_add(struct vnic_card *card, const struct devlink_port_new_attrs *attrs,
+			 struct netlink_ext_ack *extack, struct devlink_port **port);
+void vnic_subfunctions_remove(struct vnic_card *card);
+
 #endif

@@ -9,6 +9,7 @@
 #include "devlink.h"
 #include "vnic.h"
 
+#define TICK	msecs_to_jiffies(10)
 #define MAX_IDS	(2 * VNIC_MAX_CARDS)
 
 struct driver {
@@ -19,25 +20,40 @@ struct driver {
 
 static struct driver drivers[2 * VNIC_MAX_CARDS];
 
+/* Whether the time of a habit that began at `since` is not over; a test ends it by changing the habit. */
+static bool is_time_left(unsigned long since, const s32 *milliseconds)
+{
+	return time_before(jiffies, since + msecs_to_jiffies(max(0, READ_ONCE(*milliseconds))));
+}
+
+static bool are_netdevs_late(const struct vnic_function *function)
+{
+	const struct vnic_habits *habits = &function->card->habits;
+
+	return is_time_left(function->bound, function->vf ? &habits->netdev_ms : &habits->pf_netdev_ms);
+}
+
 static void netdevs_are_born(struct work_struct *work)
 {
 	struct vnic_function *function = container_of(work, struct vnic_function, birth.work);
-	int err = vnic_netdevs_add(function);
+	int err;
 
+	if (are_netdevs_late(function)) {
+		queue_delayed_work(system_unbound_wq, &function->birth, TICK);
+		return;
+	}
+	err = vnic_netdevs_add(function);
 	if (err)
 		pci_err(function->pdev, "no netdev: %pe\n", ERR_PTR(err));
 }
 
 static int netdevs_begin(struct vnic_function *function)
 {
-	const struct vnic_habits *habits = &function->card->habits;
-	int delay = function->vf ? habits->netdev_ms : habits->pf_netdev_ms;
-
-	if (function->vf && habits->netdev_never)
+	if (function->vf && function->card->habits.netdev_never)
 		return 0;
-	if (!delay)
+	if (!are_netdevs_late(function))
 		return vnic_netdevs_add(function);
-	queue_delayed_work(system_unbound_wq, &function->birth, msecs_to_jiffies(delay));
+	queue_delayed_work(system_unbound_wq, &function->birth, TICK);
 	return 0;
 }
 
@@ -69,6 +85,7 @@ static int function_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 	function->card = card;
 	function->pdev = pdev;
+	function->bound = jiffies;
 	function->vf = pdev->is_virtfn ? &card->vfs[pci_iov_vf_id(pdev)] : NULL;
 	INIT_DELAYED_WORK(&function->birth, netdevs_are_born);
 	pci_set_drvdata(pdev, function);
@@ -91,6 +108,13 @@ fail:
 	return err;
 }
 
+/* Whether one of our drivers is bound, and not vfio-pci or such. */
+bool vnic_is_bound(const struct pci_dev *pdev)
+{
+	return pdev->driver && pdev->driver->probe == function_probe;
+}
+EXPORT_SYMBOL_GPL(vnic_is_bound);
+
 static void vfs_remove(struct vnic_card *card, struct pci_dev *pf)
 {
 	vnic_representors_remove(card);
@@ -108,6 +132,7 @@ static void function_remove(struct pci_dev *pdev)
 	cancel_delayed_work_sync(&function->birth);
 	if (!function->vf) {
 		vnic_devlink_hide(card);
+		vnic_subfunctions_remove(card);
 		vfs_remove(card, pdev);
 		cancel_delayed_work_sync(&card->wake_up);
 	}
@@ -122,8 +147,10 @@ static void function_remove(struct pci_dev *pdev)
 static int may_configure(struct vnic_card *card, int count)
 {
 	const struct vnic_habits *habits = &card->habits;
+	unsigned long since = jiffies;
 
-	msleep(habits->numvfs_ms);
+	while (is_time_left(since, &habits->numvfs_ms))
+		msleep(10);
 	if (habits->numvfs_errno)
 		return -habits->numvfs_errno;
 	if (habits->numvfs_needs_up && !card->running) {
@@ -146,8 +173,8 @@ static int vfs_add(struct vnic_card *card, struct pci_dev *pf, int count)
 	/* before the VFs are seen, as settings may come while their drivers probe them */
 	card->num_vfs = count;
 	for (i = 0; i < count; i++)
-		vnic_reset_begin(card, &card->vfs[i], card->habits.enable_reset_ms);
-	vnic_reset_begin(card, NULL, card->habits.carrier_loss_ms);
+		vnic_reset_begin(card, &card->vfs[i], &card->habits.enable_reset_ms);
+	vnic_reset_begin(card, NULL, &card->habits.carrier_loss_ms);
 	err = pci_enable_sriov(pf, count);
 	if (!err)
 		err = vnic_representors_add(card);
@@ -216,13 +243,14 @@ int vnic_drivers_register(void)
 	}
 	for (i = 0; i < ARRAY_SIZE(drivers) && drivers[i].pci.name && !err; i++)
 		err = register_driver(&drivers[i]);
-	return err;
+	return err ?: vnic_subfunctions_register();
 }
 
 void vnic_drivers_unregister(void)
 {
 	int i;
 
+	vnic_subfunctions_unregister();
 	for (i = 0; i < ARRAY_SIZE(drivers); i++) {
 		if (drivers[i].pci.probe)
 			pci_unregister_driver(&drivers[i].pci);

@@ -5,19 +5,22 @@
 
 #define WAKE_UP	msecs_to_jiffies(10)
 
-static bool is_ahead(unsigned long until)
+/* A reset lasts as long as its habit says now, so that a test can end it. */
+static bool is_on(const struct vnic_reset *reset)
 {
-	return until && time_before(jiffies, until);
+	const s32 *milliseconds = READ_ONCE(reset->milliseconds);
+
+	return milliseconds && time_before(jiffies, reset->since + msecs_to_jiffies(max(0, READ_ONCE(*milliseconds))));
 }
 
 bool vnic_vf_in_reset(const struct vnic_vf *vf)
 {
-	return is_ahead(READ_ONCE(vf->reset_until)) || READ_ONCE(vf->card->habits.stuck_vf) == vf->index;
+	return is_on(&vf->reset) || READ_ONCE(vf->card->habits.stuck_vf) == vf->index;
 }
 
 bool vnic_card_has_link(const struct vnic_card *card)
 {
-	return READ_ONCE(card->habits.cable) && READ_ONCE(card->plugged) && !is_ahead(READ_ONCE(card->reset_until));
+	return READ_ONCE(card->habits.cable) && READ_ONCE(card->plugged) && !is_on(&card->reset);
 }
 
 bool vnic_vf_has_link(const struct vnic_vf *vf)
@@ -58,13 +61,14 @@ void vnic_link_refresh(struct vnic_card *card)
 }
 
 /* A reset of a VF, or of the PF (NULL). Resets overlap, hence a look every few ms until all are over. */
-void vnic_reset_begin(struct vnic_card *card, struct vnic_vf *vf, int milliseconds)
+void vnic_reset_begin(struct vnic_card *card, struct vnic_vf *vf, const s32 *milliseconds)
 {
-	unsigned long until = (jiffies + msecs_to_jiffies(milliseconds)) ?: 1;
+	struct vnic_reset *reset = vf ? &vf->reset : &card->reset;
 
-	if (milliseconds <= 0)
+	if (*milliseconds <= 0)
 		return;
-	WRITE_ONCE(*(vf ? &vf->reset_until : &card->reset_until), until);
+	WRITE_ONCE(reset->since, jiffies);
+	WRITE_ONCE(reset->milliseconds, milliseconds);
 	vnic_link_refresh(card);
 	queue_delayed_work(system_unbound_wq, &card->wake_up, WAKE_UP);
 }
@@ -72,11 +76,11 @@ void vnic_reset_begin(struct vnic_card *card, struct vnic_vf *vf, int millisecon
 void vnic_wake_up(struct work_struct *work)
 {
 	struct vnic_card *card = container_of(work, struct vnic_card, wake_up.work);
-	bool again = is_ahead(card->reset_until);
+	bool again = is_on(&card->reset);
 	int i;
 
 	for (i = 0; i < card->num_vfs; i++)
-		again |= is_ahead(card->vfs[i].reset_until);
+		again |= is_on(&card->vfs[i].reset);
 	vnic_link_refresh(card);
 	if (again)
 		queue_delayed_work(system_unbound_wq, &card->wake_up, WAKE_UP);

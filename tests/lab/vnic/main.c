@@ -73,6 +73,7 @@ static struct vnic_card *card_create(int number, char *text)
 	if (!card)
 		return ERR_PTR(-ENOMEM);
 	card->number = number;
+	INIT_LIST_HEAD(&card->subfunctions);
 	INIT_DELAYED_WORK(&card->wake_up, vnic_wake_up);
 	err = card_parse(card, text);
 	if (err)

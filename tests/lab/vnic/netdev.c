@@ -223,6 +223,34 @@ static int netdev_add(struct vnic_function *function, int number)
 	return err;
 }
 
+/* One that is at no switch: what it sends is dropped. */
+struct net_device *vnic_netdev_create_plain(struct vnic_card *card, struct device *parent, const u8 *mac)
+{
+	struct net_device *netdev = alloc_etherdev(sizeof(struct vnic_port));
+	struct vnic_port *port;
+	int err;
+
+	if (!netdev)
+		return ERR_PTR(-ENOMEM);
+	port = netdev_priv(netdev);
+	*port = (struct vnic_port){ .netdev = netdev, .card = card, .number = 1 };
+	netdev->netdev_ops = &plain_ops;
+	netdev->ethtool_ops = &vnic_ethtool_ops;
+	netdev->lltx = true;
+	netdev->needs_free_netdev = true;
+	netdev->pcpu_stat_type = NETDEV_PCPU_STAT_TSTATS;
+	if (is_valid_ether_addr(mac))
+		eth_hw_addr_set(netdev, mac);
+	else
+		eth_hw_addr_random(netdev);
+	SET_NETDEV_DEV(netdev, parent);
+	err = register_netdev(netdev);
+	if (!err)
+		return netdev;
+	free_netdev(netdev);
+	return ERR_PTR(err);
+}
+
 int vnic_netdevs_add(struct vnic_function *function)
 {
 	int count = function->vf ? clamp(function->card->habits.netdevs, 1, VNIC_NETDEVS) : 1;

@@ -21,7 +21,7 @@ void vnic_vf_forget(struct vnic_vf *vf)
 	vf->max_rate = 0;
 	vf->node_guid = 0;
 	vf->port_guid = 0;
-	vf->reset_until = 0;
+	vf->reset.milliseconds = NULL;
 	atomic64_set(&vf->rx_packets, 0);
 	atomic64_set(&vf->tx_packets, 0);
 	atomic64_set(&vf->rx_bytes, 0);
@@ -85,7 +85,7 @@ static bool is_strict(const struct vnic_card *card)
 
 static void vf_reset(struct vnic_vf *vf)
 {
-	vnic_reset_begin(vf->card, vf, vf->card->habits.set_reset_ms);
+	vnic_reset_begin(vf->card, vf, &vf->card->habits.set_reset_ms);
 }
 
 int vnic_set_vf_mac(struct net_device *netdev, int index, u8 *mac)

@@ -43,6 +43,12 @@ struct vnic_profile {
 
 struct vnic_card;
 
+/* A reset that began at `since`, in jiffies, and lasts as long as a habit says; no habit: none began. */
+struct vnic_reset {
+	unsigned long since;
+	const s32 *milliseconds;
+};
+
 struct vnic_vf {
 	struct vnic_card *card;
 	int index;
@@ -58,7 +64,7 @@ struct vnic_vf {
 	u32 max_rate;
 	u64 node_guid;
 	u64 port_guid;
-	unsigned long reset_until;	/* in jiffies; 0: not in reset */
+	struct vnic_reset reset;
 	struct vnic_function *function;	/* while one of our drivers is bound; guarded by RTNL */
 	struct net_device __rcu *netdev;
 	struct net_device __rcu *representor;
@@ -88,11 +94,12 @@ struct vnic_card {
 	struct vnic_vf *vfs;
 	int num_vfs;
 	bool running;		/* the PF's netdev is up */
-	unsigned long reset_until;	/* of the PF, as for VFs */
+	struct vnic_reset reset;	/* of the PF */
 	bool switchdev;
 	struct delayed_work wake_up;	/* after a reset */
 
 	struct devlink *devlink;
+	struct list_head subfunctions;	/* guarded by the lock of the devlink instance */
 };
 
 /* A PF or VF with one of our drivers. */
@@ -102,6 +109,7 @@ struct vnic_function {
 	struct pci_dev *pdev;
 	struct net_device *netdevs[VNIC_NETDEVS];
 	struct delayed_work birth;	/* of its netdevs */
+	unsigned long bound;		/* since when, in jiffies */
 };
 
 /* Private data of a netdev. */
@@ -144,19 +152,21 @@ void vnic_card_plug(struct vnic_card *card, bool plugged);
 void vnic_debugfs_add(struct vnic_card *card, struct dentry *parent);
 
 /* drivers.c */
+bool vnic_is_bound(const struct pci_dev *pdev);
 int vnic_drivers_register(void);
 void vnic_drivers_unregister(void);
 
 /* link.c */
 void vnic_wake_up(struct work_struct *work);
 void vnic_link_refresh(struct vnic_card *card);
-void vnic_reset_begin(struct vnic_card *card, struct vnic_vf *vf, int milliseconds);
+void vnic_reset_begin(struct vnic_card *card, struct vnic_vf *vf, const s32 *milliseconds);
 bool vnic_vf_in_reset(const struct vnic_vf *vf);
 bool vnic_card_has_link(const struct vnic_card *card);
 bool vnic_vf_has_link(const struct vnic_vf *vf);
 
 /* netdev.c */
 extern const struct ethtool_ops vnic_ethtool_ops;
+struct net_device *vnic_netdev_create_plain(struct vnic_card *card, struct device *parent, const u8 *mac);
 int vnic_netdevs_add(struct vnic_function *function);
 void vnic_netdevs_remove(struct vnic_function *function);
 void vnic_vf_netdevs_remove(struct vnic_card *card);
