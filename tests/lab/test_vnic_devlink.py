@@ -90,7 +90,7 @@ def test_a_vf_is_reached_by_its_representor_only(vnic: _Load) -> None:
     representors = _representors(card)
     with stations(card.vf_netdev(0), card.vf_netdev(1)) as (first, second):
         assert not first.reaches(second)
-        ip("link add br0 type bridge")
+        ip("link add br0 type bridge forward_delay 0")
         for netdev in representors.values():
             ip(f"link set dev {netdev} master br0 up")
         ip("link set dev br0 up")

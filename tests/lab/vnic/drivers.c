@@ -150,7 +150,7 @@ static int may_configure(struct vnic_card *card, int count)
 	unsigned long since = jiffies;
 
 	while (is_time_left(since, &habits->numvfs_ms))
-		msleep(10);
+		msleep(20);
 	if (habits->numvfs_errno)
 		return -habits->numvfs_errno;
 	if (habits->numvfs_needs_up && !card->running) {

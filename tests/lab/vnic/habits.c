@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Habits by name, and the files of a card in debugfs: `habits` (NAME=VALUE, several between spaces) and `plug` (0, 1). */
+/* Habits by name, and a card's files in debugfs: `habits` (NAME=VALUE, several between spaces) and `plug` (0, 1). */
 
 #include <linux/debugfs.h>
 #include <linux/seq_file.h>

@@ -173,7 +173,11 @@ static int __init vnic_iommu_init(void)
 {
 	/* a property, so that the device has a firmware node, by which functions are led here */
 	static const struct property_entry properties[] = { PROPERTY_ENTRY_BOOL("vnic"), { } };
-	struct platform_device_info info = { .name = "vnic_iommu", .id = PLATFORM_DEVID_NONE, .properties = properties };
+	struct platform_device_info info = {
+		.name = "vnic_iommu",
+		.id = PLATFORM_DEVID_NONE,
+		.properties = properties,
+	};
 	int err;
 
 	platform = platform_device_register_full(&info);

@@ -147,7 +147,8 @@ static const struct net_device_ops *ops_of(const struct vnic_function *function)
 /* An address of IPoIB: queue pair, link-local prefix, GUID. */
 static void infiniband_setup(struct net_device *netdev, const struct vnic_function *function)
 {
-	u64 guid = 0x0002c90300766e00ULL + (function->card->number << 16) + (function->vf ? function->vf->index + 1 : 0);
+	int index = function->vf ? function->vf->index + 1 : 0;
+	u64 guid = 0x0002c90300766e00ULL + (function->card->number << 16) + index;
 	u8 address[INFINIBAND_ALEN] = { 0, 0, 0, 0x48, 0xfe, 0x80 };
 	__be64 bytes;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Puts soft RoCE devices (rdma_rxe) below the PCI function of their netdev, where RDMA devices of NICs are; otherwise they
- * are below /sys/devices/virtual. Loaded after ib_core and before ib_uverbs and ib_umad, which copy the parent.
+ * Puts soft RoCE devices (rdma_rxe) below the PCI function of their netdev, where RDMA devices of NICs are; otherwise
+ * they are below /sys/devices/virtual. Loaded after ib_core and before ib_uverbs and ib_umad, which copy the parent.
  */
 
 #include <linux/module.h>

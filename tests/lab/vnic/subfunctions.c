@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Subfunctions: a devlink port of the flavour pcisf each, which is an auxiliary device `mlx5_core.sf.N` with a netdev once
- * it is active (mellanox/mlx5/core/sf). No packets go through them. All is done under the devlink instance's lock.
+ * Subfunctions: a devlink port of the flavour pcisf each, which is an auxiliary device `mlx5_core.sf.N` with a netdev
+ * once it is active (mellanox/mlx5/core/sf). No packets go through them. All is done under the devlink instance's lock.
  */
 
 #include <linux/auxiliary_bus.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * vDPA management devices of VFs, and vDPA devices without working queues: as far as sysfs, netlink and device nodes go
- * (drivers/vdpa/mlx5 is a real one). A module of its own, as it needs vdpa. VFs that vnic's drivers are bound to from now on
- * get a management device.
+ * vDPA management devices of VFs, and vDPA devices without working queues: as far as sysfs, netlink and device nodes
+ * go (drivers/vdpa/mlx5 is a real one). A module of its own, as it needs vdpa. VFs that vnic's drivers are bound to
+ * from now on get a management device.
  */
 
 #include <linux/module.h>

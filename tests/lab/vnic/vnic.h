@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A software SR-IOV NIC: a card is one PF on a PCI host bridge of its own, with a switch between its VFs, its PF and its
- * wire. All of a card lives from insmod to rmmod; drivers come and go on it.
+ * A software SR-IOV NIC: a card is one PF on a PCI host bridge of its own, with a switch between its VFs, its PF and
+ * its wire. A card lives from insmod to rmmod; drivers come and go on it.
  */
 #ifndef VNIC_H
 #define VNIC_H
