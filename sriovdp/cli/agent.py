@@ -123,7 +123,12 @@ def command(
     load_config = partial(load, config_path, identity, flags=flags)
     agent = Agent(load_config(), Roots(**folders))
     with _metrics(endpoint, agent, ComparedFile(config_path, load_config)):
-        asyncio.run(_serve(agent))
+        leave = threading.Timer(_LEAVE, _leave)
+        leave.daemon = True
+        try:
+            asyncio.run(_serve(agent, leave))
+        finally:
+            leave.cancel()  # nothing hangs
 
 
 @contextmanager
@@ -139,7 +144,8 @@ def _metrics(endpoint: tuple[str, int] | None, agent: Agent, file: ComparedFile)
         yield
 
 
-async def _serve(agent: Agent) -> None:
+async def _serve(agent: Agent, leave: threading.Timer) -> None:
+    """Run the agent until a signal; `leave` is started at its end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,8 +153,6 @@ async def _serve(agent: Agent) -> None:
     try:
         await agent.run(stop)
     finally:
-        leave = threading.Timer(_LEAVE, _leave)
-        leave.daemon = True
         leave.start()
 
 
