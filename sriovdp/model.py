@@ -53,6 +53,11 @@ def split_args(args: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in args.split(";") if "=" in pair)
 
 
+def escape_unprintable(text: str) -> str:
+    r"""The text as it may go to a terminal: an interface's name may hold an escape character, which becomes `\x1b`."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 _SETTING_GROUPS = (
     ("vlan", "qos", "vlan_proto"),
     ("mac",),

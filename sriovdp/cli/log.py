@@ -5,16 +5,19 @@ import threading
 import time
 from collections import OrderedDict
 
+from sriovdp.model import escape_unprintable
+
 _KEPT = 1024  # messages that are remembered
 _PAUSE, _PAUSE_MAX = 60.0, 3600.0  # seconds until a repeated message is logged again, doubled each time, and at most
 
 
 class OneLineFormatter(logging.Formatter):
-    """One line for each record, so that a log collector keeps message and traceback together."""
+    """One line for each record, so that a log collector keeps message and traceback together, and nothing but text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record with its line breaks as ` | `."""
-        return " | ".join(line.strip() for line in super().format(record).splitlines() if line.strip())
+        lines = (line.strip() for line in super().format(record).splitlines())
+        return " | ".join(escape_unprintable(line) for line in lines if line)
 
 
 class RepeatFilter(logging.Filter):

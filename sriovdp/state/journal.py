@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from sriovdp.errors import DamageError, InUseError, JournalError
-from sriovdp.model import VfSettings, is_pci_address, split_args
+from sriovdp.model import VfSettings, escape_unprintable, is_pci_address, split_args
 from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -122,7 +122,8 @@ class Attachment:
     @property
     def owner(self) -> str:
         """Who uses the VF, for a person: the pod if the runtime named it, else the container."""
-        return f"{f'pod {self.pod}' if self.pod else f'container {self.container_id}'} ({self.ifname})"
+        owner = f"{f'pod {self.pod}' if self.pod else f'container {self.container_id}'} ({self.ifname})"
+        return escape_unprintable(owner)
 
 
 class Journal:

@@ -195,8 +195,8 @@ def test_apply_that_is_refused_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_log_record_is_one_line() -> None:
     """Messages with line breaks and tracebacks stay together."""
-    record = logging.LogRecord("x", logging.ERROR, "f", 1, "two\n  faults", None, None)
-    assert OneLineFormatter("%(levelname)s %(message)s").format(record) == "ERROR two | faults"
+    record = logging.LogRecord("x", logging.ERROR, "f", 1, "two\n  faults\x1b[2J", None, None)
+    assert OneLineFormatter("%(levelname)s %(message)s").format(record) == "ERROR two | faults\\x1b[2J"
 
 
 async def test_attachments_tells_what_the_kubelet_gave() -> None:

@@ -166,6 +166,11 @@ def test_pf_record_carries_the_version(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "pf-0000:01:00.0.json").read_text()) == {"version": 1, "previous": 0, "wanted": 7}
 
 
+def test_owner_is_fit_for_a_terminal() -> None:
+    """An interface's name may hold what a terminal acts on: the kernel takes it, and so does libcni."""
+    assert replace(ATTACHMENT, args="", ifname="\x1b[2J").owner.endswith(" (\\x1b[2J)")
+
+
 @pytest.mark.parametrize(
     ("args", "owner"),
     [("K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0", "pod ns/web-0 (net1)"), ("", "container c1 (net1)")],
