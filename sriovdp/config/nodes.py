@@ -15,7 +15,7 @@ LABELS_VARIABLE = "NODE_LABELS"
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """A node by its Kubernetes name and labels; `labels` None: nobody has told them."""
+    """A node by its Kubernetes name and labels. `labels` None: they are not known."""
 
     name: str
     labels: Mapping[str, str] | None = None
@@ -23,9 +23,9 @@ class NodeIdentity:
     @classmethod
     def find(cls, name: str | None = None, labels: Mapping[str, str] | None = None) -> "NodeIdentity":
         """What is given, else the variables NODE_NAME and NODE_LABELS (`key=value,...`), else the host's name."""
-        told = os.environ.get(LABELS_VARIABLE)
-        if labels is None and told is not None:
-            labels = dict(_split(label) for label in told.split(",") if label)
+        given = os.environ.get(LABELS_VARIABLE)
+        if labels is None and given is not None:
+            labels = dict(_split(label) for label in given.split(",") if label)
         return cls(name or os.environ.get(NAME_VARIABLE) or platform.node().lower(), labels)
 
 
@@ -35,7 +35,7 @@ def _split(label: str) -> tuple[str, str]:
 
 
 def is_for(nodes: NodeSelect | None, identity: NodeIdentity) -> bool:
-    """Say whether an entry is for this node. Raises ValueError when that hangs on labels that nobody has told."""
+    """Say whether an entry is for this node. Raises ValueError if that depends on labels that are not known."""
     if nodes is None:
         return True
     if nodes.names and identity.name not in nodes.names:
@@ -50,7 +50,7 @@ def is_for(nodes: NodeSelect | None, identity: NodeIdentity) -> bool:
 def select_entries(config: Config, identity: NodeIdentity, source: str) -> Config:
     """The config with only the entries for this node.
 
-    Raises ConfigError when labels are wanted that nobody has told, and when two pools for this node have one name.
+    Raises ConfigError if that depends on labels that are not known, or if two pools for this node have one name.
     """
     try:
         pfs = tuple(entry for entry in config.physical_functions if is_for(entry.nodes, identity))
