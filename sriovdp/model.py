@@ -107,6 +107,7 @@ class NetDevice:
     """A network interface of the host's network namespace. `carrier` is None while the interface is down.
 
     `permanent_mac` is the one that the NIC came with, whatever a bond made of `mac`; empty where that is not known.
+    `altnames` are its other names; a recorded node has none.
     """
 
     name: str
@@ -116,6 +117,7 @@ class NetDevice:
     up: bool
     carrier: bool | None
     permanent_mac: str = ""
+    altnames: tuple[str, ...] = ()
 
     @property
     def own_mac(self) -> str:

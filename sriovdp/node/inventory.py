@@ -318,6 +318,7 @@ def _describe(link: Link) -> NetDevice:
         up=link.up,
         carrier=link.carrier,
         permanent_mac=link.permanent_mac or before or "",
+        altnames=link.altnames,
     )
 
 

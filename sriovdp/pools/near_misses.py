@@ -163,13 +163,18 @@ class NearMisses:
             return f"{name} is {what} of {pf.name}: use {cure.format(pf=pf.name, index=index)}", True
         if name.lower() in self._by_address:
             return f"{name} is a PCI address: use rootDevices", True
+        return self._judge_spelling(name)
+
+    def _judge_spelling(self, name: str) -> Judgement:
+        """A name that is a PF's in another form, or none at all."""
+        alias = next((pf for pf, found in self._pfs.items() if found.netdev and name in found.netdev.altnames), None)
+        if alias:
+            return f"{name} is an altname of {alias}: write {alias}", True
         same = next((pf for pf in self._pfs if pf.lower() == name.lower()), None)
         if same:
             return f"did you mean {same}? Upper and lower case differ", True
-        return _guess(name, self._pfs, _NAME_CUTOFF) or (
-            f"this node has no PF {name}{_list(self._pfs, '; it has ')}",
-            False,
-        )
+        none = f"this node has no PF {name}{_list(self._pfs, '; it has ')}"
+        return _guess(name, self._pfs, _NAME_CUTOFF) or (none, False)
 
     def _judge_root(self, entry: RootDevice) -> Judgement:
         found = self._by_address.get(entry.address)

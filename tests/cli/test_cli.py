@@ -118,7 +118,7 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
         ),
         *("min_tx_rate", "max_tx_rate", "node_guid", "port_guid"),
     ]
-    assert list(vf["netdev"]) == ["name", "ifindex", "mac", "mtu", "up", "carrier", "permanent_mac"]
+    assert list(vf["netdev"]) == ["name", "ifindex", "mac", "mtu", "up", "carrier", "permanent_mac", "altnames"]
     assert (vf["device_name"], vf["admin_mac"]) == ("82576 Virtual Function", "00:00:00:00:00:00")
     assert list(recorded[0]["vfs"][0]) == list(vf)
     assert recorded[0]["vfs"][0]["admin_mac"] is None

@@ -1,5 +1,7 @@
 """What a value that names no device of a node likely means."""
 
+from dataclasses import replace
+
 import pytest
 
 from sriovdp.config.file import parse
@@ -68,6 +70,18 @@ def test_a_miss_names_the_cure(nodes: dict[str, Node], name: str, selectors: str
     [miss] = NearMisses(nodes[name]).find(pool.selectors[0], pool.device_type)
     assert miss.sentence.startswith(sentence)
     assert (miss.field, miss.number) == (selectors.partition(":")[0], 0)
+
+
+def test_an_altname_is_no_name_of_a_pf(nodes: dict[str, Node]) -> None:
+    """Old names and predictable ones are altnames of each other on many nodes."""
+    node = nodes["x710"]
+    netdev = node.pfs[0].netdev
+    assert netdev
+    pfs = (replace(node.pfs[0], netdev=replace(netdev, altnames=("eth4", "enp59s0f0"))), *node.pfs[1:])
+    text = "resourceList: [{resourceName: a, selectors: {pfNames: ['eth4#0-3']}}]"
+    [pool] = parse(text, "test").pools
+    [miss] = NearMisses(replace(node, pfs=pfs)).find(pool.selectors[0], pool.device_type)
+    assert miss.sentence == "eth4 is an altname of ens1f0: write ens1f0"
 
 
 @pytest.mark.parametrize(
