@@ -99,9 +99,10 @@ def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> 
 @click.option("--resource-prefix", "prefix", default="", hidden=True)
 @click.option("--use-cdi", "use_cdi", is_flag=True, hidden=True)
 @node_options
-def command(
+def command(  # noqa: PLR0913 (one for each option)
     config_path: Path,
     *,
+    key: str,
     endpoint: tuple[str, int] | None,
     verbose: bool,
     prefix: str,
@@ -120,7 +121,7 @@ def command(
     for warning in click.get_current_context().meta[_IGNORED]:
         logger.warning("%s", warning)
     identity, flags = NodeIdentity.find(node_name, node_labels), Flags(prefix, use_cdi)
-    load_config = partial(load, config_path, identity, flags=flags)
+    load_config = partial(load, config_path, identity, key=key, flags=flags)
     agent = Agent(load_config(), Roots(**folders))
     with _metrics(endpoint, agent, ComparedFile(config_path, load_config)):
         leave = threading.Timer(_LEAVE, _leave)

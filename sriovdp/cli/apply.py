@@ -42,6 +42,7 @@ def command(  # noqa: PLR0913 (one for each option)
     state: Path,
     kubelet: Path,
     *,
+    key: str,
     boot: bool,
     boot_timeout: float,
     all_or_nothing: bool,
@@ -54,7 +55,7 @@ def command(  # noqa: PLR0913 (one for each option)
     A PF is left as it is, and the exit code is 3, if the change would disturb a VF in use. If a change fails, its PF is
     set back to what it was, and the exit code is 1.
     """
-    config, sysfs = load(config_path, NodeIdentity.find(node_name, node_labels)), Sysfs()
+    config, sysfs = load(config_path, NodeIdentity.find(node_name, node_labels), key=key), Sysfs()
     if boot:
         wait_for_pfs(config, sysfs, boot_timeout, click.echo)
     for need in list_reboot_needs(config, take_snapshot(sysfs), sysfs):

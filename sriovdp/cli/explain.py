@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sriovdp.cli.options import config_option, name_config, node_options, sysfs_option
+from sriovdp.cli.options import config_option, key_option, name_config, node_options, sysfs_option
 from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.errors import DeviceError
@@ -30,6 +30,7 @@ def _split(context: click.Context, _: click.Parameter, words: tuple[str, ...]) -
 @click.command(epilog="Example: sriovdp explain config.yaml 0000:3b:02.1")
 @click.argument("devices", nargs=-1, metavar="[FILE] [DEVICE]...", is_eager=True, callback=_split)
 @config_option
+@key_option
 @sysfs_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list with an object for each device.")
 @node_options
@@ -38,6 +39,7 @@ def command(
     config_path: Path,
     root: Path,
     *,
+    key: str,
     as_json: bool,
     node_name: str | None,
     node_labels: dict[str, str] | None,
@@ -47,7 +49,7 @@ def command(
     A DEVICE is a PCI address or the name of a subfunction; without any, all devices of the node are shown. FILE is the
     config file: a word with a / or one that ends in .yaml, .yml, .json or .conf; - is standard input.
     """
-    config = load(config_path, NodeIdentity.find(node_name, node_labels))
+    config = load(config_path, NodeIdentity.find(node_name, node_labels), key=key)
     node = take_snapshot(Sysfs(root))
     verdicts = _pick(list(explain(config.pools, node, config.physical_functions)), devices)
     if as_json:

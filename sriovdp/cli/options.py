@@ -44,12 +44,17 @@ def config_option(command: Command) -> Command:
     )(command)
 
 
+key_option = click.option(
+    "--key", default="", metavar="KEY", help="The key of a ConfigMap's data to read, if there are several."
+)
+
+
 def config_file(command: Command) -> Command:
-    """Add the config file, as argument FILE or as `-c, --config`. The parameter is `config_path`."""
+    """Add the config file, as argument FILE or as `-c, --config`, and `--key`: `config_path` and `key`."""
     argument = click.argument(
         "file", required=False, metavar="[FILE]", is_eager=True, expose_value=False, callback=_take_argument
     )
-    return argument(config_option(command))
+    return argument(config_option(key_option(command)))
 
 
 state_option = click.option(

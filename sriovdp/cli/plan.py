@@ -26,18 +26,19 @@ from sriovdp.state.journal import Journal
 @sysfs_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @node_options
-def command(
+def command(  # noqa: PLR0913 (one for each option)
     config_path: Path,
     state: Path,
     kubelet: Path,
     root: Path,
     *,
+    key: str,
     as_json: bool,
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
     """Show what `apply` would change, and which pods that would disturb. Changes nothing."""
-    config = load(config_path, NodeIdentity.find(node_name, node_labels))
+    config = load(config_path, NodeIdentity.find(node_name, node_labels), key=key)
     sysfs, journal = Sysfs(root), Journal(state / "journal")
     todo, found = survey(config, sysfs, journal, list_allocated(kubelet))
     obstacles = [obstacle for of_pf in found.values() for obstacle in of_pf]

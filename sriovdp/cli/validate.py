@@ -7,7 +7,7 @@ import click
 
 from sriovdp.cli.network_fit import Findings, Surroundings
 from sriovdp.cli.networks import Network, find_networks
-from sriovdp.cli.options import DEFAULT_CONFIG, STDIN, node_options
+from sriovdp.cli.options import DEFAULT_CONFIG, STDIN, key_option, node_options
 from sriovdp.config.dump import write_yaml
 from sriovdp.config.file import Loaded, load, load_text, read_text
 from sriovdp.config.nodes import NodeIdentity
@@ -33,14 +33,16 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--offline", is_flag=True, help="Check the file alone, not against a node.")
 @click.option("--show-defaults", is_flag=True, help="Print the config as YAML, with every default.")
+@key_option
 @node_options
-def command(
+def command(  # noqa: PLR0913 (one for each option)
     file: Path | None,
     config_path: Path | None,
     root: Path | None,
     *,
     offline: bool,
     show_defaults: bool,
+    key: str,
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
@@ -62,12 +64,12 @@ def command(
     loaded = None
     if is_config or not networks:
         try:
-            loaded = load_text(text, str(path), identity)
+            loaded = load_text(text, str(path), identity, key=key)
             warnings += _check_config(loaded, str(path), root, node)
         except ConfigError as error:
             faults += error.faults
     if networks:
-        around = _surround(loaded, file and config_path, identity, node) if not faults else Surroundings()
+        around = _surround(loaded, file and config_path, identity, key, node) if not faults else Surroundings()
         for findings in _check_networks(networks, around):
             faults += findings.faults
             warnings += findings.warnings
@@ -100,11 +102,13 @@ def _check_config(loaded: Loaded, source: str, root: Path | None, node: Node | N
     return warnings + loaded.tell(fit.find_warnings())
 
 
-def _surround(loaded: Loaded | None, path: Path | None, identity: NodeIdentity, node: Node | None) -> Surroundings:
+def _surround(
+    loaded: Loaded | None, path: Path | None, identity: NodeIdentity, key: str, node: Node | None
+) -> Surroundings:
     """What networks are checked with: the config beside them, or the one that is named, or that of this node."""
     if loaded is None and path is None and not DEFAULT_CONFIG.exists():
         return Surroundings()
-    config = loaded.config if loaded else load(path or DEFAULT_CONFIG, identity)
+    config = loaded.config if loaded else load(path or DEFAULT_CONFIG, identity, key=key)
     return Surroundings.of(config, node) if node else Surroundings(make_policy(config))
 
 

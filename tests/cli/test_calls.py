@@ -41,6 +41,27 @@ def test_every_command_that_reads_a_config_takes_it_as_argument(command: str, tm
     assert "Give one, as FILE or with --config" in " ".join(twice.stderr.split())
 
 
+MAP = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: pools}
+data:
+  red: 'resourceList: [{resourceName: a, selectors: {}}]'
+  blue: 'resourceLst: []'
+"""
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_key_chooses_among_the_files_of_a_configmap(command: str, node: Path, tmp_path: Path) -> None:
+    """The one with a fault is read when it is named; so is the other, and without a name both are listed."""
+    path = tmp_path / "map.yaml"
+    path.write_text(MAP)
+    assert "did you mean 'resourceList'?" in run(command, path, "--key", "blue").stderr
+    none = run(command, path, "--key", "green")
+    assert (none.exit_code, "no key 'green'; it has: red, blue" in none.stderr) == (1, True)
+    if command in {"validate", "explain", "plan"}:
+        assert run(command, path, "--key", "red", "--sysfs", node).exit_code == 0
+
+
 @pytest.mark.parametrize("words", [["-"], ["-c", "-"]])
 @pytest.mark.parametrize("command", ["validate", "explain", "plan"])
 def test_a_dash_is_standard_input(command: str, words: list[str], node: Path) -> None:
