@@ -52,12 +52,12 @@ data:
 
 @pytest.mark.parametrize("command", READERS)
 def test_a_key_chooses_among_the_files_of_a_configmap(command: str, node: Path, tmp_path: Path) -> None:
-    """The one with a fault is read when it is named; so is the other, and without a name both are listed."""
+    """The one with a fault is read when it is named; so is the other."""
     path = tmp_path / "map.yaml"
     path.write_text(MAP)
     assert "did you mean 'resourceList'?" in run(command, path, "--key", "blue").stderr
     none = run(command, path, "--key", "green")
-    assert (none.exit_code, "no key 'green'; it has: red, blue" in none.stderr) == (1, True)
+    assert (none.exit_code, "no key 'green'" in none.stderr) == (1, True)
     if command in {"validate", "explain", "plan"}:
         assert run(command, path, "--key", "red", "--sysfs", node).exit_code == 0
 
