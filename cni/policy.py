@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 STATE_FOLDER = Path("/var/lib/cni/sriov")
 """Where sriov-cni, and the plugin of 2017 unless `cniDir` says otherwise, keep their state."""
+
+
+Allocation = Literal["required", "when-known", "ignored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Policy:
     The rest is which values are allowed: `trust: on`, `spoofchk: off`, `promisc: true`, `allmulti: true`, any `mac`,
     these `drivers`, port VLANs within these ranges (both ends count), and sysctls of these patterns, like
     `net.ipv4.conf.IFNAME.*`. The defaults are those of sriov-cni: all of them.
+
+    `allocation` says whether the kubelet must have given a VF to the pod: always, where that can be known, or never.
     """
 
     log_folders: tuple[Path, ...] = (Path("/var/log"),)
@@ -46,6 +52,7 @@ class Policy:
     drivers: frozenset[str] = frozenset({"kernel", "vfio-pci", "igb_uio", "uio_pci_generic"})
     vlans: tuple[tuple[int, int], ...] = ((0, 4094),)
     sysctls: tuple[str, ...] = ("*",)
+    allocation: Allocation = "when-known"
 
     def allows_vlan(self, vlan: int) -> bool:
         """Whether a port VLAN is in one of the ranges; 0 is to have none."""

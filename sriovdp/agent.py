@@ -20,6 +20,7 @@ from cni.slots import waiting
 from cni.verbs.backlog import Backlog
 from cni.verbs.dispatch import Verbs
 from cni.verbs.gc import Gc
+from cni.verbs.ownership import Owner
 from cni.verbs.recovery import Recovery
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
@@ -70,7 +71,7 @@ class Agent:
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
         locks = Locks(self._journal.locks, waiting)
-        self._verbs = Verbs(self._sysfs, self._journal, locks, policy=make_policy(config))
+        self._verbs = Verbs(self._sysfs, self._journal, locks, policy=make_policy(config), owners=self._find_owner)
         self._gc = Gc(self._sysfs, self._journal, locks)
         self.backlog = Backlog(Recovery(self._sysfs, self._journal, locks), self._wake)
         """The releases that are owed."""
@@ -89,6 +90,11 @@ class Agent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drift = DriftLog()
         self._judged: object = None  # what the drift was last found from
+
+    def _find_owner(self, device: str, *, fresh: bool) -> Owner | None:
+        """What the kubelet says of a device; runs in a worker thread."""
+        found = self.offering.find_pod(device, fresh=fresh)
+        return Owner(*found) if found else None
 
     def _handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
         """Answer a request at the CNI socket; runs in a worker thread."""

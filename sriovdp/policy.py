@@ -21,4 +21,5 @@ def make_policy(config: Config) -> Policy:
         drivers=frozenset(allow.drivers),
         vlans=tuple((span.start, span.stop - 1) for span in allow.vlans.spans),
         sysctls=allow.sysctls,
+        allocation=given.allocation,
     )

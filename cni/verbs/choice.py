@@ -1,11 +1,10 @@
 """Which VF a network of 2017 means: the one of the index, or the first free one of the PF."""
 
-import ipaddress
-
 from cni.protocol.keys_2017 import Keys2017
 from cni.protocol.spec import INVALID_CONFIG
 from cni.vf.settings import find_netdev
 from sriovdp.errors import CniError, DeviceError
+from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netdevs import find_function, find_pf_netdev
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
@@ -54,6 +53,4 @@ def check_pf(sysfs: Sysfs, device: PciAddress, wanted: Keys2017) -> None:
 
 def _is_unused(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> bool:
     device = find_netdev(sysfs, netlink, address)
-    if device is None or (sysfs.root / "class/net" / device.name / "master").exists():
-        return False
-    return all(ipaddress.ip_interface(address).is_link_local for address in netlink.addresses(device.ifindex))
+    return device is not None and not find_host_use(sysfs, device)

@@ -27,6 +27,7 @@ from cni.verbs.add import Addition
 from cni.verbs.announce import Announcer
 from cni.verbs.check import Check
 from cni.verbs.gc import Gc
+from cni.verbs.ownership import Owners, ask_nobody
 from cni.verbs.release import Del, Release
 from cni.verbs.reserve import Reservation
 from cni.verbs.status import Status
@@ -44,7 +45,8 @@ class Verbs:
     """The verbs, on one node: its sysfs, its journal, and the locks of its VFs.
 
     `announce` makes the network know an attachment's addresses without holding up the answer; `foreign_state`
-    is what sriov-cni left on this node; `policy` is what this node allows to a network.
+    is what sriov-cni left on this node; `policy` is what this node allows to a network; `owners` says which pod
+    has a VF by the kubelet.
     """
 
     sysfs: Sysfs
@@ -53,6 +55,7 @@ class Verbs:
     announce: Callable[[Attachment, Iterable[str]], object] = field(default_factory=lambda: Announcer().start)
     foreign_state: ForeignState = field(default_factory=ForeignState)
     policy: Policy = field(default_factory=Policy)
+    owners: Owners = ask_nobody
 
     def handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event | None = None) -> Reply:
         """Answer a request of the launcher. Every failure becomes an error of the CNI specification.
@@ -104,7 +107,7 @@ class Verbs:
             held.enter_context(self.locks.hold(request.key))
             netlink = held.enter_context(Netlink())
             reservation = Reservation(
-                self.sysfs, self.journal, self.locks.hold, self.foreign_state, netlink, self.policy
+                self.sysfs, self.journal, self.locks.hold, self.foreign_state, netlink, self.policy, self.owners
             )
             timing.mark("configuration and lock")
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)

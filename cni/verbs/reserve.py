@@ -16,13 +16,16 @@ from cni.protocol.wire import Request
 from cni.verbs.add import choose_mode
 from cni.verbs.choice import check_pf, list_candidates
 from cni.verbs.draft import draft_attachment
+from cni.verbs.ownership import Owners, check_owner, find_pod
 from cni.verbs.release import Release, is_alive
 from cni.vf.settings import Vf, find_netdev, find_vf, read_original
 from sriovdp.errors import BusyError, CniError
+from sriovdp.kernel.holders import find_holder
+from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import PciAddress
-from sriovdp.state.journal import Attachment, Journal
+from sriovdp.model import USERSPACE_DRIVERS, PciAddress
+from sriovdp.state.journal import Attachment, Journal, Original
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +47,18 @@ class Reservation:
     foreign_state: ForeignState
     netlink: Netlink
     policy: Policy
+    owners: Owners
 
     def begin(self, held: ExitStack, conf: NetConf, request: Request, netns_fd: int) -> tuple[Vf, Attachment]:
         """Lock the VF as long as `held`, make sure that it is free, and draft its entry in the journal."""
+        pod = find_pod(request.args)
 
         def reserve(device: PciAddress) -> tuple[Vf, Attachment]:
+            check_owner(self.policy, self.owners, device, pod, is_named=conf.device is not None)
             self._settle_previous(device, request)
             vf = find_vf(self.sysfs, self.netlink, device)
             original = read_original(self.sysfs, self.netlink, vf)
+            self._refuse_in_use(vf, original)
             mode = choose_mode(conf, vf, original.driver)
             is_told = not conf.device_info or is_written(conf.device_info, self.policy)
             return vf, replace(
@@ -122,6 +129,18 @@ class Reservation:
                     logger.warning("VF %s is back, but not the addresses of %s: %s", device, other.owner, error)
         if owner := self.foreign_state.find_owner(device):
             raise CniError(DEVICE_IN_USE, f"VF {device} is attached to container {owner}", hint=hint)
+
+    def _refuse_in_use(self, vf: Vf, original: Original) -> None:
+        """Raise CniError when this host or a program on it uses the VF. Raises KernelError."""
+        user, hint = None, "end that program or virtual machine"
+        if original.driver in USERSPACE_DRIVERS:
+            user = find_holder(self.sysfs, vf.address)
+        elif (device := find_netdev(self.sysfs, self.netlink, vf.address)) and (
+            use := find_host_use(self.sysfs, device)
+        ):
+            user, hint = f"this host: {use}", "take it away there, and let no network manager set up VFs"
+        if user:
+            raise CniError(DEVICE_IN_USE, f"VF {vf.address} is used by {user}", hint=hint)
 
     def _is_in_use(self, other: Attachment) -> bool:
         """Whether its sandbox lives. A netdev that is home says no: the inode may be another namespace's by now."""

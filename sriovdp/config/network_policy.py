@@ -48,3 +48,10 @@ class CniConfig:
     state_folders: Annotated[
         tuple[words.FilePath, ...], Key("Folders below which `cniDir` of the 2017 plugin may be.")
     ] = ("/var/lib/cni",)
+    allocation: Annotated[
+        words.Allocation,
+        Key(
+            "Whether the kubelet must have given a VF to the pod that gets it: `required`, `when-known` (not while the "
+            "kubelet does not answer) or `ignored`."
+        ),
+    ] = "when-known"

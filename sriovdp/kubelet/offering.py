@@ -147,6 +147,23 @@ class Offering:
             if (id_, attachment.pod) not in held
         }
 
+    def find_pod(self, device: str, *, fresh: bool) -> tuple[str, bool] | None:
+        """The pod that the kubelet gave a device, empty for none, and whether a pool offers it. For worker threads.
+
+        As of the last update, or asked of the kubelet now. None when the kubelet does not answer.
+        """
+        pods = self.pod_devices
+        if fresh and self._loop is not None:
+            try:
+                pods = asyncio.run_coroutine_threadsafe(self._resources.list_devices(), self._loop).result(_ASK_TIMEOUT)
+            except TimeoutError:
+                return None
+        if not pods.known:
+            return None
+        holder = pods.find(device)
+        is_offered = any(one.id == device for plugin in self._plugins.values() for one in plugin.devices)
+        return (holder.pod_name if holder else "", is_offered)
+
     def _find_owner(self, device: str) -> str:
         """Who has a device attached, if that pod is still there; runs in a worker thread.
 

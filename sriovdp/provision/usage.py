@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.kernel.holders import find_holder
+from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.routes import is_of_host
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
@@ -102,11 +102,11 @@ def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
         return f"another network namespace: it is bound to {vf.driver}, but its netdev is not here"
     if vf.traits.host_use:
         return f"the host: {vf.traits.host_use}"
-    if vf.netdev and sysfs.root == _LIVE_ROOT and _has_address(vf.netdev):
-        return f"the host: {vf.netdev.name} has an address"
-    return None
+    use = _find_host_use(sysfs, vf.netdev) if vf.netdev and sysfs.root == _LIVE_ROOT else ""
+    return f"the host: {use}" if use else None
 
 
-def _has_address(netdev: NetDevice) -> bool:
+def _find_host_use(sysfs: Sysfs, netdev: NetDevice) -> str:
     with Netlink() as netlink:
-        return is_of_host(netlink.addresses(netdev.ifindex))
+        link = netlink.find(netdev.ifindex)
+    return find_host_use(sysfs, link) if link else ""

@@ -177,6 +177,7 @@ def test_what_is_written_has_every_default() -> None:
             "allow": {**switches, "drivers": drivers, "vlans": "0-4094", "sysctls": ["*"]},
             "deviceInfoFolders": ["/var/run/k8s.cni.cncf.io/devinfo/cni"],
             **folders,
+            "allocation": "when-known",
         },
         "physicalFunctions": [
             {

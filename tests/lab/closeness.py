@@ -25,7 +25,16 @@ _COMMANDS = (
     "ethtool --show-priv-flags {}",
     "ethtool --show-eee {}",
 )
-_FIXED = {"ifindex", "link_index", "operstate", "qdisc", "index", "ino"}  # another netdev, or up and down
+_FIXED = {
+    "ifindex",
+    "link_index",
+    "operstate",
+    "qdisc",
+    "index",
+    "ino",
+    "tentative",
+    "optimistic",
+}  # another netdev, or up and down
 _TREES = (
     "/sys/class/net/{}",
     "/proc/sys/net/ipv4/conf/{}",

@@ -65,8 +65,8 @@ def test_an_address_on_a_vf_makes_it_the_hosts(tmp_path: Path, monkeypatch: pyte
     """Asked of rtnetlink when the tree is the machine's own."""
     node = make_node(Traits(), Traits())
     monkeypatch.setattr(usage, "_LIVE_ROOT", tmp_path)
-    monkeypatch.setattr(usage, "_has_address", lambda netdev: netdev.name == "v0")
-    assert "the host: v0 has an address" in find_obstacles([RESIZE], node, Sysfs(tmp_path), {})[PF][0]
+    monkeypatch.setattr(usage, "_find_host_use", lambda _, netdev: f"{netdev.name} has address 10.0.0.1/8")
+    assert "the host: v0 has address 10.0.0.1/8" in find_obstacles([RESIZE], node, Sysfs(tmp_path), {})[PF][0]
 
 
 def test_whoever_the_kubelet_names_is_in_the_way(tmp_path: Path) -> None:

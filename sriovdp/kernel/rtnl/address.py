@@ -35,9 +35,9 @@ class Address:
         return bool(self.flags & _DADFAILED)
 
 
-def encode_query() -> bytes:
-    """Ask for all addresses: not every kernel lists those of one interface only."""
-    return _HEAD.pack(0, 0, 0, 0, 0)
+def encode_query(ifindex: int = 0) -> bytes:
+    """Ask for all addresses, or for those of one interface: not every kernel, and no socket but a strict one, does."""
+    return _HEAD.pack(0, 0, 0, 0, ifindex)
 
 
 def read_address(message: bytes) -> Address | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from sriovdp.errors import KernelError
 from sriovdp.kernel.rtnl import codec
 
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _ROOM = 128 << 10  # bytes; a VF list of 64 KiB with the rest of its message
 _ATTEMPTS = 5  # as containernetworking/plugins pkg/netlinksafe: a table that changes interrupts its dump
 
@@ -20,13 +20,17 @@ What = str | Callable[[], str]
 class Requests:
     """A socket in the network namespace of the thread that made it. To be used by one thread. Raises KernelError."""
 
-    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE, *, strict: bool = False) -> None:
+        """With `strict` a list has what was asked for, where the kernel can do that (Linux 4.20), else all."""
         self._sequence = 0
         self._room = _ROOM
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
             self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+            if strict:
+                with suppress(OSError):
+                    self._socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
         except OSError as error:
             raise _explain("opening a netlink socket", error) from error
 

@@ -30,9 +30,10 @@ class Route:
     interfaces: frozenset[int] = frozenset()
 
 
-def encode_query(family: int) -> bytes:
-    """Ask for all routes of a family, of all tables."""
-    return _HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+def encode_query(family: int, ifindex: int = 0) -> bytes:
+    """Ask for all routes of a family, of all tables, or for those by one interface, as with addresses."""
+    head = _HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    return head + encode(_OIF, U32.pack(ifindex)) if ifindex else head
 
 
 def read_route(message: bytes) -> Route | None:

@@ -1,0 +1,63 @@
+"""Whether the kubelet gave a VF to the pod that asks for it. The agent knows; the plugin only asks it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cni.policy import Policy
+from cni.protocol.spec import DEVICE_IN_USE
+from sriovdp.errors import CniError
+from sriovdp.model import split_args
+
+_HINT = "let the pod request the resource; `allocation` in `cni` of the config file can allow it without"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the kubelet says of a device: `pod` has it, like `default/web`, or nobody; a pool of this node offers it."""
+
+    pod: str = ""
+    is_offered: bool = False
+
+
+class Owners(Protocol):
+    """Says who has a device by the kubelet."""
+
+    def __call__(self, device: str, *, fresh: bool) -> Owner | None:
+        """The owner as it was last known, or asked of the kubelet just now; None when the kubelet does not answer."""
+
+
+def ask_nobody(device: str, *, fresh: bool) -> Owner | None:
+    """Without an agent nothing is known."""
+    del device, fresh
+    return None
+
+
+def find_pod(args: str) -> str:
+    """The pod in CNI_ARGS, like `default/web`; empty for a runtime that names none."""
+    values = split_args(args)
+    name = values.get("K8S_POD_NAME", "")
+    return f"{values.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
+
+
+def check_owner(policy: Policy, owners: Owners, device: str, pod: str, *, is_named: bool) -> None:
+    """Raise CniError when the kubelet gave the VF to another pod, or to none although it is the kubelet's to give.
+
+    `is_named`: the network names the VF; one that is chosen here, as in 2017, no kubelet gave. What is not so as it was
+    last known is asked again, as a pod may just have been admitted.
+    """
+    if policy.allocation == "ignored":
+        return
+    for fresh in (False, True):
+        reason = _find_reason(policy, owners(device, fresh=fresh), pod, is_named=is_named)
+        if not reason:
+            return
+    raise CniError(DEVICE_IN_USE, f"VF {device} is not for {pod or 'this container'}: {reason}", hint=_HINT)
+
+
+def _find_reason(policy: Policy, owner: Owner | None, pod: str, *, is_named: bool) -> str:
+    is_required = policy.allocation == "required"
+    if owner is None:
+        return "the kubelet does not say which pod has it" if is_required else ""
+    if owner.pod:
+        return "" if owner.pod == pod else f"the kubelet gave it to pod {owner.pod}"
+    return "the kubelet gave it to no pod" if is_required or (is_named and owner.is_offered) else ""
