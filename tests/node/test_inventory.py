@@ -7,10 +7,11 @@ import shutil
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sriovdp.kernel import devlink
+from sriovdp.kernel import devlink, devlink_info
 from sriovdp.kernel.devlink import list_ddp_profiles
 from sriovdp.kernel.modules import list_loadable
 from sriovdp.kernel.netdevs import find_netdev
@@ -208,9 +209,11 @@ def test_ddp_profiles_are_read_from_devlink(monkeypatch: pytest.MonkeyPatch) -> 
         parts = attribute(103, name.encode() + b"\0") + attribute(104, value.encode() + b"\0")
         return attribute(number | 0x8000, parts)
 
-    def answer(bus: str, device: str, *versions: bytes) -> bytes:
+    def answer(bus: str, device: str, *versions: bytes) -> Any:
         body = attribute(1, bus.encode() + b"\0") + attribute(2, device.encode() + b"\0") + b"".join(versions)
-        return struct.pack("BBH", 51, 1, 0) + body
+        message = devlink_info._Info(struct.pack("IHHIIBBH", 20 + len(body), 21, 0, 1, 0, 51, 1, 0) + body)
+        message.decode()
+        return message
 
     ddp = version(101, "fw.app.name", "ICE COMMS Package")
     answers = [
@@ -218,7 +221,7 @@ def test_ddp_profiles_are_read_from_devlink(monkeypatch: pytest.MonkeyPatch) -> 
         answer("pci", "0000:3b:00.0", version(101, "fw.version", "22.1")),
         answer("auxiliary", "x.1", ddp),
     ]
-    monkeypatch.setattr(devlink, "_dump_info", lambda _: answers)
+    monkeypatch.setattr(devlink_info, "_dump", lambda: answers)
     monkeypatch.setattr(devlink, "_DDP_DRIVER", Path("/"))  # this machine may have no ice
     assert list_ddp_profiles() == {"0000:17:00.0": "ICE COMMS Package"}
 
