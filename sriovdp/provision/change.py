@@ -5,12 +5,14 @@ then the PF's carrier is awaited (igb resets the PF when VFs are created, and a 
 then kernel drivers are bound, and their netdevs awaited together.
 """
 
+import errno
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from sriovdp.errors import DeviceError, KernelError, SriovdpError
+from sriovdp.errors import DeviceError, KernelError, SriovdpError, VerifyError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
@@ -138,16 +140,10 @@ class Change:
         if step.wanted and read_text(switch) == "1":
             self._autoprobe = "1"
             write_text(switch, "0")
-        try:
-            if step.current:
-                write_text(attribute, "0")
-            if step.wanted:
-                write_text(attribute, str(step.wanted))
-        except KernelError as error:
-            error.hint = (
-                "the kernel log (dmesg) has the reason; without room for the VFs' memory, boot with pci=realloc"
-            )
-            raise
+        if step.current:
+            _write_num_vfs(attribute, 0, step.pf_name)
+        if step.wanted:
+            _write_num_vfs(attribute, step.wanted, step.pf_name)
         if self.held:  # their addresses are not always known before
             folder = self.sysfs.pci(self.pf)
             links = (read_link(folder / name) for name in list_names(folder) if name.startswith("virtfn"))
@@ -228,3 +224,26 @@ class Change:
                 return
             time.sleep(_CARRIER_INTERVAL)
         self.report(f"{netdev.name}: {'has carrier' if netdev.up else 'is down'}")
+
+
+def _write_num_vfs(attribute: Path, wanted: int, pf_name: str) -> None:
+    """Write the number and read it back. Raises KernelError, and VerifyError when the driver made another number.
+
+    A write succeeds all the same when the driver ignores it (bnxt_en with the PF down, broadcom/bnxt/bnxt_sriov.c) or
+    makes fewer VFs (drivers/pci/iov.c, sriov_numvfs_store).
+    """
+    try:
+        write_text(attribute, str(wanted))
+    except KernelError as error:
+        error.hint = "the kernel log (dmesg) has the reason"
+        if error.errno == errno.ENOMEM:
+            error.hint += "; without room for the VFs' memory, boot with pci=realloc"
+        raise
+    made = read_text(attribute)
+    if made is None:
+        raise DeviceError(f"sriov_numvfs of {pf_name} cannot be read: the PF is no longer there")
+    if made != str(wanted):
+        raise VerifyError(
+            f"the driver of {pf_name} accepted sriov_numvfs {wanted}, but there are {made} VFs",
+            hint=f"the kernel log (dmesg) has the reason; some drivers need {pf_name} up, or free resources",
+        )

@@ -147,6 +147,39 @@ def test_the_intent_is_in_the_journal_before_the_first_change(
     assert not (tmp_path / f"journal/pf-{PF}.json").exists(), "nothing is left to reset"
 
 
+@pytest.mark.parametrize("made", ["0", "2"])
+def test_a_driver_that_makes_fewer_vfs_is_found_at_once(
+    tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    """A write of sriov_numvfs may succeed and make fewer VFs, or none; no setting is tried on one that is missing."""
+
+    def make_fewer(path: Path, text: str) -> None:
+        tree.write(path, made if (path.name, text) == ("sriov_numvfs", "3") else text)
+
+    monkeypatch.setattr(change, "write_text", make_fewer)
+    said = f"create 3 VFs failed: the driver of enp1s0 accepted sriov_numvfs 3, but there are {made} VFs"
+    with pytest.raises(VerifyError, match=said):
+        apply(make_config(3), tree.sysfs, journal)
+    assert (tree.pci(PF) / "sriov_numvfs").read_text() == "0\n"
+
+
+def test_only_missing_memory_is_answered_with_realloc(
+    tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that is busy needs no other kernel command line."""
+
+    def refuse(path: Path, text: str) -> None:
+        if (path.name, text) == ("sriov_numvfs", "3"):
+            raise KernelError("writing failed", errno=errno.EBUSY)
+        tree.write(path, text)
+
+    monkeypatch.setattr(change, "write_text", refuse)
+    with pytest.raises(KernelError, match="EBUSY") as caught:
+        apply(make_config(3), tree.sysfs, journal)
+    assert "dmesg" in caught.value.hint
+    assert "realloc" not in caught.value.hint
+
+
 def test_a_journal_that_can_not_be_written_stops_before_any_change(tree: Tree, tmp_path: Path) -> None:
     """Write ahead or do nothing."""
     (tmp_path / "file").write_text("")
