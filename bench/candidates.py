@@ -118,7 +118,7 @@ class Job:
 
 
 class Candidate(Protocol):
-    """Whoever attaches VFs."""
+    """A program that attaches VFs."""
 
     name: str
     may_fail: bool

@@ -192,7 +192,7 @@ async def _allocate(sockets: Path, ids: list[str]) -> list[float]:
 
 
 async def _connect_anew(sockets: Path) -> float:
-    """How long a kubelet that connects anew waits for the whole list, in ms."""
+    """How long a kubelet that connects again waits for the whole list, in ms."""
     started = time.perf_counter()
     await _follow(sockets, 0)
     return (time.perf_counter() - started) * 1000

@@ -1,1 +1,1 @@
-"""The demonstration: the life of pods on a node with an SR-IOV NIC, told on the terminal."""
+"""The demonstration: the life of pods on a node with an SR-IOV NIC, shown on the terminal."""

@@ -1,4 +1,4 @@
-"""How the story is told: headings, commands with their output, and checks that count."""
+"""How the story is shown: headings, commands with their output, and checks that count."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _WIDTH = 118
 
 
 class DemoFailedError(Exception):
-    """Something that the story tells did not happen."""
+    """Something that the story shows did not happen."""
 
 
 class Stage:

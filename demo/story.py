@@ -35,7 +35,7 @@ class Pod:
 
 
 class Story:
-    """Tells the story on a stage, with the config file that an admin would write."""
+    """Shows the story on a stage, with the config file that an admin would write."""
 
     def __init__(self, stage: Stage, config: Path, root: Path) -> None:
         self._stage = stage
@@ -100,7 +100,7 @@ class Story:
             green = await self._run_pod(kubelet, "green", "intel.com/sriov", vlan=211)
             reply = green.sandbox.run("ping", "-c", "3", "-i", "0.4", "-W", "1", red.address)
             stage.show(f"ping {red.address}  # from pod green", reply.stdout)
-            stage.check("green in VLAN 211 can not reach red in VLAN 210", reply.returncode != 0, reply.stdout)
+            stage.check("green in VLAN 211 cannot reach red in VLAN 210", reply.returncode != 0, reply.stdout)
 
     async def _run_dpdk_pod(self, kubelet: Kubelet) -> None:
         stage, red = self._stage, self._pods[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from setup.steps import CHECKOUT, cache_folder, run, say
 
 _PYTHON = "/usr/bin/python3"  # Debian's own: the same in each checkout, and in the lab's guest
-_HINT = "check that pip can download (`pip config list` tells from where), then run `make setup` again"
+_HINT = "check that pip can download (`pip config list` shows from where), then run `make setup` again"
 _PIP = ("-m", "pip", "--disable-pip-version-check", "-q")
 
 

@@ -34,7 +34,7 @@ _PACKAGES = (
 )
 _NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd
 _DOWNLOAD_HINT = "check that apt can download (`apt-get update`) and that the disk has 2 GiB free"
-_HINT = "repair apt on this machine (`apt-get update` tells what it misses) and run `make setup` again"
+_HINT = "repair apt on this machine (`apt-get update` shows what is missing) and run `make setup` again"
 
 
 def install_packages() -> None:
@@ -88,7 +88,7 @@ def list_names(prefix: str) -> list[str]:
 
 
 def add_release_backports() -> None:
-    """Make the release's backports available. Raises SetupError when they can not be."""
+    """Make the release's backports available. Raises SetupError when they cannot be."""
     if add_backports(read_codename()):
         update()
 

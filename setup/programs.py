@@ -16,7 +16,7 @@ from setup.golang import find_go
 from setup.steps import CHECKOUT, SetupError, cache_folder, run, say
 
 KUBERNETES = "v1.34.2"
-_HINT = "the end of its output follows; `go env GOPROXY` tells from where modules come"
+_HINT = "the end of its output follows; `go env GOPROXY` shows from where modules come"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _prepare_tree(program: Program) -> Path:
     cache_folder().mkdir(parents=True, exist_ok=True)
     downloaded = _go(cache_folder(), "mod", "download", "-json", f"{program.module}@{program.version}")
     run(["rm", "-rf", tree], hint="remove it by hand")
-    run(["cp", "-r", json.loads(downloaded)["Dir"], tree], hint="the disk is full, or the cache can not be written")
+    run(["cp", "-r", json.loads(downloaded)["Dir"], tree], hint="the disk is full, or the cache cannot be written")
     run(["chmod", "-R", "u+w", tree], hint="the cache belongs to somebody else")
     for name in ("go.work", "go.work.sum"):
         (tree / name).unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def add_backports(codename: str, apt: Path = _APT) -> bool:
     release = next((source for source in sources if codename in source.suites), None)
     if release is None:
         raise SetupError(
-            f"no apt source of this machine has the suite {codename}, so its backports can not be derived; "
+            f"no apt source of this machine has the suite {codename}, so its backports cannot be derived; "
             f"add a source with the suite {suite} to {apt}/sources.list.d yourself"
         )
     fields = [("Types", "deb"), ("URIs", release.uris), ("Suites", suite), ("Components", "main"), *release.options]

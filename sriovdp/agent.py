@@ -64,7 +64,7 @@ class Agent:
     def __init__(self, config: Config, roots: Roots, *, rescan_interval: float = 5.0) -> None:
         """Build all parts; nothing is touched yet.
 
-        `rescan_interval` is in seconds: how often the node is looked at when the kernel tells of no change.
+        `rescan_interval` is in seconds: how often the node is looked at when the kernel reports no change.
         """
         self.config = config
         """What the node is made like."""

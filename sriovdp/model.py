@@ -217,7 +217,7 @@ class VirtualFunction:
 class PhysicalFunction:
     """A network PCI function, or an accelerator, that is no VF here; in a virtual machine it may be one of the host's.
 
-    `total_vfs` is 0 when its driver can not split it. `bridges` are the PCI bridges above it, the root port first.
+    `total_vfs` is 0 when its driver cannot split it. `bridges` are the PCI bridges above it, the root port first.
     `vf_device`, `vf_offset` and `vf_stride` are what its SR-IOV capability says of VFs to come; None when not known.
     """
 
@@ -254,7 +254,7 @@ class PhysicalFunction:
 
     @property
     def name(self) -> str:
-        """The netdev's name, or the PCI address when there is none: how people are told of this PF."""
+        """The netdev's name, or the PCI address when there is none: its name in messages."""
         return self.netdev.name if self.netdev else str(self.address)
 
 

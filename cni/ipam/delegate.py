@@ -74,7 +74,7 @@ class IpamCall:
     """
 
     def __init__(self, plugin: str, command: str, attachment: Attachment, cancelled: Event | None = None) -> None:
-        """Start the plugin for a verb. Raises MissingPluginError, and IpamError when it can not be executed."""
+        """Start the plugin for a verb. Raises MissingPluginError, and IpamError when it cannot be executed."""
         self._plugin = plugin
         self._executable = _find_plugin(plugin, attachment.path)
         self._environment = _environment(command, attachment)
@@ -262,7 +262,7 @@ def check_addresses(attachment: Attachment) -> None:
 
 
 def ask_status(attachment: Attachment) -> None:
-    """Run the plugin's STATUS, if the configuration has one. Raises IpamError when it can not serve ADD."""
+    """Run the plugin's STATUS, if the configuration has one. Raises IpamError when it cannot serve ADD."""
     _ask_what_may_be_missing("STATUS", attachment)
 
 

@@ -14,7 +14,7 @@ from cni.protocol.keys import is_plugin_name
 
 TIMEOUT = 60.0  # seconds; kubelet gives a sandbox two to four minutes
 # seconds for one whose answer is not wanted any more: killed between making a lease and writing the owner into it,
-# host-local would lose that address for ever
+# host-local would lose that address forever
 GRACE = 2.0
 OUTPUT_MAX = 1 << 20  # bytes of stdout, and of stderr
 _CANCEL_POLL = 100  # milliseconds

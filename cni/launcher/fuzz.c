@@ -36,7 +36,7 @@ static void check(int holds, const char *what)
 	abort();
 }
 
-/* More than a socket holds can not be sent here, so that the room for it is there is checked before it is needed. */
+/* More than a socket holds cannot be sent here, so that the room for it is there is checked before it is needed. */
 static ssize_t receive_checked(int fd, void *at, size_t size, int flags)
 {
 	const unsigned char *start = at;
@@ -45,7 +45,7 @@ static ssize_t receive_checked(int fd, void *at, size_t size, int flags)
 	return recv(fd, at, size, flags);
 }
 
-/* What the launcher accepted must be a reply as cni/protocol/wire.py tells, and all of it must have come. */
+/* What the launcher accepted must be a reply as cni/protocol/wire.py says, and all of it must have come. */
 static void check_reply(const uint8_t *data, size_t size, size_t output)
 {
 	check(size >= REPLY_HEADER && memcmp(data, "SRIO\0\0\0\1", 8) == 0, "a reply without a header was accepted");
@@ -65,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	agent = "/run/fuzz.sock";
 	if (silent < 0) { /* what the launcher prints; sanitizers write to stderr */
 		silent = open("/dev/null", O_WRONLY | O_CLOEXEC);
-		check(silent >= 0 && dup2(silent, STDOUT_FILENO) >= 0, "stdout can not be silenced");
+		check(silent >= 0 && dup2(silent, STDOUT_FILENO) >= 0, "stdout cannot be silenced");
 	}
 	snprintf(text, sizeof(text), "%.*s", (int)(size < sizeof(text) ? size : sizeof(text)), (const char *)data);
 	escape(text, escaped, sizeof(escaped));

@@ -5,7 +5,7 @@
  * namespace to the sriovdp agent, prints the agent's answer and exits with the agent's exit code. Its own are VERSION,
  * errors about the agent not answering, and DEL and GC while there is no agent: these it keeps on disk for the next one.
  * When it is killed, its connection closes; that is how the agent learns that nobody waits for the answer any more.
- * The format of frames and of what is kept on disk is told in cni/protocol/wire.py.
+ * The format of frames and of what is kept on disk is described in cni/protocol/wire.py.
  *
  *     musl-gcc -static -Os -s -Wall -Wextra -Werror -o build/sriov cni/launcher/sriov.c
  */
@@ -74,7 +74,7 @@ static int print(const void *data, size_t size)
 {
 	if (write_all(STDOUT_FILENO, data, size) == 0)
 		return 0;
-	dprintf(STDERR_FILENO, "sriov: the result can not be printed: %s\n", strerror(errno));
+	dprintf(STDERR_FILENO, "sriov: the result cannot be printed: %s\n", strerror(errno));
 	return -1;
 }
 
@@ -134,7 +134,7 @@ static void spool_without_agent(const char *reason)
 			exit(0);
 	}
 	fail(TRY_AGAIN, "start the agent, or make room on that disk and mount it writable; the call can be repeated",
-	     "the sriovdp agent does not answer at %s: %s; and %s can not be kept for it in %s: %s", agent, reason, command,
+	     "the sriovdp agent does not answer at %s: %s; and %s cannot be kept for it in %s: %s", agent, reason, command,
 	     spool, strerror(errno));
 }
 
@@ -173,7 +173,7 @@ static size_t read_stdin(unsigned char *at)
 			size += (size_t)got;
 		else if (errno != EINTR && errno != EAGAIN)
 			fail(IO_FAILURE, "it is the runtime that gives it, and then closes it",
-			     "the network configuration on stdin can not be read: %s", strerror(errno));
+			     "the network configuration on stdin cannot be read: %s", strerror(errno));
 	}
 	fail(INVALID_CONFIG, "make it smaller", "the network configuration on stdin is larger than %d bytes", STDIN_MAX);
 }
@@ -220,7 +220,7 @@ static int connect_agent(void)
 	}
 	strcpy(address.sun_path, agent);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	/* a full backlog makes connect(2) wait, and this bounds it: poll(2) can not */
+	/* a full backlog makes connect(2) wait, and this bounds it: poll(2) cannot */
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
 		return -1;
 	while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {

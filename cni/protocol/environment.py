@@ -25,7 +25,7 @@ COMMANDS = frozenset(_REQUIRED)
 
 
 def check_environment(request: Request) -> None:
-    """Raise CniError for an unknown command, missing variables (all of them at once), and names that can not be."""
+    """Raise CniError for an unknown command, missing variables (all of them at once), and names that cannot be."""
     if request.command not in _REQUIRED:
         raise CniError(
             INVALID_ENVIRONMENT, f"unknown CNI_COMMAND: {request.command}", hint=f"it is one of {', '.join(_REQUIRED)}"
@@ -53,7 +53,7 @@ def require_sandbox(request: Request, netns_fd: int | None) -> int:
         raise CniError(
             INVALID_NETNS,
             f"CNI_NETNS {request.netns!r} is no network namespace",
-            hint="its bind mount is gone; the runtime has to make the sandbox anew",
+            hint="its bind mount is gone; the runtime has to make the sandbox again",
         )
     if netns.identify(netns_fd) == _host():
         raise CniError(INVALID_NETNS, f"CNI_NETNS {request.netns!r} is the host's own network namespace")

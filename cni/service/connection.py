@@ -224,8 +224,8 @@ def _encode(reply: Reply) -> bytes:
     try:
         return encode_reply(reply)
     except WireError as error:
-        logger.error("a CNI reply can not be sent: %s", error)
-        return encode_reply(_fail(INTERNAL, f"the agent's answer can not be sent: {error.message}"))
+        logger.error("a CNI reply cannot be sent: %s", error)
+        return encode_reply(_fail(INTERNAL, f"the agent's answer cannot be sent: {error.message}"))
 
 
 def _fail(code: int, message: str, hint: str = "") -> Reply:

@@ -51,7 +51,7 @@ class CniServer:
     async def listen(self) -> None:
         """Let launchers connect and wait: none takes this node for one without an agent from now on.
 
-        Raises SriovdpError when another agent answers at the socket, or when it can not be made.
+        Raises SriovdpError when another agent answers at the socket, or when it cannot be made.
         """
         self._listener = await asyncio.to_thread(_listen, self._path)
 
@@ -127,7 +127,7 @@ def _listen(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SriovdpError(
-            f"the socket {path} for the CNI launcher can not be made: {error}",
+            f"the socket {path} for the CNI launcher cannot be made: {error}",
             hint="the agent runs as root and needs its run directory writable",
         ) from error
     return listener

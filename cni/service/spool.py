@@ -1,6 +1,6 @@
 """Requests that launchers kept on disk while there was no agent: DEL and GC, to be replayed in their order.
 
-A file is complete or not there; its format is told in cni/protocol/wire.py. Its name begins with the time at which it
+A file is complete or not there; cni/protocol/wire.py describes its format. Its name begins with the time at which it
 was written, so that names sort as requests came. A request is forgotten once it was done; what can never be done is put
 aside under a name that ends with `.rejected`, for a person to look at.
 """
@@ -115,7 +115,7 @@ class Spool:
         return bool(due)
 
     def count(self) -> Waiting:
-        """What is in the folder now. Raises OSError when it can not be read."""
+        """What is in the folder now. Raises OSError when it cannot be read."""
         try:
             found = [path.suffix for path in self._directory.iterdir() if not path.name.startswith(".")]
         except FileNotFoundError:
@@ -129,7 +129,7 @@ class Spool:
         except FileNotFoundError:
             return []
         except OSError as error:
-            logger.error("the spool %s can not be read, its requests wait: %s", self._directory, error)
+            logger.error("the spool %s cannot be read, its requests wait: %s", self._directory, error)
             return []
         return sorted(path for path in found if path.suffix != _REJECTED and not path.is_dir())
 
@@ -172,7 +172,7 @@ class Spool:
         try:
             path.rename(aside)
         except OSError as error:
-            logger.error("%s can not be put aside: %s", path, error)
+            logger.error("%s cannot be put aside: %s", path, error)
 
     def _forget(self, path: Path) -> None:
         """Not flushed: a request that comes back after a power loss is done once more, and nothing is left to do."""

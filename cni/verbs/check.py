@@ -99,7 +99,7 @@ class Comparison:
         with Netlink() as netlink:
             current = find_vf(self.sysfs, netlink, PciAddress(self.attachment.device)).settings
         if current is None:
-            return ["the VF's PF has no netdev on the host, so its settings can not be read"]
+            return ["the VF's PF has no netdev on the host, so its settings cannot be read"]
         return [
             f"{name} on the PF is {_tell(now)}, {_tell(value)} was set"
             for name, value in wanted.items()

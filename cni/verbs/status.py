@@ -1,4 +1,4 @@
-"""STATUS: whether ADD can be served (specification, section 4): 50 when it can not, 51 when pods suffer already."""
+"""STATUS: whether ADD can be served (specification, section 4): 50 when it cannot, 51 when pods suffer already."""
 
 from dataclasses import dataclass
 

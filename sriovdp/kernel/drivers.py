@@ -78,14 +78,14 @@ def _put_back(sysfs: Sysfs, address: str, previous: str, cause: KernelError | Ve
 
 
 def check_iommu(sysfs: Sysfs, address: str, *, noiommu: bool) -> None:
-    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and may not or can not go without."""
+    """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and may not or cannot go without."""
     if (sysfs.pci(address) / "iommu_group").exists():
         return
     if noiommu and _noiommu_switch(sysfs).exists():
         return
     if noiommu:
         raise DeviceError(
-            f"binding {address} to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio can not go without",
+            f"binding {address} to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio cannot go without",
             hint="a kernel with CONFIG_VFIO_NOIOMMU can; or use igb_uio or uio_pci_generic",
         )
     raise DeviceError(

@@ -68,7 +68,7 @@ class KernelEvents:
                 listener.setblocking(False)
                 listener.bind((0, group))
             except OSError as error:
-                logger.warning("can not listen to the kernel's events (netlink %d): %s", protocol, error)
+                logger.warning("cannot listen to the kernel's events (netlink %d): %s", protocol, error)
                 continue
             self._sockets.append(listener)
             asyncio.get_running_loop().add_reader(listener, self._read, listener)
@@ -99,7 +99,7 @@ class KernelEvents:
     def _is_of_link(self, message: bytes) -> bool:
         """Whether one of the messages in a datagram says that one of our links is not what it was.
 
-        The kernel tells of a PF too whenever one of its VFs is set, which each ADD and DEL does.
+        The kernel reports a PF too whenever one of its VFs is set, which each ADD and DEL does.
         """
         matters = False
         at = 0

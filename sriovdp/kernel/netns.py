@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class NetnsId:
-    """What tells one network namespace from another while it lives: its inode (`/proc/*/ns/net`)."""
+    """What distinguishes network namespaces while it lives: its inode (`/proc/*/ns/net`)."""
 
     dev: int
     ino: int

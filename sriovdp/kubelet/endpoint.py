@@ -4,7 +4,7 @@ A kubelet with a plugin watcher finds the socket in plugins_registry/, and finds
 without, the socket is in device-plugins/ and the plugin registers itself; a kubelet that starts wipes that directory.
 
 A pool is known as long as the kubelet follows its list. A kubelet that refuses a socket never asks for it again, and
-one that ends the stream by mistake (it tells plugins of one resource apart by the resource's name only, and takes the
+one that ends the stream by mistake (it knows plugins of one resource by the resource's name only, and takes the
 end of an old one for the end of the new one) does not either: only another socket makes it ask.
 """
 

@@ -103,7 +103,7 @@ class Offering:
             await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
 
     async def ask_pods(self, *, patience: float | None = None) -> None:
-        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is told once.
+        """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is logged once.
 
         `patience` as in `PodResources.list_devices`.
         """
@@ -112,7 +112,7 @@ class Offering:
             if pod_devices.problem:
                 logger.warning("which pod has which device is not known: %s", pod_devices.problem)
             else:
-                logger.info("the kubelet tells which pod has which device")
+                logger.info("the kubelet reports which pod has which device")
         self.pod_devices = pod_devices
 
     def _read_attachments(self) -> None:

@@ -23,10 +23,10 @@ from sriovdp.pools.allocation import Allocation
 logger = logging.getLogger(__name__)
 
 OPTIONS = pb2.DevicePluginOptions(pre_start_required=True, get_preferred_allocation_available=True)
-"""What the kubelet is told to ask for, beside lists and allocations."""
+"""What the kubelet has to ask for, beside lists and allocations."""
 
 _GONE = "it is no longer among the pool's devices of this node"
-_LIMIT = 10.0  # seconds for what one container needs; the kubelet would wait for ever, and admit no other pod
+_LIMIT = 10.0  # seconds for what one container needs; the kubelet would wait forever, and admit no other pod
 
 _T = TypeVar("_T")
 
@@ -95,7 +95,7 @@ class DevicePlugin(DevicePluginServicer):
 
     @property
     def devices(self) -> list[PoolDevice]:
-        """What the kubelet was told last. Can be asked from any thread: each update makes a new list."""
+        """What the kubelet got last. Can be asked from any thread: each update makes a new list."""
         return list(self._devices.values())
 
     @property
@@ -151,7 +151,7 @@ class DevicePlugin(DevicePluginServicer):
     async def Allocate(
         self, request: pb2.AllocateRequest, context: grpc.aio.ServicerContext[pb2.AllocateRequest, pb2.AllocateResponse]
     ) -> pb2.AllocateResponse:
-        """Answer what each container gets, in the order of the requests; refuse all when one can not be served.
+        """Answer what each container gets, in the order of the requests; refuse all when one cannot be served.
 
         Codes: NOT_FOUND for a device that was never offered, FAILED_PRECONDITION for one that is not fit for use,
         DEADLINE_EXCEEDED when the node does not answer in time.
@@ -235,7 +235,7 @@ def _advertise(device: PoolDevice) -> pb2.Device:
 
 
 def write_answer(allocation: Allocation) -> pb2.ContainerAllocateResponse:
-    """What the kubelet is told for one container."""
+    """What the kubelet gets for one container."""
     return pb2.ContainerAllocateResponse(
         envs=allocation.envs,
         mounts=[

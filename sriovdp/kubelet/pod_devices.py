@@ -1,4 +1,4 @@
-"""Which pod has which device, as the kubelet tells it. Values only; `sriovdp.kubelet.podresources` asks for them."""
+"""Which pod has which device, as the kubelet reports it. Values only; `sriovdp.kubelet.podresources` asks for them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Asking the kubelet which pod has which device.
 
-Protocol: v1.PodResourcesLister of k8s.io/kubelet, pkg/apis/podresources/v1/api.proto. Its List tells of active pods;
+Protocol: v1.PodResourcesLister of k8s.io/kubelet, pkg/apis/podresources/v1/api.proto. Its List has active pods;
 kubelets before 1.34 also of pods that have ended and are not deleted yet.
 """
 

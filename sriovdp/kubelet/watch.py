@@ -62,7 +62,7 @@ class FolderWatch:
             if _libc.inotify_add_watch(descriptor, os.fsencode(folder), _MASK) < 0:
                 number = ctypes.get_errno()
                 if number not in {errno.ENOENT, errno.ENOTDIR}:
-                    logger.warning("can not watch %s: %s", folder, os.strerror(number))
+                    logger.warning("cannot watch %s: %s", folder, os.strerror(number))
 
     def _read(self, descriptor: int) -> None:
         try:

@@ -75,7 +75,7 @@ class AgentCollector(Collector):
         )
         pods = offering.pod_devices
         yield GaugeMetricFamily(
-            "sriovdp_pod_resources_known", "1 if the kubelet tells which pod has which device.", pods.known
+            "sriovdp_pod_resources_known", "1 if the kubelet reports which pod has which device.", pods.known
         )
         if pods.known:
             used = {(resource,): len(pods.held(resource)) for resource in offered}
@@ -100,7 +100,7 @@ class AgentCollector(Collector):
         )
         try:
             waiting = self._agent.spool.count()
-        except OSError:  # the agent tells of it when it replays
+        except OSError:  # the agent logs it when it replays
             return
         yield _build_gauge(
             "sriovdp_spooled_requests",

@@ -1,4 +1,4 @@
-"""The HTTP endpoint of the metrics: the library's answer behind a server that can not hurt the agent.
+"""The HTTP endpoint of the metrics: the library's answer behind a server that cannot hurt the agent.
 
 The library's own server asks DNS for the name of its address before it serves, on a node whose network this agent may
 have to make first; and each of its clients has a thread and a socket for as long as it likes, in a process that needs
@@ -67,7 +67,7 @@ class _Server(WSGIServer):
 def serve_metrics(address: str, port: int, collector: Collector) -> Iterator[int]:
     """Serve a collector's metrics and those of this process as long as the block runs; gives the port.
 
-    `address` is an IPv4 or IPv6 address; port 0 is any that is free. Raises SriovdpError when it can not be had.
+    `address` is an IPv4 or IPv6 address; port 0 is any that is free. Raises SriovdpError when it cannot be had.
     """
     registry = CollectorRegistry()
     registry.register(collector)
@@ -77,7 +77,7 @@ def serve_metrics(address: str, port: int, collector: Collector) -> Iterator[int
         server = _Server(address, port)
     except OSError as error:
         raise SriovdpError(
-            f"metrics can not be served at {said}:{port}: {error.strerror}",
+            f"metrics cannot be served at {said}:{port}: {error.strerror}",
             hint="--metrics takes an address of this node, and a port where nothing listens yet (`ss -ltnp`)",
         ) from error
     with server:

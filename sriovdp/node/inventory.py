@@ -39,7 +39,7 @@ from sriovdp.node.recording import Facts, read_facts
 _LIVE_ROOT = Path("/sys")
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
 _ACCELERATOR_CLASS = "0x12"
-_DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver tells
+_DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver reports it
 _IFF_UP, _IFF_SLAVE = 0x1, 0x800
 _BOND_MEMBER = "bonding_slave/perm_hwaddr"  # drivers/net/bonding/bond_sysfs_slave.c
 _IPOIB_ADDRESS_LENGTH = 20
@@ -50,7 +50,7 @@ _SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """What is not told by sysfs: `find` gets the folder below `net/`, `settings` and `addresses` a PF's."""
+    """What sysfs does not say: `find` gets the folder below `net/`, `settings` and `addresses` a PF's."""
 
     find: Callable[[Folder], NetDevice | None]
     settings: Callable[[str, NetDevice], Mapping[int, VfSettings]]
@@ -323,7 +323,7 @@ def _describe(link: Link) -> NetDevice:
 
 
 def _read_netdev(folder: Folder, permanent_mac: str = "") -> NetDevice | None:
-    """A netdev as its sysfs attributes tell; `carrier` can not be read while the interface is down."""
+    """A netdev as its sysfs attributes say; `carrier` cannot be read while the interface is down."""
     ifindex = folder.number("ifindex")
     if ifindex is None:
         return None

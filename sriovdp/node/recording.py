@@ -87,7 +87,7 @@ def write_facts(root: Path, facts: Facts) -> None:
 
 
 def record(root: Path, node: Node, facts: Facts, target: Path) -> None:
-    """Save a node, whose sysfs is at `root`, in an empty or new folder. Raises DeviceError when that can not be."""
+    """Save a node, whose sysfs is at `root`, in an empty or new folder. Raises DeviceError when that cannot be."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):

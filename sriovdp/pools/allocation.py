@@ -17,7 +17,7 @@ from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfu
 from sriovdp.pools.assignment import Offer
 
 Info = Mapping[str, Mapping[str, str]]
-"""What a program is told of a device: by provider (`vfio`, `rdma`, ...), then by key."""
+"""What a program learns of a device: by provider (`vfio`, `rdma`, ...), then by key."""
 
 _UIO_DRIVERS = frozenset({"uio", "igb_uio", "uio_pci_generic"})
 _VHOST_NODES = {"net-mount": "/dev/vhost-net", "tun-mount": "/dev/net/tun"}
@@ -44,7 +44,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one device takes to be used: what a program is told, and what it has to open."""
+    """What one device takes to be used: what a program learns, and what it has to open."""
 
     info: Info
     nodes: tuple[DeviceNode, ...] = ()
@@ -185,14 +185,14 @@ def _expand(offer: Offer, node: DeviceNode, host: Host) -> list[DeviceNode]:
         return [node]
     found = host.find_nodes(node.host_path)
     if not found:
-        raise DeviceError(f"{offer.id} can not be used: there is nothing like {node.host_path} on this host")
+        raise DeviceError(f"{offer.id} cannot be used: there is nothing like {node.host_path} on this host")
     return [DeviceNode(path, path, node.permissions) for path in found]
 
 
 def _check_presence(offer: Offer, path: str, host: Host) -> None:
     if not host.find_nodes(path):
         hint = next((hint for start, hint in _HINTS.items() if path.startswith(start)), "")
-        raise DeviceError(f"{offer.id} can not be used: {path} is not there on this host", hint=hint)
+        raise DeviceError(f"{offer.id} cannot be used: {path} is not there on this host", hint=hint)
 
 
 def _write_envs(pool: Pool, ids: str, info: str) -> dict[str, str]:

@@ -25,10 +25,10 @@ _VENDOR = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 
 
 def name_device(pool: Pool, id_: str) -> str:
-    """Qualified name of a device. Raises SriovdpError when CDI can not name it."""
+    """Qualified name of a device. Raises SriovdpError when CDI cannot name it."""
     if not _VENDOR.fullmatch(pool.prefix):
         raise SriovdpError(
-            f"{pool.resource} can not be given through CDI, where {pool.prefix!r} would be the vendor",
+            f"{pool.resource} cannot be given through CDI, where {pool.prefix!r} would be the vendor",
             hint="a vendor begins with a letter: choose another resourcePrefix",
         )
     return f"{_kind(pool)}={id_}"
@@ -79,7 +79,7 @@ class CdiSpecs:
         """Write a pool's spec, unless it is there already or not wanted. One without devices is invalid, and removed.
 
         Goes with it the file that upstream's plugin left for this pool: a device in two files is in none for a runtime.
-        Raises SriovdpError when the folder can not be written.
+        Raises SriovdpError when the folder cannot be written.
         """
         if not self.enabled and not self.has(pool):
             return
@@ -93,7 +93,7 @@ class CdiSpecs:
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise SriovdpError(
-                f"the CDI spec {path} can not be written: {error.strerror}", hint="the folder has to be writable"
+                f"the CDI spec {path} cannot be written: {error.strerror}", hint="the folder has to be writable"
             ) from error
 
     def has(self, pool: Pool) -> bool:

@@ -1,4 +1,4 @@
-"""Device-info files: what Multus tells the CNI plugin, and the pod's status, about a device.
+"""Device-info files: what Multus gives to the CNI plugin, and the pod's status, about a device.
 
 Device Information Specification 1.1.0 of the Network Plumbing Working Group; names of files and of keys are those of
 network-attachment-definition-client, pkg/utils/cniconfig.go and pkg/apis/k8s.cni.cncf.io/v1/types.go.

@@ -31,13 +31,13 @@ class LiveHost:
         return sorted(f"{_DEV}{path.relative_to(self.dev)}" for path in self.dev.glob(below))
 
     def list_uio_files(self, address: str) -> list[str]:
-        """Config space and BARs of a function: a container's own sysfs can not be written."""
+        """Config space and BARs of a function: a container's own sysfs cannot be written."""
         folder = self.sysfs.pci(address).resolve()
         place = _SYS / folder.relative_to(self.sysfs.root.resolve())
         return [str(place / name) for name in list_names(folder) if _UIO_FILE.fullmatch(name)]
 
     def refresh(self, candidate: Candidate) -> Candidate:
-        """The device with what decides about its use read anew: driver, IOMMU group, UIO device.
+        """The device with what decides about its use read again: driver, IOMMU group, UIO device.
 
         Raises DeviceError when it is gone.
         """

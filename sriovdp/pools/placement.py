@@ -1,7 +1,7 @@
 """Which devices to prefer for a container. Pure.
 
 The kubelet asks when it has a choice (v1beta1.DevicePlugin.GetPreferredAllocation); it takes the answer as a wish, but
-fails the pod when there is none. So there is always one: what can not be had in the wished way is had in another.
+fails the pod when there is none. So there is always one: what cannot be had in the wished way is had in another.
 """
 
 from collections import Counter, defaultdict

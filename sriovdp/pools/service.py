@@ -1,6 +1,6 @@
 """One pool at work: what it offers, what its containers get, and the files that go with that.
 
-Every call for a container reads anew what decides about its devices; what else is known of them is as old as the last
+Every call for a container reads again what decides about its devices; what else is known of them is as old as the last
 look at the node.
 """
 
@@ -26,7 +26,7 @@ from sriovdp.pools.selectors import reject
 
 logger = logging.getLogger(__name__)
 
-_GRACE = 60.0  # seconds from an allocation to when the kubelet tells of its pod: the pod is being admitted
+_GRACE = 60.0  # seconds from an allocation to when the kubelet reports its pod: the pod is being admitted
 _DOUBT = 60.0  # seconds for which a device that was refused is given last, whatever the next looks find
 
 
@@ -182,7 +182,7 @@ class PoolService:
             if differences:
                 raise DeviceError(
                     f"{offer.id} is not what this container was given: {'; '.join(differences)}",
-                    hint="delete the pod, so that it is given devices anew",
+                    hint="delete the pod, so that it is given devices again",
                 )
         self._refresh_spec(accesses)
 

@@ -74,7 +74,7 @@ def survey(
 ) -> tuple[Plan, Obstacles]:
     """What apply would do, and what it would leave alone because of whom. Changes nothing.
 
-    Raises DeviceError when a PF can not have as many VFs as the config wants, JournalError.
+    Raises DeviceError when a PF cannot have as many VFs as the config wants, JournalError.
     """
     run = _Run(config, sysfs, journal, logger.debug, lambda: allocated)
     node, todo = run.look()

@@ -36,7 +36,7 @@ from sriovdp.provision.steps import (
 )
 from sriovdp.provision.waiting import Report, telling
 
-_PATIENCE = 10.0  # seconds at one step after which it is told that it is still being waited for
+_PATIENCE = 10.0  # seconds at one step after which it is reported that it is still being waited for
 _CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
 _CARRIER_INTERVAL = 0.1
 _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look for it
@@ -112,7 +112,7 @@ class Change:
                 write_text(self.sysfs.pci(self._vf_address(step)) / "driver_override", "\n")
 
     def _set_guid(self, step: SetGuid) -> None:
-        """Set it, unless the driver looks after GUIDs by itself (mlx4): then the kernel tells of none."""
+        """Set it, unless the driver looks after GUIDs by itself (mlx4): then the kernel reports none."""
         if step.address or step.index in self.netlink.guids(self._pf_ifindex()):
             self.netlink.set_guids(self._pf_ifindex(), step.index, step.wanted)
 
@@ -213,7 +213,7 @@ class Change:
         return netdev
 
     def wait_for_carrier(self) -> None:
-        """Wait for the PF's link if a step took it; without a cable that is told, and VFs are set up all the same."""
+        """Wait for the PF's link if a step took it. A missing cable is reported, and VFs are set up all the same."""
         if not self.link_lost or find_netdev(self.sysfs, self.pf) is None:
             return
         self.link_lost = False

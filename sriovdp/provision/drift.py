@@ -11,7 +11,7 @@ from sriovdp.state.journal import Journal
 
 
 def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] | None = None) -> list[str]:
-    """What apply would do, each with its reason; also what a PF can not be. Raises JournalError."""
+    """What apply would do, each with its reason; also what a PF cannot be. Raises JournalError."""
     if not is_concerned(config, journal):
         return []
     from sriovdp.provision.apply import survey  # noqa: PLC0415 - the agent has its pools with the kubelet before that

@@ -1,4 +1,4 @@
-"""How the node differs from its config, told in the log: each difference when it lasts, and that it is gone."""
+"""How the node differs from its config, in the log: each difference that lasts, and its end."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ logger = logging.getLogger(__name__)
 
 
 class DriftLog:
-    """What was found and told so far. A difference is told when it is still there `lasting` seconds later.
+    """What was found and logged so far. A difference is logged when it is still there `lasting` seconds later.
 
     An ADD or a DEL that is at work leaves its VF without a driver for an instant, which is no difference.
     """
@@ -20,7 +20,7 @@ class DriftLog:
 
     @property
     def settled(self) -> bool:
-        """Whether all that was found last has been told: looking at the same node again finds nothing to tell."""
+        """Whether all that was found last has been logged: a look at the same node finds nothing to log."""
         return self._since.keys() == self._told
 
     def update(self, differences: Iterable[str]) -> None:

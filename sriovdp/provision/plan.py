@@ -294,7 +294,7 @@ def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig) -> Iterator[str]:
     if wanted and pf.netdev is None:
         yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
     elif wanted and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
-        yield f"admin MACs of VFs of {pf.name} are left as they are: they can not be read"
+        yield f"admin MACs of VFs of {pf.name} are left as they are: they cannot be read"
     yield from _warn_of_kind(pf, entry, count)
 
 
@@ -306,7 +306,7 @@ def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator
         )
     given = any(not isinstance(entry.vf(index).mac, str) for index in range(count))
     if given and _is_infiniband(pf):
-        yield f"{pf.name} is InfiniBand: its VFs get GUIDs, the MACs of the config are for nobody"
+        yield f"{pf.name} is InfiniBand: its VFs get GUIDs, the MACs of the config have no effect"
     for vf in pf.vfs:
         if vf.traits.noiommu and not entry.vf(vf.index).noiommu:
             yield f"VF {vf.index} of {pf.name} is on vfio-pci without an IOMMU, and no noiommu: true allows that"

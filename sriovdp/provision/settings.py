@@ -78,7 +78,7 @@ def _plan_mac(
 
 
 def _plan_guid(pf: PhysicalFunction, index: int, vf: VirtualFunction | None) -> Iterator[Step]:
-    """A VF without GUID can not be used; one that somebody gave is as good as ours. A new VF has none."""
+    """A VF without GUID cannot be used; one that somebody gave is as good as ours. A new VF has none."""
     now = vf.settings if vf else None
     if pf.traits.guid is None or (now and NO_GUID not in {now.node_guid, now.port_guid}):
         return

@@ -92,7 +92,7 @@ class VfStep(PfStep):
 
     @property
     def vf_name(self) -> str:
-        """How people are told of the VF."""
+        """The VF's name in messages."""
         return f"{self.pf_name} VF {self.index}" + (f" ({self.address})" if self.address else "")
 
 

@@ -95,7 +95,7 @@ def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tupl
 
 
 def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
-    """Who uses a VF as far as the kernel tells."""
+    """Who uses a VF as far as the kernel reports."""
     if vf.driver in USERSPACE_DRIVERS:
         return find_holder(sysfs, vf.address)
     if vf.driver is not None and vf.netdev is None:

@@ -44,7 +44,7 @@ def _tell(report: Report, patience: float, wait: Wait, done: threading.Event) ->
         seen = wait.what
         if seen and since:
             report(
-                f"{seen}: not done after {since * patience:.0f} s; a call that hangs in the kernel can not be "
+                f"{seen}: not done after {since * patience:.0f} s; a call that hangs in the kernel cannot be "
                 "interrupted, the kernel log (dmesg) may tell why"
             )
 

@@ -60,7 +60,7 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file of the journal that can not be understood, and the VF it is about, where that can still be read."""
+    """A file of the journal that cannot be understood, and the VF it is about, where that can still be read."""
 
     path: Path
     device: str | None

@@ -73,7 +73,7 @@ def write_record(journal: Journal, record: PfRecord) -> None:
 
 
 def list_records(journal: Journal) -> dict[PciAddress, PfRecord]:
-    """All records, by the PF's address. Raises JournalError when one can not be understood."""
+    """All records, by the PF's address. Raises JournalError when one cannot be understood."""
     records = (_parse(path) for path in sorted(_folder(journal).glob("pf-*.json")))
     return {record.address: record for record in records}
 
@@ -120,7 +120,7 @@ def _parse(path: Path) -> PfRecord:
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise JournalError(
-            f"{path} can not be understood: {error}",
+            f"{path} cannot be understood: {error}",
             hint="move the file away; `sriovdp reset` then knows no more how that PF was before the first apply",
         ) from error
 

@@ -51,7 +51,7 @@ async def run_agent(
 
 
 def owe(tmp_path: Path, device: str) -> Attachment:
-    """Write down that a VF did not come back from a pod, and can not: its driver is not there any more."""
+    """Write down that a VF did not come back from a pod, and cannot: its driver is not there any more."""
     config = {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov"}
     attachment = Attachment(
         container_id="c1",

@@ -27,7 +27,7 @@ resourceList:
 
 @pytest.fixture
 def tree(tree: Tree) -> Tree:
-    """A node with two VFs for each pool: an agent in another process can not have this tree make them."""
+    """A node with two VFs for each pool: an agent in another process cannot have this tree make them."""
     tree.write(tree.pci(PF) / "sriov_numvfs", "4")
     for index in range(4):
         tree.unbind(vf_address(PF, index))
@@ -153,5 +153,5 @@ async def test_a_port_in_use_keeps_the_agent_from_starting(port: int, tmp_path: 
     )  # fmt: skip
     _, said = await agent.communicate()
     assert agent.returncode == 1
-    assert said.decode().startswith(f"sriovdp: error: metrics can not be served at 127.0.0.1:{port}: Address already")
+    assert said.decode().startswith(f"sriovdp: error: metrics cannot be served at 127.0.0.1:{port}: Address already")
     assert not (tmp_path / "other").exists()

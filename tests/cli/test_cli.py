@@ -183,7 +183,7 @@ def test_apply_on_a_node_without_such_a_pf_has_nothing_to_do(tmp_path: Path) -> 
 
 
 def test_apply_that_is_refused_is_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal is told on stderr."""
+    """The refusal is printed on stderr."""
 
     def refuse(*_: object, **__: object) -> None:
         raise InUseError("refused", hint="remove pod red")

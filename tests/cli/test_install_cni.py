@@ -61,7 +61,7 @@ def test_previous_one_is_kept(node: Path) -> None:
 
 
 def test_running_one_is_replaced(node: Path) -> None:
-    """A text file that is busy can not be written to, but its name can be given to another; who runs goes on."""
+    """A text file that is busy cannot be written to, but its name can be given to another; who runs goes on."""
     (node / "bin").mkdir()
     shutil.copy(shutil.which("sleep") or "/bin/sleep", node / "bin/sriov")
     with subprocess.Popen([node / "bin/sriov", "60"]) as running:

@@ -9,7 +9,7 @@ import yaml
 
 from tests.lab.cri import api
 
-# pkg/kubelet/... securitycontext/util.go of Kubernetes: what a container does not see, and what it can not write
+# pkg/kubelet/... securitycontext/util.go of Kubernetes: what a container does not see, and what it cannot write
 _MASKED = (
     *("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
     *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"),

@@ -122,7 +122,7 @@ def test_provisioning_needs_capability(deployment: Deployment, capability: str, 
 
 
 def test_attaching_needs_sys_admin(deployment: Deployment, cri: Cri) -> None:
-    """Without it the agent can not enter the pod's network namespace, and says so to the kubelet."""
+    """Without it the agent cannot enter the pod's network namespace, and says so to the kubelet."""
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))
     refusal = pytest.raises(grpc.RpcError, match="EPERM")
     with deployment.run_agent(without="SYS_ADMIN"), refusal:
@@ -134,7 +134,7 @@ def test_announcing_needs_net_raw(deployment: Deployment, cri: Cri) -> None:
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))
     with deployment.run_agent(without="NET_RAW") as agent:
         pod = cri.run_pod("unheard")
-        wait_until(lambda: "announcing the addresses" in deployment.log(agent), "the agent says that it can not")
+        wait_until(lambda: "announcing the addresses" in deployment.log(agent), "the agent says that it cannot")
         pod.remove()
 
 

@@ -295,7 +295,7 @@ def test_all_faults_come_at_once_in_file_order() -> None:
 
 
 def test_very_many_faults_are_counted_not_printed() -> None:
-    """A hostile file can not fill the log."""
+    """A hostile file cannot fill the log."""
     faults = list_faults(in_selector(f"vendors: [{'x,' * 1000}]"))
     assert len(faults) == MAX_FAULTS + 1
     assert faults[-1] == f"and {1000 - MAX_FAULTS} more"

@@ -203,7 +203,7 @@ def test_what_is_written_has_every_default() -> None:
 
 
 def test_cdi_needs_vendors() -> None:
-    """A prefix that CDI can not have as a vendor is a fault, where it stands, and only with `cdi`."""
+    """A prefix that CDI cannot have as a vendor is a fault, where it stands, and only with `cdi`."""
     text = 'resourceList: [{resourceName: a, resourcePrefix: "4com.io", selectors: {}}]'
     assert not parse(text, "x").cdi
     assert parse(text.replace("4com", "com") + "\ncdi: true", "x").cdi

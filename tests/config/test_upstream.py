@@ -154,7 +154,7 @@ def test_invalid_selector(device_type: str, selectors: Any, fault: str) -> None:
 
 
 def test_rdma_and_vdpa_in_different_selectors_are_fine(nodes: dict[str, Path]) -> None:
-    """Only one selector can not want both."""
+    """Only one selector cannot want both."""
     selected = select([{"isRdma": True}, {"vdpaType": "vhost"}], nodes["connectx"])
     assert selected == ["3b:00.2", "3b:00.3", "3b:01.4", *CX_IB]
 

@@ -170,7 +170,7 @@ def test_without_iommu_only_when_it_is_allowed(tree: Tree) -> None:
     (tree.pci(VF) / "iommu_group").unlink()
     mode = tree.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
     mode.parent.mkdir(parents=True)
-    with pytest.raises(DeviceError, match="this kernel's vfio can not go without; a kernel with CONFIG_VFIO_NOIOMMU"):
+    with pytest.raises(DeviceError, match="this kernel's vfio cannot go without; a kernel with CONFIG_VFIO_NOIOMMU"):
         bind(tree.sysfs, VF, "vfio-pci", noiommu=True)
     mode.write_text("N\n")
     with pytest.raises(DeviceError, match="to go without any protection, write noiommu: true into its range"):

@@ -161,7 +161,7 @@ def test_no_socket_is_a_kernel_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interrupted_list_is_asked_for_again(netlink: Netlink) -> None:
-    """A list that says of itself that it changed meanwhile is used in no part; and not for ever."""
+    """A list that says of itself that it changed meanwhile is used in no part; and not forever."""
     link = LINK + attribute(3, b"eth0\0")
     torn = [message(NEWLINK, link, 0x10), message(DONE, bytes(4), 0x10)]
     answer(netlink, torn, [message(NEWLINK, link) + DONE_WELL])

@@ -286,7 +286,7 @@ async def test_preferred_devices_are_given(tmp_path: Path, plugin: DevicePlugin)
 async def test_preference_that_fails_fails_no_pod(
     tmp_path: Path, plugin: DevicePlugin, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any devices do when the policy can not be followed, and those that have to be there are."""
+    """Any devices do when the policy cannot be followed, and those that have to be there are."""
     monkeypatch.setattr(Service, "prefer", lambda *_: 1 / 0)
     async with calling(tmp_path, plugin) as stub:
         wish = pb2.ContainerPreferredAllocationRequest(

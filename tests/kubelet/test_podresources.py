@@ -1,4 +1,4 @@
-"""Which pod has which device: asked of the kubelet, bounded, and told when it can not be known."""
+"""Which pod has which device: asked of the kubelet, bounded, and told when it cannot be known."""
 
 import asyncio
 import socket

@@ -131,7 +131,7 @@ class _Guest:
         while not self._death:
             for report in self._take():
                 if isinstance(report, pytest.CollectReport):
-                    self._death = f"the guest can not import {report.nodeid}:\n{report.longreprtext}"
+                    self._death = f"the guest cannot import {report.nodeid}:\n{report.longreprtext}"
                 elif report.nodeid == item.nodeid:
                     yield report
                     if report.when == "teardown":

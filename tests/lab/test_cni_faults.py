@@ -168,7 +168,7 @@ def test_add_that_fails_after_any_change_leaves_nothing(
         when = f"after change {at} of {changes}"
         bench.run_faulty("ADD", config, Fault(at, act))
         if act is fail and os.waitstatus_to_exitcode(bench.ended) == 0:
-            assert "mac" in keys, f"{when}: only for a MAC there is another way, to bind the driver anew"
+            assert "mac" in keys, f"{when}: only for a MAC there is another way, to bind the driver again"
             assert bench.plugin.call("CHECK", bench.pod, config) == b"", when
         elif act is fail:
             assert os.waitstatus_to_exitcode(bench.ended) == 1, when

@@ -97,7 +97,7 @@ async def test_container_runs_testpmd_as_a_user(kubelet: Kubelet) -> None:
 
 
 async def test_container_has_the_files_of_its_uio_vf(kubelet: Kubelet) -> None:
-    """For igb_uio a program opens files of sysfs for writing: these can be written, the rest of sysfs can not."""
+    """For igb_uio a program opens files of sysfs for writing: these can be written, the rest of sysfs cannot."""
     pod = await kubelet.admit("uio", {UIO: 1})
     [vf] = pod.devices[UIO]
     command = ["/usr/bin/python3", "-ISc", LOOK_AT_UIO.format(folder=f"/sys/bus/pci/devices/{vf}")]

@@ -79,7 +79,7 @@ def test_the_fake_has_nothing_that_the_kernel_has_not(tree: Tree) -> None:
 
 
 def test_both_read_the_same(node: LabNode, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot of the fake is one of the real node, but for what every machine numbers anew."""
+    """A snapshot of the fake is one of the real node, but for what every machine numbers again."""
     connect(tree, monkeypatch)
     fake = take_snapshot(tree.sysfs).pfs[0]
     monkeypatch.undo()

@@ -101,7 +101,7 @@ def test_a_driver_changes_both_ways(node: LabNode) -> None:
 
 
 def test_a_foreign_admin_mac_is_set_right_on_a_bound_vf(node: LabNode) -> None:
-    """An admin MAC that comes while igbvf is bound is not taken over by it; the VF is bound anew and then has it."""
+    """An admin MAC that comes while igbvf is bound is not taken over by it; the VF is bound again and then has it."""
     node.apply()
     before = node.look()
     subprocess.run(f"ip link set {node.pf_netdev} vf 0 mac 02:00:00:00:00:99".split(), check=True)

@@ -32,7 +32,7 @@ _SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1", "PYTHONDONTWRI
 
 
 class LabError(Exception):
-    """The machine can not be started, hung, or died; the message has what it last printed."""
+    """The machine cannot be started, hung, or died; the message has what it last printed."""
 
 
 class Vm:

@@ -49,7 +49,7 @@ def test_a_port_in_use_is_told() -> None:
     """The error names the address and what to do."""
     with (
         serve_metrics("127.0.0.1", 0, One()) as port,
-        pytest.raises(SriovdpError, match=f"can not be served at 127.0.0.1:{port}: Address already in use; --metrics"),
+        pytest.raises(SriovdpError, match=f"cannot be served at 127.0.0.1:{port}: Address already in use; --metrics"),
         serve_metrics("127.0.0.1", port, One()),
     ):
         pass
@@ -57,7 +57,7 @@ def test_a_port_in_use_is_told() -> None:
 
 def test_an_address_of_another_node_is_told() -> None:
     """As in a DaemonSet's patch that names one node's address."""
-    told = r"can not be served at \[2001:db8::1\]:9819: Cannot assign requested address"
+    told = r"cannot be served at \[2001:db8::1\]:9819: Cannot assign requested address"
     with pytest.raises(SriovdpError, match=told), serve_metrics("2001:db8::1", 9819, One()):
         pass
 
@@ -75,7 +75,7 @@ def test_dns_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_clients_that_keep_silent_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have neither a thread each nor for ever: whoever comes after them is served, and the end does not wait."""
+    """They have neither a thread each nor forever: whoever comes after them is served, and the end does not wait."""
     monkeypatch.setattr(endpoint, "_CLIENT_TIMEOUT", 0.2)
     with serve_metrics("127.0.0.1", 0, One()) as port, ExitStack() as clients:
         silent = [clients.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]

@@ -137,9 +137,9 @@ def test_stale_files_are_removed_and_others_stay(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_is_told(tmp_path: Path) -> None:
-    """A vendor that CDI does not allow, and a folder that can not be written."""
+    """A vendor that CDI does not allow, and a folder that cannot be written."""
     with pytest.raises(SriovdpError, match=r"4com\.io.*begins with a letter"):
         name_device(make_pool(prefix="4com.io"), "0000:3b:02.0")
     (tmp_path / "file").touch()
-    with pytest.raises(SriovdpError, match="can not be written"):
+    with pytest.raises(SriovdpError, match="cannot be written"):
         CdiSpecs(tmp_path / "file").write(POOLS[1], find_accesses(POOLS[1]))

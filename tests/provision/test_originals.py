@@ -147,5 +147,5 @@ def test_a_record_that_can_not_be_understood_stops_everything(tree: Tree, journa
     record = json.loads(path.read_text())
     for broken in ("{", json.dumps({**record, "version": 9}), json.dumps({"version": 1})):
         path.write_text(broken)
-        with pytest.raises(JournalError, match=f"pf-{PF}.json can not be understood"):
+        with pytest.raises(JournalError, match=f"pf-{PF}.json cannot be understood"):
             reset(tree.sysfs, journal)

@@ -257,7 +257,7 @@ def test_an_infiniband_vf_gets_a_guid_and_no_mac() -> None:
     assert look(None) == [], "its driver looks after GUIDs"
     given = Config((replace(config.physical_functions[0], vfs=(VfConfig(VfIndices.parse("0"), mac={0: MAC}),)),))
     assert plan(given, node).warnings == (
-        "enp1s0 is InfiniBand: its VFs get GUIDs, the MACs of the config are for nobody",
+        "enp1s0 is InfiniBand: its VFs get GUIDs, the MACs of the config have no effect",
     )
 
 

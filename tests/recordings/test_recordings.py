@@ -248,7 +248,7 @@ def test_a_recording_tells_nothing_of_people_and_pieces(tree: Tree, tmp_path: Pa
 
 
 def test_recording_does_not_write_over_anything(tree: Tree, tmp_path: Path) -> None:
-    """A folder with something in it, and one that can not be made, are refused."""
+    """A folder with something in it, and one that cannot be made, are refused."""
     node = take_snapshot(tree.sysfs)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").write_text("")

@@ -106,7 +106,7 @@ def test_file_of_the_first_release_is_read(tmp_path: Path) -> None:
 
 
 def test_journal_on_a_full_disk_is_told(tmp_path: Path) -> None:
-    """A folder that can not be made stands for a disk that takes nothing."""
+    """A folder that cannot be made stands for a disk that takes nothing."""
     (tmp_path / "file").touch()
     Journal(tmp_path / "journal").check_writable()
     with pytest.raises(JournalError, match="writing below"):

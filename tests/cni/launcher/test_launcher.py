@@ -263,7 +263,7 @@ async def test_time_outs(impatient_launcher: Path, tmp_path: Path) -> None:
 
 
 async def test_stdin_that_never_ends(impatient_launcher: Path) -> None:
-    """A runtime that keeps stdin open does not hold a process of this for ever; VERSION is answered all the same."""
+    """A runtime that keeps stdin open does not hold a process of this forever; VERSION is answered all the same."""
     reader, writer = os.pipe()
     try:
         for command, code in (("ADD", 1), ("VERSION", 0)):
@@ -373,7 +373,7 @@ async def test_result_that_can_not_be_printed_is_a_failure(launcher: Path, tmp_p
         os.close(stdout)
 
     assert finished.returncode == 1
-    assert b"the result can not be printed" in finished.stderr
+    assert b"the result cannot be printed" in finished.stderr
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "STATUS", "GC"])

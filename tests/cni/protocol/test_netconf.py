@@ -118,7 +118,7 @@ def test_faults_name_key_and_value(keys: dict[str, Any], code: int, told: str) -
 
 @pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b"\xff"])
 def test_no_json_object_is_a_decoding_failure(stdin: bytes) -> None:
-    """What can not be decoded has code 6."""
+    """What cannot be decoded has code 6."""
     with pytest.raises(CniError) as caught:
         parse_netconf(stdin)
 

@@ -122,7 +122,7 @@ def test_oldest_results_have_one_address_of_each_family(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_result_without_addresses_is_valid_in_every_version(version: str) -> None:
-    """Libcni can not convert such a result to the oldest form; we print it all the same."""
+    """Libcni cannot convert such a result to the oldest form; we print it all the same."""
     document = json.loads(render_result(Result((Interface("net1"),)), version))
 
     assert document["cniVersion"] == version

@@ -54,7 +54,7 @@ def test_reply_comes_back_as_it_was(reply: Reply) -> None:
 
 @given(st.binary(max_size=64), st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_wire_error(start: bytes, body: bytes) -> None:
-    """A hostile or broken peer can not raise what the server does not expect."""
+    """A hostile or broken peer cannot raise what the server does not expect."""
     for data in (start, encode_request(REQUEST)[:HEADER_SIZE], frame(body)[:HEADER_SIZE]):
         try:
             decode_body(decode_header(data), body)

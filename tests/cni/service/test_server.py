@@ -123,7 +123,7 @@ async def test_request_in_single_bytes(tmp_path: Path) -> None:
 async def test_malformed_request_is_told(
     tmp_path: Path, data: bytes, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What can not be read is answered with a CNI error and logged, and the next request is served."""
+    """What cannot be read is answered with a CNI error and logged, and the next request is served."""
     async with serving(tmp_path / "agent.sock"):
         error = await refusal(tmp_path / "agent.sock", data)
         assert (await call(tmp_path / "agent.sock")).exit_code == 0
@@ -216,7 +216,7 @@ async def test_stale_socket_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("below", "reason"), [("", "is no socket"), ("agent.sock", "for the CNI launcher can not be made")]
+    ("below", "reason"), [("", "is no socket"), ("agent.sock", "for the CNI launcher cannot be made")]
 )
 async def test_file_in_the_way_is_told_and_kept(tmp_path: Path, below: str, reason: str) -> None:
     """A file where the socket or its directory should be is not removed."""

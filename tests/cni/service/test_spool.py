@@ -176,7 +176,7 @@ def test_spool_that_can_not_be_written_is_an_error(launcher: Path, tmp_path: Pat
     outcome = run_alone(launcher, b"{}", **(VARIABLES | {"CNI_COMMAND": command}), **paths)
 
     assert outcome.error["code"] == 11
-    assert f"{command} can not be kept for it in {spool}: Not a directory" in outcome.error["msg"]
+    assert f"{command} cannot be kept for it in {spool}: Not a directory" in outcome.error["msg"]
 
 
 @pytest.mark.netns
@@ -391,7 +391,7 @@ def test_what_is_no_request_is_put_aside(folder: Path, content: bytes, caplog: p
 
 
 def test_request_that_can_never_succeed_is_put_aside(folder: Path) -> None:
-    """A configuration that is refused now is refused for ever."""
+    """A configuration that is refused now is refused forever."""
     keep(folder, "1")
 
     Spool(folder).replay(Agent(failing(INVALID_CONFIG)))

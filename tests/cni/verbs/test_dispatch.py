@@ -190,7 +190,7 @@ def test_status_of_a_node_without_vfs(verbs: Verbs) -> None:
 
 
 def test_gc_releases_by_network_name_and_goes_on_after_failures(verbs: Verbs, owed: Attachment, tmp_path: Path) -> None:
-    """Another network's attachment stays, one that can not be released does not hold up the next."""
+    """Another network's attachment stays, one that cannot be released does not hold up the next."""
     stuck = replace(owed, phase="attached", path="/nowhere")
     verbs.journal.write_attachment(stuck)
     verbs.journal.write_attachment(replace(owed, phase="attached", container_id="c2"))

@@ -35,7 +35,7 @@ static int eswitch_mode_get(struct devlink *devlink, u16 *mode)
 	return 0;
 }
 
-/* Where VFs are and when the uplink belongs to a switch: attributes are read anew each time. */
+/* Where VFs are and when the uplink belongs to a switch: attributes are read again each time. */
 static void uplink_set_switch(struct instance *instance)
 {
 	struct devlink_port_attrs *attrs = &instance->uplink.attrs;

@@ -225,7 +225,7 @@ static int register_driver(struct driver *driver)
 	driver->pci.sriov_configure = sriov_configure;
 	err = pci_register_driver(&driver->pci);
 	if (err) {
-		pr_err("vnic: the driver %s can not be registered: %pe\n", driver->pci.name, ERR_PTR(err));
+		pr_err("vnic: the driver %s cannot be registered: %pe\n", driver->pci.name, ERR_PTR(err));
 		driver->pci.probe = NULL;
 	}
 	return err;

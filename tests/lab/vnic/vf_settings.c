@@ -41,7 +41,7 @@ static bool is_pending(s32 *times)
 	return true;
 }
 
-/* 0, or why the VF can not be asked or set now. A wait stalls all who need RTNL, as it does with the real drivers. */
+/* 0, or why the VF cannot be asked or set now. A wait stalls all who need RTNL, as it does with the real drivers. */
 static int vf_await(struct vnic_vf *vf)
 {
 	struct vnic_habits *habits = &vf->card->habits;
