@@ -178,7 +178,7 @@ static size_t read_stdin(unsigned char *at)
 	fail(INVALID_CONFIG, "make it smaller", "the network configuration on stdin is larger than %d bytes", STDIN_MAX);
 }
 
-/* VERSION's stdin tells nothing that is needed, but whoever writes it shall not get a broken pipe. */
+/* VERSION needs nothing of its stdin, but its writer must not get a broken pipe. */
 static void discard_stdin(void)
 {
 	int64_t deadline = now_ms() + STDIN_TIMEOUT_MS;
@@ -304,7 +304,7 @@ static size_t receive_reply(int fd)
 	return get_u32(reply + 12);
 }
 
-/* Whoever execs us may have blocked or ignored what shall end us. */
+/* The runtime may have blocked or ignored the signals that must end us. */
 static void set_signals(void)
 {
 	sigset_t none;
