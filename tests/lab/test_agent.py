@@ -90,7 +90,7 @@ async def test_agent_restart_under_a_running_pod(node: LabNode, kubelet: Kubelet
     """A killed agent comes back while a pod has a VF: the pod keeps it, and its DEL puts all back."""
     await kubelet.wait_for(KERNEL, count=4)
     before = node.look()
-    admitted = await kubelet.admit("pod", {KERNEL: 1})
+    admitted = await kubelet.admit("pod-restart", {KERNEL: 1})
     sandbox = Sandbox("pod-restart").create()
     runtime = Runtime(LAUNCHER, agent.socket)
     config = {
