@@ -94,6 +94,8 @@ async def test_a_device_that_is_attached_after_the_last_look_is_given_to_no_othe
     device = vf_address(PF, 0)
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(KERNEL, count=2)
+    # the end of the first agent's pools, seen late, would disconnect the second's in the middle of the call
+    await kubelet.wait_for_step("deregistered", times=2)
     owed = owe(tmp_path, device)
     Journal(tmp_path / "state/journal").write_attachment(replace(owed, phase="attached", netns="/proc/self/ns/net"))
     async with run_agent(tree, tmp_path, rescan_interval=3600):
