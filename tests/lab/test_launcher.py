@@ -40,6 +40,11 @@ def clean(node: LabNode, agent: AgentProcess) -> Iterator[None]:
     assert list((agent.root / "state/spool").glob("*")) == [], agent.log()
 
 
+def wait_for_replay(agent: AgentProcess) -> None:
+    """An agent serves first: what is in the spool follows."""
+    agent.wait_until(lambda: not list((agent.root / "state/spool").glob("*")))
+
+
 def network(device: str, **keys: Any) -> dict[str, Any]:
     """A network configuration."""
     return {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": device, **keys}
@@ -49,7 +54,7 @@ def network(device: str, **keys: Any) -> dict[str, Any]:
 def test_del_without_agent_is_done_by_the_next_one(
     node: LabNode, agent: AgentProcess, runtime: Runtime, sandbox: Any
 ) -> None:
-    """The runtime's DEL succeeds while the agent is dead; when the next one answers, the VF is back and clean."""
+    """The runtime's DEL succeeds while the agent is dead; the next one gets the VF back, and it is clean."""
     pod, other = sandbox("pod-a"), sandbox("pod-b")
     config = network(node.vf(0), vlan=210)
     runtime.add(pod, config)
@@ -63,6 +68,7 @@ def test_del_without_agent_is_done_by_the_next_one(
 
     agent.start()
 
+    wait_for_replay(agent)
     assert node.vlan(0) == 0
     runtime.add(other, network(node.vf(0), vlan=211))
     runtime.delete(other, network(node.vf(0), vlan=211))
@@ -83,6 +89,7 @@ def test_late_spooled_del_leaves_the_next_pod_alone(
 
     agent.start()
 
+    wait_for_replay(agent)
     assert node.vlan(0) == 210
     assert "net1" in new.run("ip", "-o", "link").stdout
     runtime.delete(new, config)
