@@ -54,7 +54,7 @@ class Program:
 
     @property
     def _key(self) -> str:
-        """What tells builds of different files of ours apart."""
+        """The part of the name that differs between builds of different files of ours."""
         content = b"".join(path.read_bytes() for _, path in self.list_added())
         return f"-{hashlib.sha256(content).hexdigest()[:12]}" if content else ""
 

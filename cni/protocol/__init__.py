@@ -1,1 +1,1 @@
-"""What runtimes say and are told: requests, network configurations, results, and the frames of the launcher."""
+"""What runtimes send and get: requests, network configurations, results, and the frames of the launcher."""

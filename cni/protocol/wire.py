@@ -46,7 +46,7 @@ REPORT = "REPORT"
 """A command that no runtime sends: the agent answers what is not done, as JSON, for `sriovdp status`."""
 
 DELEGATED = "CNI_SRIOVDP_DELEGATED"
-"""A variable in the environment of IPAM plugins: whoever sees it, and is this plugin, would wait for its own lock."""
+"""A variable in the environment of IPAM plugins: this plugin, called with it, would wait for its own lock."""
 
 _REQUEST = struct.Struct(">4sIIII")
 _REPLY = struct.Struct(">4sIII")

@@ -255,7 +255,7 @@ def is_alive(attachment: Attachment) -> bool:
 def is_owed(attachment: Attachment) -> bool:
     """Whether it has to be released: a release or an ADD that did not get to its end, or one of another boot.
 
-    Whoever is at work holds the lock of the VF, so this is to be asked with the lock held.
+    A verb at work holds the lock of the VF, so ask this with the lock held.
     """
     return attachment.phase != "attached" or attachment.boot_id != read_boot_id()
 

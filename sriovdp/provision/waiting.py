@@ -76,7 +76,7 @@ def run_together(function: Callable[[K], V], keys: Iterable[K]) -> Mapping[K, V]
 async def run_aside(work: Callable[[], None]) -> None:
     """Run blocking work beside the event loop, in a thread that does not keep the process from ending.
 
-    Raises what the work raises. Whoever is cancelled while waiting for it leaves it to itself.
+    Raises what the work raises. A caller that is cancelled while it waits leaves the work to itself.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
