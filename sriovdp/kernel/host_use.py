@@ -1,8 +1,10 @@
 """What this host itself uses an interface for: a bond or bridge, an interface on top of it, an address, a route."""
 
+import errno
 import ipaddress
 import socket
 
+from sriovdp.errors import KernelError
 from sriovdp.kernel.routes import is_of_host, list_stack
 from sriovdp.kernel.rtnl import address as addresses
 from sriovdp.kernel.rtnl import codec
@@ -17,7 +19,8 @@ _LOCAL_TABLE = 255
 def find_host_use(sysfs: Sysfs, link: Link) -> str:
     """What the host uses an interface of this namespace for, in words; empty for nothing. Raises KernelError.
 
-    Link-local addresses and their routes do not count: the kernel makes them by itself.
+    Link-local addresses and their routes do not count: the kernel makes them by itself. An interface that leaves
+    this namespace meanwhile is used by another request, not by the host.
     """
     uppers = list(list_stack(Folder(str(sysfs.root / "class/net")), link.name))[1:]
     if uppers:
@@ -29,6 +32,10 @@ def find_host_use(sysfs: Sysfs, link: Link) -> str:
         # a link that is down has no routes
         route = _find_route(requests, link) if link.up else ""
         return f"{link.name} has the route to {route}" if route else ""
+    except KernelError as error:
+        if error.errno == errno.ENODEV:
+            return ""
+        raise
     finally:
         requests.close()
 

@@ -3,6 +3,7 @@
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -72,3 +73,12 @@ def test_a_port_of_a_bridge(name: str) -> None:
         assert f"{name}b is on top of {name}" in find(name)
     finally:
         run(f"ip link delete {name}b")
+
+
+def test_interface_that_has_left_is_not_the_host_s(name: str) -> None:
+    """Another request moved it into a pod after it was listed."""
+    with Netlink() as netlink:
+        link = netlink.find(name)
+    assert link
+    away = replace(link, ifindex=2**30)
+    assert not find_host_use(Sysfs(), away)
