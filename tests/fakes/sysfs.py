@@ -41,6 +41,7 @@ class Tree:
     settings: dict[str, VfSettings] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
     addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    permanent_macs: dict[str, str] = field(default_factory=dict)
     last_ifindex: int = 1  # that of lo; no number is given twice
     lock: RLock = field(default_factory=RLock, repr=False)  # PFs are changed at the same time
 
@@ -87,6 +88,7 @@ class Tree:
         self.bind(address, "igb")
         if netdev:
             self.add_netdev(address, netdev, PF_MAC)
+            self.permanent_macs[netdev] = PF_MAC
         if vfs:
             self._set_num_vfs(address, vfs, autoprobe=False)
         return folder
@@ -211,7 +213,8 @@ class Netlink(AbstractContextManager["Netlink"]):
         found = inventory._read_netdev(Folder(str(self.tree.root / "class/net" / name)))
         if found is None:
             return None
-        return Link(found.ifindex, found.name, found.mac, found.mtu, int(found.up), found.carrier, (), "")
+        link = Link(found.ifindex, found.name, found.mac, found.mtu, int(found.up), found.carrier, (), "")
+        return replace(link, permanent_mac=self.tree.permanent_macs.get(name, ""))
 
     def addresses(self, ifindex: int) -> tuple[str, ...]:
         """Addresses of a netdev: what a test put into `Tree.addresses` under its name."""

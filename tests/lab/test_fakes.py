@@ -102,9 +102,10 @@ def _plain(pf: PhysicalFunction) -> PhysicalFunction:
 
 def _plain_vf(vf: VirtualFunction) -> VirtualFunction:
     """MACs come from provisioning, which the fake did without."""
+    netdev = _plain_netdev(vf.netdev)
     return replace(
         vf,
-        netdev=_plain_netdev(vf.netdev),
+        netdev=replace(netdev, permanent_mac="") if netdev else None,
         numa_node=None,
         iommu_group=0 if vf.iommu_group else None,
         uio="uio0" if vf.uio else None,

@@ -74,7 +74,7 @@ async def test_explain_says_what_the_kubelet_is_told(
 ) -> None:
     """Each VF is in the pool that explain names, live and recorded; validate foresees it."""
     checked = await asyncio.to_thread(node.run_sriovdp, "validate", "--config", str(node.config))
-    warning = "warning: line 1: resourceList[4].selectors[0]: no device of this node is like that\n"
+    warning = "warning: line 1: resourceList[4].selectors[0]: no device of this node matches\n"
     assert (checked.returncode, checked.stderr) == (0, warning)
     agent = AgentProcess(node.config, root)
     await asyncio.to_thread(agent.start)
@@ -110,7 +110,7 @@ def _look(node: LabNode, recorded: Path) -> tuple[str, str, str, tuple[Node, Nod
 
 def _without_macs(node: Node) -> Node:
     def netdev(device: NetDevice | None) -> NetDevice | None:
-        return replace(device, mac="") if device else None
+        return replace(device, mac="", permanent_mac="") if device else None
 
     pfs = []
     for pf in node.pfs:

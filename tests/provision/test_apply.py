@@ -428,7 +428,7 @@ def test_a_vf_can_be_left_without_a_driver(tree: Tree, journal: Journal) -> None
 def test_the_macs_that_were_made_are_in_the_record(tree: Tree, journal: Journal) -> None:
     """So that they stay, whatever becomes of the PF's own MAC until the VFs are created again."""
     apply(make_config(2), tree.sysfs, journal)
-    (tree.pci(PF) / "net/enp1s0/address").write_text("02:00:00:00:00:77\n")
+    tree.permanent_macs["enp1s0"] = "02:00:00:00:00:77"
     before = len(tree.log)
     assert apply(make_config(2), tree.sysfs, journal).steps == ()
     assert len(tree.log) == before
