@@ -165,6 +165,7 @@ class PoolService:
                 self._device_info.write(self.pool, offer)
         except OSError as error:
             self._is_writable = False
+            self._refused_at.update(dict.fromkeys(ids, time.monotonic()))
             raise SriovdpError(f"writing {error.filename} failed: {error.strerror}") from error
         self._given_at.update(dict.fromkeys(ids, time.monotonic()))
         return allocation

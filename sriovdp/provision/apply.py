@@ -23,11 +23,11 @@ from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, count_vfs, plan
 from sriovdp.provision.settings import is_derived
 from sriovdp.provision.steps import BindDriver, Step, count_steps
-from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached
+from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_unknown
 from sriovdp.provision.waiting import Report, run_together
 from sriovdp.state.journal import Journal, read_boot_id
 from sriovdp.state.locks import TIMEOUT, Locks
-from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
+from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, remove_record, survey_records, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +102,10 @@ class _Run:
     timeout: float = TIMEOUT
     held: dict[PciAddress, HeldVfs] = field(default_factory=dict)
     records: dict[PciAddress, PfRecord] = field(init=False)
+    damaged: dict[PciAddress, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.records = list_records(self.journal)
+        self.records, self.damaged = survey_records(self.journal)
 
     def look(self) -> tuple[Node, Plan]:
         """The node now, and what there is to do."""
@@ -118,13 +119,18 @@ class _Run:
             f"{pf.name}` gives it back"
             for pf in forgotten
         ]
+        told += [*self.damaged.values(), *list_unknown(self.journal)]
         return node, replace(todo, warnings=(*todo.warnings, *told))
 
     def find_obstacles(self, todo: Plan, node: Node) -> Obstacles:
-        """Who is in the way of a plan."""
+        """Who is in the way of a plan; a PF whose record is damaged keeps what it has: nobody could bring it back."""
         entries = ((pf, self.config.find_pf(pf)) for pf in node.pfs)
         allowed = {pf.address for pf, entry in entries if entry and entry.allow_host_uplink}
-        return find_obstacles(todo.steps, node, self.sysfs, self._list_attached(), allowed)
+        found = find_obstacles(todo.steps, node, self.sysfs, self._list_attached(), allowed)
+        damaged = {pf.address: pf.name for pf in node.pfs if pf.address in self.damaged and pf.address in todo.pfs}
+        for pf, name in damaged.items():
+            found.setdefault(pf, []).insert(0, f"{name}: {self.damaged[pf]}")
+        return found
 
     def apply(self, *, all_or_nothing: bool) -> Outcome:
         """See the function."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from sriovdp.errors import BusyError, DeviceError, SriovdpError
+from sriovdp.errors import BusyError, DamageError, DeviceError, SriovdpError
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction
@@ -15,11 +15,18 @@ from sriovdp.provision.change import Change
 from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.steps import Step, count_steps
-from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_disturbed
+from sriovdp.provision.usage import (
+    Obstacles,
+    build_refusal,
+    find_obstacles,
+    list_attached,
+    list_disturbed,
+    list_unknown,
+)
 from sriovdp.provision.waiting import Report
 from sriovdp.state.journal import Journal, read_boot_id
 from sriovdp.state.locks import TIMEOUT, Locks
-from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, list_records, remove_record, write_record
+from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, remove_record, survey_records, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +47,20 @@ def reset(
     waited for, `timeout` seconds at most. With `force` VFs in use go too, and each owner that loses one is reported.
     Not even then is a VF taken away that a program has open through VFIO: the kernel would wait for it without end.
     Raises InUseError and BusyError (nothing was changed), DeviceError, KernelError and VerifyError (what has a
-    record still can be reset again), JournalError.
+    record still can be reset again), JournalError, and DamageError when all others are reset, and the record of one
+    cannot be understood.
     """
     with claim_provisioning(journal), ExitStack() as stack:
         pfs = _index(take_snapshot(sysfs))
-        records = _choose(list_records(journal), pfs, only)
+        known, damaged = survey_records(journal)
+        chosen = _choose(known.keys() | damaged.keys(), pfs, only)
+        records = {pf: known[pf] for pf in sorted(chosen & known.keys())}
         held = _hold(records, pfs, Locks(journal.locks), timeout, stack)
         node = take_snapshot(sysfs)
         pfs = _index(node)
         steps = {pf: _plan(record, pfs[pf]) for pf, record in records.items() if pf in pfs}
-        warnings = tuple(f"{pf} is not there; its record is kept" for pf in records if pf not in pfs)
+        gone = (f"{pf} is not there; its record is kept" for pf in records if pf not in pfs)
+        warnings = (*gone, *list_unknown(journal))
         for warning in warnings:
             report(f"warning: {warning}")
         _judge(
@@ -61,6 +72,8 @@ def reset(
         for pf, own in steps.items():
             change = Change(pf, sysfs, report, held=held.get(pf))
             done += _reset_pf(pfs[pf], records[pf], own, change, journal)
+        if lost := [damaged[pf] for pf in sorted(chosen & damaged.keys())]:
+            raise DamageError(f"{'; '.join(lost)} ({count_steps(len(done))} done on other PFs)")
         report(
             f"done: {count_steps(len(done))}"
             if done
@@ -97,16 +110,16 @@ def _plan(record: PfRecord, pf: PhysicalFunction) -> tuple[Step, ...]:
 
 
 def _choose(
-    records: Mapping[PciAddress, PfRecord], pfs: Mapping[PciAddress, PhysicalFunction], only: Collection[str]
-) -> Mapping[PciAddress, PfRecord]:
-    names = {pf: {str(pf), pfs[pf].name if pf in pfs else str(pf)} for pf in records}
+    recorded: Collection[PciAddress], pfs: Mapping[PciAddress, PhysicalFunction], only: Collection[str]
+) -> set[PciAddress]:
+    names = {pf: {str(pf), pfs[pf].name if pf in pfs else str(pf)} for pf in recorded}
     unknown = set(only) - {name for both in names.values() for name in both}
     if unknown:
         raise DeviceError(
             f"resetting {', '.join(sorted(unknown))} failed: no apply has changed a PF of this name or address",
             hint=f"there is a record of {', '.join(sorted(min(both, key=len) for both in names.values())) or 'none'}",
         )
-    return {pf: record for pf, record in records.items() if not only or names[pf] & set(only)}
+    return {pf for pf in recorded if not only or names[pf] & set(only)}
 
 
 def _find_obstacles(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sriovdp.errors import InUseError, JournalError
+from sriovdp.errors import InUseError
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
@@ -21,16 +21,30 @@ Obstacles = dict[PciAddress, list[str]]
 def list_attached(journal: Journal) -> dict[str, str]:
     """Owner of each VF that a pod has, by the VF's PCI address. Pods of an earlier boot have nothing any more.
 
-    A VF whose entry in the journal is damaged counts as in use. Raises JournalError where it is not known which it is.
+    A VF whose entry in the journal is damaged counts as in use. Raises JournalError when the journal cannot be read.
     """
     boot_id = read_boot_id()
     attachments, damages = journal.survey()
     attached = {entry.device: entry.owner for entry in attachments if not entry.released and entry.boot_id == boot_id}
-    for damage in damages:
-        if damage.device is None:
-            raise JournalError(damage.reason)
-        attached[damage.device] = f"the attachment in {damage.path}, which cannot be understood"
-    return attached
+    damaged = {
+        damage.device: f"the attachment in {damage.path}, which cannot be understood"
+        for damage in damages
+        if damage.device is not None
+    }
+    return attached | damaged
+
+
+def list_unknown(journal: Journal) -> list[str]:
+    """A sentence for each damaged entry that names no VF. Raises JournalError when the journal cannot be read.
+
+    Such an entry stops nothing: the kernel and the kubelet still say which VFs are in use.
+    """
+    _, damages = journal.survey()
+    return [
+        f"{damage.reason}; it names no VF, so that only the kernel and the kubelet say whether its VF is in use"
+        for damage in damages
+        if damage.device is None
+    ]
 
 
 def find_obstacles(

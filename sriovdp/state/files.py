@@ -17,6 +17,17 @@ def check_writable(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
+def open_lock(path: Path) -> int:
+    """A descriptor for flock(2) on a file, made with its folder if it is not there. Raises OSError.
+
+    What is there in its place serves as well: a folder can be locked too, and a FIFO is not waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.is_dir():
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+
+
 def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write beside its place and rename. Its folder is made when it is not there. Raises OSError.
 

@@ -14,7 +14,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from sriovdp.errors import DamageError, InUseError, JournalError
 from sriovdp.model import VfSettings, escape_unprintable, is_pci_address, split_args
+from sriovdp.state.files import open_lock
 from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -239,7 +240,12 @@ class Journal:
 
     def has_pfs(self) -> bool:
         """Whether an apply ever changed a PF that was not given back. Raises JournalError."""
-        return bool(self._list_names("pf-"))
+        return bool(self.list_pfs())
+
+    def list_pfs(self) -> list[str]:
+        """Addresses of the PFs that an apply changed, by the names of their files. Raises JournalError."""
+        addresses = (name.removeprefix("pf-").removesuffix(".json") for name in self._list_names("pf-"))
+        return [address for address in addresses if is_pci_address(address)]
 
     def _list_names(self, prefix: str) -> list[str]:
         try:
@@ -256,10 +262,7 @@ class Journal:
     def _open_lock(self) -> int:
         path = self._directory / "lock"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if path.is_dir():
-                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # which can be locked as well
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+            return open_lock(path)
         except OSError as error:
             raise JournalError(
                 f"opening {path} failed: {error.strerror}", hint="make room on that disk, or mount it writable"
@@ -270,7 +273,8 @@ class Journal:
         for name in os.listdir(self._directory):  # noqa: PTH208
             found = _TEMPORARY.fullmatch(name)
             if found and not Path("/proc", found[1]).exists():
-                (self._directory / name).unlink(missing_ok=True)
+                with suppress(OSError):  # a folder: no killed process of ours made it
+                    (self._directory / name).unlink()
 
     def _write(self, name: str, record: Mapping[str, Any]) -> None:
         path = f"{self._directory}/{name}"

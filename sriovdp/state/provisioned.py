@@ -5,16 +5,19 @@ kernel's own, so what an apply of an earlier boot left behind means nothing any 
 """
 
 import fcntl
-import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.model import PciAddress, PhysicalFunction, VfSettings
+from sriovdp.state.files import open_lock
 from sriovdp.state.journal import VERSION, Journal, read_boot_id
+from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,61 +75,65 @@ def write_record(journal: Journal, record: PfRecord) -> None:
     journal.write_pf(record.address, asdict(record))
 
 
-def list_records(journal: Journal) -> dict[PciAddress, PfRecord]:
-    """All records, by the PF's address. Raises JournalError when one cannot be understood."""
-    records = (_parse(path) for path in sorted(_folder(journal).glob("pf-*.json")))
-    return {record.address: record for record in records}
+def survey_records(journal: Journal) -> tuple[dict[PciAddress, PfRecord], dict[PciAddress, str]]:
+    """All records that can be understood, and why another one cannot, each by the PF's address.
+
+    The address of a damaged file is that of its name; a name without one is no record. Raises JournalError when the
+    folder cannot be read.
+    """
+    records, damaged = dict[PciAddress, PfRecord](), dict[PciAddress, str]()
+    for address in map(PciAddress, journal.list_pfs()):
+        path = _find_path(journal, address)
+        try:
+            records[address] = _read(path, address)
+        except FileNotFoundError:
+            continue  # a reset came between listing and reading it
+        except (UnreadableError, OSError) as error:
+            damaged[address] = f"{path} cannot be understood: {error}; {_DAMAGE_HINT}"
+    return records, damaged
 
 
 def remove_record(journal: Journal, address: PciAddress) -> None:
     """Forget a PF: it is as it was before the first apply."""
-    (_folder(journal) / f"pf-{address}.json").unlink(missing_ok=True)
+    _find_path(journal, address).unlink(missing_ok=True)
 
 
 @contextmanager
 def claim_provisioning(journal: Journal) -> Iterator[None]:
     """Be the only one who provisions. Raises InUseError while another process does, JournalError."""
-    path = _folder(journal) / "provision.lock"
+    path = journal.directory / "provision.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = path.open("w")
+        lock = open_lock(path)
     except OSError as error:
         raise JournalError(
             f"opening {path} failed: {error.strerror}", hint="nothing was changed; make that disk writable"
         ) from error
-    with lock:
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InUseError("another apply or reset is at work on this node", hint="wait for its end") from error
         yield
+    finally:
+        os.close(lock)
 
 
-def _folder(journal: Journal) -> Path:
-    return journal.directory
+def _find_path(journal: Journal, address: PciAddress) -> Path:
+    return journal.directory / f"pf-{address}.json"
 
 
-def _parse(path: Path) -> PfRecord:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        if record.pop("version") != VERSION:
-            raise ValueError("it is of another version")
-        return PfRecord(
-            address=PciAddress(record.pop("address")),
-            original=_parse_state(record.pop("original")),
-            before=_parse_state(record.pop("before")),
-            steps=tuple(record.pop("steps")),
-            **record,
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise JournalError(
-            f"{path} cannot be understood: {error}",
-            hint="move the file away; `sriovdp reset` then knows no more how that PF was before the first apply",
-        ) from error
+_INDEX = re.compile("[0-9]{1,5}")
+_DAMAGE_HINT = "move the file away; `sriovdp reset` then does not know how that PF was before the first apply"
 
 
-def _parse_state(state: Mapping[str, Any]) -> PfState:
-    vfs = (
-        VfState(**{**vf, "settings": VfSettings(**vf["settings"]) if vf["settings"] else None}) for vf in state["vfs"]
-    )
-    return PfState(**{**state, "vfs": tuple(vfs)})
+def _read(path: Path, address: PciAddress) -> PfRecord:
+    """Raises UnreadableError, OSError."""
+    document = parse_object(read_file(path))
+    if document.get("version") != VERSION:
+        raise UnreadableError(f"it is of version {str(document.get('version'))[:20]}, this program reads {VERSION}")
+    record = build(PfRecord, document)
+    if record.address != address:
+        raise UnreadableError(f"it is about {record.address[:20]!r}")
+    if not all(_INDEX.fullmatch(index) and isinstance(mac, str) for index, mac in record.macs.items()):
+        raise UnreadableError(f"macs is {str(dict(record.macs))[:60]!r}")
+    return record

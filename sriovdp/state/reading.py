@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from sriovdp.model import PciAddress, is_pci_address
+
 T = TypeVar("T")
 
 FILE_MAX = 16 << 20  # bytes; the largest request is 1 MiB, and its result 4
@@ -94,24 +96,29 @@ def _shape(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
-    """The value as its annotation wants it: one of str, int, bool, None, a Literal, a mapping, a tuple, a dataclass."""
-    if hint in (str, bool, int, type(None)):
-        is_fit = type(value) is hint and (hint is not int or abs(value) < _INT_MAX)
-        if is_fit:
-            return value
+    """The value as its annotation wants it: a scalar, a PCI address, a Literal, a mapping, a tuple, a dataclass."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is PciAddress:
+        if isinstance(value, str) and is_pci_address(value):
+            return PciAddress(value)
     elif is_dataclass(hint):
         return build(typing.cast("type[Any]", hint), value, name)
-    else:
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-        if origin is Literal and isinstance(value, str) and value in arguments:
-            return value
-        if origin is tuple and isinstance(value, list):
-            return _convert_list(value, arguments, name)
-        if origin in (Union, types.UnionType):
-            return _convert_union(value, arguments, name)
-        if origin is Mapping and isinstance(value, dict):
-            return value
+    elif origin is tuple and isinstance(value, list):
+        return _convert_list(value, arguments, name)
+    elif origin in (Union, types.UnionType):
+        return _convert_union(value, arguments, name)
+    elif _is_fit(value, hint, origin, arguments):
+        return value
     raise UnreadableError(f"{name} is {str(value)[:60]!r}")
+
+
+def _is_fit(value: Any, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether a scalar, a word of a Literal or a mapping is as its annotation wants it; True is no int."""
+    if hint in (str, bool, int, type(None)):
+        return type(value) is hint and (hint is not int or abs(value) < _INT_MAX)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    return origin is Mapping and isinstance(value, dict)
 
 
 def _convert_list(value: list[Any], arguments: tuple[Any, ...], name: str) -> tuple[Any, ...]:

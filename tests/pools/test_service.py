@@ -107,6 +107,26 @@ def test_a_full_disk_refuses_one_pod(tree: Tree) -> None:
     assert device.healthy
 
 
+@pytest.mark.parametrize("place", ["grants/intel.com_sriov/{}.json", "devinfo/intel.com-sriov-{}-device.json"])
+def test_a_folder_in_place_of_a_file_concerns_one_device(tree: Tree, place: str) -> None:
+    """Its device is preferred last, and the others stay healthy."""
+    ids = [vf_address(PF, index) for index in range(2)]
+    for count in ("0", "2"):
+        tree.write(tree.pci(PF) / "sriov_numvfs", count)
+    (tree.root.parent / "dev/vfio/11").touch()
+    for id_ in ids:
+        tree.unbind(id_)
+        tree.bind(id_, "vfio-pci")
+    pool = make_pool(*ids)
+    service, node = serve(tree, pool)
+    (tree.root.parent / place.format(ids[0])).mkdir(parents=True)
+    with pytest.raises(SriovdpError, match=r"writing .* failed"):
+        service.allocate([ids[0]])
+    assert all(device.healthy for device in service.update(assign([pool], node)[0], node, {}))
+    assert service.prefer(ids, [], 1) == [ids[1]]
+    service.allocate([ids[1]])
+
+
 def test_a_pool_that_cdi_cannot_give_is_not_healthy(tree: Tree) -> None:
     """Its pods stay pending in place of failing one after the other."""
     pool = replace(POOL, prefix="3com.com")

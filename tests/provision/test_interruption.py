@@ -17,7 +17,7 @@ from sriovdp.provision import change
 from sriovdp.provision.apply import apply
 from sriovdp.provision.reset import reset
 from sriovdp.state.journal import Journal
-from sriovdp.state.provisioned import PfState, list_records
+from sriovdp.state.provisioned import PfState, survey_records
 from tests.fakes.sysfs import PF, Netlink, Tree, connect
 
 
@@ -96,7 +96,7 @@ def test_apply_converges_after_a_kill_anywhere(first: Config | None, second: Con
             check(tree, second, journal, original)
             reset(tree.sysfs, journal)
             assert PfState.of(take_snapshot(tree.sysfs).pfs[0]) == original
-            assert list_records(journal) == {}
+            assert survey_records(journal)[0] == {}
         if not fuse.blown:
             assert changes > 2, "the changes were counted"
             return
@@ -111,7 +111,7 @@ def check(tree: Tree, config: Config, journal: Journal, original: PfState) -> No
     overrides = {read_text(tree.pci(vf.address) / "driver_override") for vf in pf.vfs}
     assert overrides <= {"", "(null)"}
     assert apply(config, tree.sysfs, journal).steps == ()
-    if record := list_records(journal).get(pf.address):
+    if record := survey_records(journal)[0].get(pf.address):
         assert replace(record.original, up=True) == original
         assert record.phase == "done"
     else:

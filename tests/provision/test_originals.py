@@ -1,13 +1,16 @@
 """Reset: PFs as they were before the first apply, whoever is in the way is named, and the record is forgotten."""
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sriovdp.config.values import Config
-from sriovdp.errors import DeviceError, InUseError, JournalError, KernelError
+from sriovdp.errors import DamageError, DeviceError, InUseError, KernelError
 from sriovdp.model import VfSettings
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
@@ -15,7 +18,7 @@ from sriovdp.provision import reset as reset_module
 from sriovdp.provision.apply import apply
 from sriovdp.provision.reset import reset
 from sriovdp.state.journal import Journal
-from sriovdp.state.provisioned import PfState, list_records
+from sriovdp.state.provisioned import PfState, survey_records
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.provision.test_apply import MIXED, attach, make_config
 
@@ -53,7 +56,7 @@ def test_the_original_comes_back_after_several_applies(tree: Tree, journal: Jour
     told: list[str] = []
     reset(tree.sysfs, journal, told.append)
     assert look(tree) == original
-    assert list_records(journal) == {}
+    assert survey_records(journal)[0] == {}
     again: list[str] = []
     reset(tree.sysfs, journal, again.append)
     assert again == ["nothing to do: all PFs are as they were before the first apply"]
@@ -113,7 +116,7 @@ def test_a_pf_that_is_gone_keeps_its_record(tree: Tree, journal: Journal) -> Non
     told: list[str] = []
     reset(tree.sysfs, journal, told.append)
     assert told[0] == f"warning: {PF} is not there; its record is kept"
-    assert list(list_records(journal)) == [PF]
+    assert list(survey_records(journal)[0]) == [PF]
 
 
 def test_one_pf_can_be_given_back_alone(tree: Tree, journal: Journal) -> None:
@@ -124,7 +127,7 @@ def test_one_pf_can_be_given_back_alone(tree: Tree, journal: Journal) -> None:
         reset(tree.sysfs, journal, only=["enp9s0"])
     reset(tree.sysfs, journal, only=["enp2s0"])
     assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [4, 0]
-    assert list(list_records(journal)) == [PF]
+    assert list(survey_records(journal)[0]) == [PF]
     (warning,) = apply(Config(), tree.sysfs, journal).warnings
     assert warning.startswith("enp1s0 is in the config no more")
 
@@ -137,15 +140,70 @@ def test_the_number_of_vfs_of_others_is_not_ours_to_give_back(tree: Tree, journa
     tree.write(tree.pci(PF) / "sriov_numvfs", "1")
     reset(tree.sysfs, journal)
     assert [vf.driver for vf in take_snapshot(tree.sysfs).pfs[0].vfs] == ["vfio-pci"]
-    assert list_records(journal) == {}
+    assert survey_records(journal)[0] == {}
 
 
-def test_a_record_that_can_not_be_understood_stops_everything(tree: Tree, journal: Journal, tmp_path: Path) -> None:
-    """The message names the file."""
+Break = Callable[[dict[str, Any]], object]
+BROKEN: list[Break] = [
+    lambda _: "{",
+    lambda _: "[" * 5000,
+    lambda _: "[]",
+    lambda record: {**record, "version": 9},
+    lambda record: {**record, "version": [1]},
+    lambda _: {"version": 1},
+    lambda record: {**record, "address": "0000:02:00.0"},
+    lambda record: {**record, "address": {"a": 1}},
+    lambda record: {**record, "original": []},
+    lambda record: {**record, "original": {**record["original"], "vfs": [None]}},
+    lambda record: {**record, "original": {**record["original"], "mtu": "1500"}},
+    lambda record: {**record, "macs": {"x": "02:00:00:00:00:01"}},
+    lambda record: {**record, "macs": {"0": None}},
+    lambda record: {**record, "steps": 3},
+    lambda record: {**record, "boot_id": None},
+]
+
+
+@pytest.fixture
+def record_file(tree: Tree, journal: Journal, tmp_path: Path) -> Path:
+    """The record of one of two PFs that an apply changed."""
+    tree.add_pf("0000:02:00.0", "enp2s0")
     apply(MIXED, tree.sysfs, journal)
-    path = tmp_path / f"journal/pf-{PF}.json"
-    record = json.loads(path.read_text())
-    for broken in ("{", json.dumps({**record, "version": 9}), json.dumps({"version": 1})):
-        path.write_text(broken)
-        with pytest.raises(JournalError, match=f"pf-{PF}.json cannot be understood"):
-            reset(tree.sysfs, journal)
+    return tmp_path / f"journal/pf-{PF}.json"
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_damaged_record_concerns_its_own_pf_only(
+    tree: Tree, journal: Journal, record_file: Path, broken: Break
+) -> None:
+    """The PF keeps what it has, and the message names the file; all others are changed, and reset."""
+    content = broken(json.loads(record_file.read_text()))
+    record_file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InUseError, match=rf"enp1s0: .*pf-{PF}.json cannot be understood"):
+        apply(make_config(2), tree.sysfs, journal)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [4, 2]
+    with pytest.raises(DamageError, match=f"pf-{PF}.json cannot be understood"):
+        reset(tree.sysfs, journal)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [4, 0]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_file_is_a_damaged_record(
+    tree: Tree, journal: Journal, record_file: Path, make: Callable[[Path], None]
+) -> None:
+    """A folder, a FIFO (which is not waited for), a link; beside it, a file that names no PF is left alone."""
+    record_file.unlink()
+    make(record_file)
+    record_file.with_name("pf-x.json").write_text("{")
+    reset(tree.sysfs, journal, only=["enp2s0"])
+    with pytest.raises(DamageError, match=f"pf-{PF}.json cannot be understood"):
+        reset(tree.sysfs, journal)
+
+
+def test_an_interrupted_record_of_version_0_1_is_read(tree: Tree, journal: Journal, record_file: Path) -> None:
+    """It has neither `macs` nor who manages the number of VFs."""
+    record = json.loads(record_file.read_text())
+    for key in ("macs", "externally_managed"):
+        del record[key]
+    record_file.write_text(json.dumps(record))
+    reset(tree.sysfs, journal)
+    assert len(take_snapshot(tree.sysfs).pfs[0].vfs) == 2

@@ -1,22 +1,38 @@
 """Who is in the way of which step."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sriovdp.errors import JournalError
+from sriovdp.errors import InUseError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Traits, VirtualFunction
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import usage
+from sriovdp.provision.apply import apply
+from sriovdp.provision.reset import reset
 from sriovdp.provision.steps import BindDriver, SetLink, SetMtu, SetNumVfs, Step
-from sriovdp.provision.usage import find_obstacles, list_attached
+from sriovdp.provision.usage import find_obstacles, list_attached, list_unknown
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
+from sriovdp.state.provisioned import claim_provisioning
+from tests.fakes.sysfs import Tree, connect
+from tests.provision.test_apply import make_config
 
 PF = PciAddress("0000:01:00.0")
 VF = PciAddress("0000:01:10.0")
 ROUTE = Traits(host_use="enp1s0 carries the default route of this host")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A PF without VFs."""
+    tree = connect(Tree(tmp_path / "sys"), monkeypatch)
+    tree.add_pf()
+    return tree
 
 
 def make_node(pf_use: Traits, vf_use: Traits | None = None) -> Node:
@@ -93,10 +109,36 @@ def test_pods_of_an_earlier_boot_have_nothing(tmp_path: Path) -> None:
 
 
 def test_a_damaged_entry_keeps_its_vf(tmp_path: Path) -> None:
-    """Whose VF can be made out keeps it; otherwise nothing can be changed at all."""
-    (tmp_path / "attachment-c1-net1.json").write_text(f'{{"device": "{VF}", "ver')
+    """One that names no VF keeps none: the kernel and the kubelet say which are in use. It is reported."""
+    path = tmp_path / "attachment-c1-net1.json"
+    path.write_text(f'{{"device": "{VF}", "ver')
     journal = Journal(tmp_path)
     assert "cannot be understood" in list_attached(journal)[VF]
-    (tmp_path / "attachment-c1-net1.json").write_text("{")
-    with pytest.raises(JournalError, match="cannot be understood"):
-        list_attached(journal)
+    assert list_unknown(journal) == []
+    path.write_text("{")
+    assert list_attached(journal) == {}
+    (told,) = list_unknown(journal)
+    assert str(path) in told
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 400, b"[" * 9000, b'{"device": 7}', b"\xff\xfe", b"null"])
+def test_a_damaged_entry_stops_no_apply(tree: Tree, tmp_path: Path, content: bytes) -> None:
+    """It is a warning; every PF is made as the config says, and given back."""
+    (tmp_path / "attachment-c1-net1.json").write_bytes(content)
+    journal, told = Journal(tmp_path), list[str]()
+    outcome = apply(make_config(2), tree.sysfs, journal, told.append)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [2]
+    assert any("attachment-c1-net1.json" in warning for warning in outcome.warnings)
+    reset(tree.sysfs, journal, told.append)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [0]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_serves_as_the_lock(tree: Tree, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A FIFO is not waited for, and a folder can be locked too."""
+    make(tmp_path / "provision.lock")
+    journal = Journal(tmp_path)
+    apply(make_config(2), tree.sysfs, journal)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [2]
+    with claim_provisioning(journal), pytest.raises(InUseError, match="another apply or reset is at work"):
+        apply(make_config(1), tree.sysfs, journal)

@@ -325,11 +325,13 @@ def test_claim_removes_what_killed_processes_left_half_written(tmp_path: Path) -
     """What a living process writes just now stays."""
     for name in (".999999999-1", f".{os.getpid()}-1", "attachment-x-y.json", ".keep"):
         (tmp_path / name).touch()
-    (tmp_path / "lock").mkdir()
+    for folder in ("lock", ".999999999-2"):
+        (tmp_path / folder).mkdir()
     with Journal(tmp_path).claim(), pytest.raises(InUseError), Journal(tmp_path).claim():
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f".{os.getpid()}-1",
+        ".999999999-2",  # a folder, which none of them made
         ".keep",
         "attachment-x-y.json",
         "lock",
