@@ -196,10 +196,10 @@ class Agent:
             self._loop.call_soon_threadsafe(self._events.event.set)
 
     def _start_replay(self) -> None:
-        """Replay the spool in a thread of its own, which an IPAM plugin can keep for long."""
-        if self._replay is None or not self._replay.is_alive():
-            self._replay = threading.Thread(target=self._replay_spool, name="replay", daemon=True)
-            self._replay.start()
+        """Replay the spool in a thread of its own, which an IPAM plugin can keep for long; `_replay` is the first."""
+        replay = threading.Thread(target=self._replay_spool, name="replay", daemon=True)
+        replay.start()
+        self._replay = self._replay or replay
 
     def _replay_spool(self) -> None:
         if self.spool.replay(self._verbs.handle):

@@ -29,15 +29,17 @@ from cni.protocol.wire import (
     decode_spooled,
 )
 from cni.service.connection import Handle
+from sriovdp.errors import SriovdpError
 from sriovdp.kernel import netns
 from sriovdp.state.journal import read_boot_id
-from sriovdp.state.reading import UnreadableError, read_file
+from sriovdp.state.reading import UnreadableError, parse_object, read_file
 
 logger = logging.getLogger(__name__)
 
 _REJECTED = ".rejected"
 _PERMANENT = {INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, DECODING_FAILURE, INVALID_CONFIG}
 _RETRY_PAUSE, _RETRY_PAUSE_MAX = 60.0, 3600.0  # seconds after the first failure, doubled with each, and at most
+_THREADS, _PER_PLUGIN = 8, 2  # requests that are done at a time, and of these with one IPAM plugin
 _COMMAND = re.compile(rb"CNI_COMMAND=([A-Z]+)\0")
 _LOCK_TIMEOUT = 10.0  # seconds; a launcher holds the lock for as long as it writes one file
 
@@ -51,11 +53,14 @@ class Waiting:
 
 
 class Spool:
-    """The spool's folder, which need not exist. To be used by one thread at a time, but for `count`."""
+    """The spool's folder, which need not exist. `replay` and `count` can be called from several threads."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._attempts: dict[str, tuple[int, float]] = {}  # by file: how many failed, and when the next one is due
+        self._waiting: dict[Path, str] = {}  # what is due, with its IPAM plugin, in order
+        self._running: dict[Path, str] = {}  # what is being done
+        self._condition = threading.Condition()
 
     def settle(self) -> None:
         """Wait until no launcher writes any more, and remove what killed ones left half written.
@@ -92,27 +97,53 @@ class Spool:
                 self._reject(path, f"this GC cannot be taken over, the runtime sends another: {error}")
 
     def replay(self, handle: Handle) -> bool:
-        """Do what is due, oldest first; gives whether anything was done. What fails is tried again, ever less often.
+        """Do what is due, oldest first; gives whether anything was. What fails is tried again, ever less often.
 
-        A GC is dropped: it does not know of pods that came since.
+        Each request is done in a thread of its own, so many at a time, and so many of one IPAM plugin: one that hangs
+        keeps no other waiting. Returns when all that was due and is not with another caller is done. A GC is dropped:
+        it does not know of pods that came since.
         """
-        now = time.monotonic()
         listed = self._list()
         names = {path.name for path in listed}
-        self._attempts = {name: found for name, found in self._attempts.items() if name in names}
-        due = [path for path in listed if self._attempts.get(path.name, (0, 0.0))[1] <= now]
-        for path in due:
-            try:
-                self._replay(path, handle)
-            except VersionError as error:
-                self._retry(path, f"it waits for another agent: {error}")
-            except WireError as error:
-                self._reject(path, str(error))
-            except OSError as error:
-                self._retry(path, f"it cannot be read: {error}")
-            except Exception as error:  # noqa: BLE001 - whatever a file holds: the others are replayed
-                self._retry(path, f"it cannot be replayed: {error!r}")
+        now = time.monotonic()
+        with self._condition:
+            self._attempts = {name: found for name, found in self._attempts.items() if name in names}
+            taken = {*self._waiting, *self._running}
+            due = [path for path in listed if path not in taken and self._due_at(path) <= now]
+            self._waiting |= {path: _find_plugin(path) for path in due}
+            self._begin(handle)
+            self._condition.wait_for(lambda: not {*due} & {*self._waiting, *self._running})
         return bool(due)
+
+    def _due_at(self, path: Path) -> float:
+        return self._attempts.get(path.name, (0, 0.0))[1]
+
+    def _begin(self, handle: Handle) -> None:
+        """Start threads for what waits, as far as there are any. To be called with the condition held."""
+        for path, plugin in list(self._waiting.items()):
+            if len(self._running) >= _THREADS:
+                return
+            if not plugin or list(self._running.values()).count(plugin) < _PER_PLUGIN:
+                threading.Thread(target=self._run, args=(path, handle), name="replay", daemon=True).start()
+                self._running[path] = self._waiting.pop(path)
+
+    def _run(self, path: Path, handle: Handle) -> None:
+        """Try once, in a thread of its own."""
+        try:
+            self._replay(path, handle)
+        except VersionError as error:
+            self._retry(path, f"it waits for another agent: {error}")
+        except WireError as error:
+            self._reject(path, str(error))
+        except OSError as error:
+            self._retry(path, f"it cannot be read: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever a file holds: the others are replayed
+            self._retry(path, f"it cannot be replayed: {error!r}")
+        finally:
+            with self._condition:
+                del self._running[path]
+                self._begin(handle)
+                self._condition.notify_all()
 
     def count(self) -> Waiting:
         """What is in the folder now. Raises OSError when it cannot be read."""
@@ -160,9 +191,10 @@ class Spool:
 
     def _retry(self, path: Path, reason: str) -> None:
         """Try again later; the first failure is logged."""
-        failed = self._attempts.get(path.name, (0, 0.0))[0]
-        pause = min(_RETRY_PAUSE * 2 ** min(failed, 20), _RETRY_PAUSE_MAX)
-        self._attempts[path.name] = (failed + 1, time.monotonic() + pause)
+        with self._condition:
+            failed = self._attempts.get(path.name, (0, 0.0))[0]
+            pause = min(_RETRY_PAUSE * 2 ** min(failed, 20), _RETRY_PAUSE_MAX)
+            self._attempts[path.name] = (failed + 1, time.monotonic() + pause)
         level = logging.DEBUG if failed else logging.ERROR
         logger.log(level, "the spooled request %s is tried again in %.0f s: %s", path, pause, reason)
 
@@ -185,6 +217,15 @@ def _read(path: Path) -> Spooled:
         return decode_spooled(read_file(path, SPOOLED_MAX))
     except UnreadableError as error:
         raise WireError(str(error)) from error
+
+
+def _find_plugin(path: Path) -> str:
+    """Name of the IPAM plugin that a request needs; empty for none, and for what is no request."""
+    try:
+        ipam = parse_object(_read(path).request.stdin).get("ipam")
+    except (OSError, ValueError, SriovdpError):
+        return ""
+    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
 
 
 def _read_command(path: Path) -> str:
