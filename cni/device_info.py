@@ -15,6 +15,7 @@ from typing import Any
 from cni.policy import Policy, find_place
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.beneath import open_beneath
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.state.journal import Attachment
 
@@ -54,24 +55,24 @@ def write_device_info(attachment: Attachment, policy: Policy, sysfs: Sysfs) -> A
     except FileExistsError:
         return replace(attachment, device_info="")
     except OSError as error:
-        raise _failure(path, attachment, error) from error
+        raise _failure(path, error) from error
     try:
         state = os.fstat(descriptor)
         attachment = replace(attachment, device_info_dev=state.st_dev, device_info_ino=state.st_ino)
         os.write(descriptor, json.dumps(_describe(sysfs, attachment.device)).encode())
     except OSError as error:
-        remove_device_info(attachment)
-        raise _failure(path, attachment, error) from error
+        remove_device_info(attachment, sysfs)
+        raise _failure(path, error) from error
     finally:
         os.close(descriptor)
     return attachment
 
 
-def _failure(path: str, attachment: Attachment, error: OSError) -> SriovdpError:
-    return SriovdpError(f"VF {attachment.device}: writing the device-info file {path} failed: {error.strerror}")
+def _failure(path: str, error: OSError) -> SriovdpError:
+    return SriovdpError(f"writing the device-info file {path} failed: {error.strerror}")
 
 
-def remove_device_info(attachment: Attachment) -> None:
+def remove_device_info(attachment: Attachment, sysfs: Sysfs) -> None:
     """Remove the file that ADD wrote. What is there in its place is not ours, and no reason to keep the VF."""
     if not attachment.device_info:
         return
@@ -80,7 +81,8 @@ def remove_device_info(attachment: Attachment) -> None:
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        logger.warning("VF %s: device-info file %r stays: %s", attachment.device, attachment.device_info, error)
+        name = DeviceName(sysfs, attachment.device)
+        logger.warning("%s: did not remove the device-info file %r: %s", name, attachment.device_info, error)
 
 
 def _remove_ours(attachment: Attachment) -> None:

@@ -43,12 +43,12 @@ class ForeignState:
     folder: Path = STATE_FOLDER
 
     @classmethod
-    def choose(cls, named: str | None, policy: Policy, default: "ForeignState") -> "ForeignState":
+    def choose(cls, named: str | None, policy: Policy, default: "ForeignState", caller: str) -> "ForeignState":
         """The folder that a network names, when the policy has it, else the default one with a warning."""
         place = find_place(named, policy.state_folders) if named else None
         if named and place is None:
             folders = ", ".join(map(str, policy.state_folders)) or "no folder"
-            logger.warning("cniDir %r is ignored: this node allows %s (cni.stateFolders)", named, folders)
+            logger.warning("%s: cniDir %r is ignored: this node allows %s (cni.stateFolders)", caller, named, folders)
         return cls(place.folder / place.relative) if place else default
 
     def find(self, request: Request, network: Network, netns_fd: int | None, sysfs: Sysfs) -> Attachment | None:
@@ -117,7 +117,7 @@ class ForeignState:
         try:
             document = json.loads(self._read_text(name) or "{}")
         except (ValueError, RecursionError) as error:
-            logger.error("%s/%s, state of another plugin, cannot be read: %s", self.folder, name, error)
+            logger.error("%s/%s: state of another plugin cannot be read: %s", self.folder, name, error)
             return {}
         return document if isinstance(document, dict) else {}
 
@@ -129,11 +129,11 @@ class ForeignState:
             return None
         except OSError as error:
             if error.errno != errno.ENOTDIR:
-                logger.error("%s/%s, state of another plugin, cannot be read: %s", self.folder, name, error.strerror)
+                logger.error("%s/%s: state of another plugin cannot be read: %s", self.folder, name, error.strerror)
             return None
         try:
             if fault := _find_fault(os.fstat(descriptor)) or _find_fault_above(self.folder):
-                logger.error("%s/%s, state of another plugin, is ignored: %s", self.folder, name, fault)
+                logger.error("%s/%s: state of another plugin is ignored: %s", self.folder, name, fault)
                 return None
             return os.read(descriptor, _MAX_SIZE).decode(errors="replace").strip()
         finally:

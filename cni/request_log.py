@@ -30,19 +30,19 @@ _READ_ONLY = "mount the node's folder into the agent's container at the same pat
 
 
 @contextmanager
-def log_to(path: str, level: int, request: str, policy: Policy) -> Iterator[None]:
-    """Write what this thread logs meanwhile to the file as well; `request` stands before each line.
+def log_to(path: str, level: int, caller: str, policy: Policy) -> Iterator[None]:
+    """Write what this thread logs meanwhile to the file as well; `caller` stands before each line.
 
-    A file that cannot be had is a warning and fails no request.
+    A file that cannot be opened is a warning and fails no request.
     """
-    stream = _open(path, policy) if path else None
+    stream = _open(path, policy, caller) if path else None
     if stream is None:
         yield
         return
     thread = threading.get_ident()
     handler = logging.StreamHandler(stream)
     handler.setLevel(level)
-    handler.setFormatter(_InertFormatter(_FORMAT.format(request.replace("%", "%%"))))
+    handler.setFormatter(_InertFormatter(_FORMAT.format(caller.replace("%", "%%"))))
     handler.addFilter(lambda record: record.thread == thread)
     root = logging.getLogger("cni")
     root.addHandler(handler)
@@ -67,21 +67,21 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{number:02x}" if number <= _LATIN_MAX else f"\\u{number:04x}"
 
 
-def _open(path: str, policy: Policy) -> TextIO | None:
+def _open(path: str, policy: Policy, caller: str) -> TextIO | None:
     place = find_place(path, policy.log_folders)
     if place is None:
         folders = ", ".join(map(str, policy.log_folders)) or "no folder"
-        logger.warning("logFile %r is not written: this node allows %s (cni.logFolders)", path, folders)
+        logger.warning("%s: logFile %r is not written: this node allows %s (cni.logFolders)", caller, path, folders)
         return None
     try:
-        return _open_ours(place)
+        return _open_ours(place, caller)
     except OSError as error:
         hint = f"; {_READ_ONLY}" if error.errno in {errno.EROFS, errno.ENOENT} else ""
-        logger.warning("logFile %s cannot be written: %s%s", place, error.strerror, hint)
+        logger.warning("%s: logFile %s cannot be written: %s%s", caller, place, error.strerror, hint)
         return None
 
 
-def _open_ours(place: Place) -> TextIO | None:
+def _open_ours(place: Place, caller: str) -> TextIO | None:
     """The file, to be appended to, made if it is not there. Raises OSError."""
     flags = os.O_RDWR | os.O_APPEND
     try:
@@ -92,13 +92,13 @@ def _open_ours(place: Place) -> TextIO | None:
     fault = _find_fault(descriptor)
     if fault:
         os.close(descriptor)
-        logger.warning("logFile %s is not written: %s", place, fault)
+        logger.warning("%s: logFile %s is not written: %s", caller, place, fault)
         return None
     return os.fdopen(descriptor, "a")
 
 
 def _make(place: Place) -> None:
-    """Make the file with its first line in it, so that nobody sees it without. Raises OSError."""
+    """Make the file with its first line in it, so that it is never seen without. Raises OSError."""
     parent, name = os.path.split(place.relative)
     folder = open_beneath(place.folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
     temporary = f".sriovdp-{os.getpid()}-{threading.get_native_id()}"

@@ -1,6 +1,6 @@
 """Where the time of a verb goes: a mark after each step, in the thread that runs the verb.
 
-At the verb's end the debug log tells it, and histograms of this process count it, whether anybody reads them or not.
+At the verb's end the debug log has it, and histograms of this process count it.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cni.protocol.spec import INTERNAL, IPAM_FAILURE
+from cni.protocol.wire import Request
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ def mark(step: str) -> None:
         marks.append((step, time.perf_counter()))
 
 
-def end(verb: str, code: int | None, whose: str) -> None:
-    """Stop the clock, and count and tell the whole time and that of each step. `code` is the error's, None for none."""
+def end(verb: str, code: int | None, request: Request) -> None:
+    """Stop the clock, and count and log the whole time and that of each step. `code` is the error's, None for none."""
     marks, _running.marks = _running.marks, None
     marks.append(("rest", time.perf_counter()))
     whole = marks[-1][1] - marks[0][1]
@@ -83,7 +84,7 @@ def end(verb: str, code: int | None, whose: str) -> None:
             steps.add((verb, step), now - before)
     if logger.isEnabledFor(logging.DEBUG):
         listed = [f"{step} {(now - before) * 1000:.2f}" for (_, before), (step, now) in itertools.pairwise(marks)]
-        logger.debug("%s of %s took %.2f ms: %s", verb, whose, whole * 1000, ", ".join(listed))
+        logger.debug("%s: %s took %.2f ms: %s", request.caller, verb, whole * 1000, ", ".join(listed))
 
 
 def _name_outcome(code: int | None) -> str:

@@ -11,25 +11,51 @@
     ├── BusyError                another program or thread works on the same thing now
     └── CniError                 a CNI verb failed; carries the code of the CNI specification
 
-The message says what failed and why; `hint` says what to do.
+The message says what failed and why; `hint` says what to do. `naming` puts the device or the pod in front.
 """
 
 import errno as errno_names
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SriovdpError(Exception):
     """Base of all errors of this program.
 
-    `message` says what failed, on which device, and why; `hint` is an instruction for the operator.
+    `message` says what failed, on which device, and why; `hint` is an instruction for the operator. `subject` is the
+    device or pod that the message starts with, empty until somebody named it.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.subject = ""
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def name(self, subject: str) -> None:
+        """Put the device or pod in front of the message. The first name stays: it is the closest."""
+        if subject and not self.subject:
+            self.subject = subject
+            if subject not in self.message:
+                self.message = f"{subject}: {self.message}"
+
+    @property
+    def reason(self) -> str:
+        """Message and hint without the subject, for a line that starts with it."""
+        return str(self).removeprefix(f"{self.subject}: ")
+
+
+@contextmanager
+def naming(subject: object) -> Iterator[None]:
+    """Let errors start with `str(subject)`, which is asked for only when there is one."""
+    try:
+        yield
+    except SriovdpError as error:
+        error.name(str(subject))
+        raise
 
 
 class ConfigError(SriovdpError):

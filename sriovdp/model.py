@@ -5,7 +5,7 @@ Values only, no I/O. A `Node` is one immutable snapshot; whoever is about to cha
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sriovdp.errors import DeviceError
@@ -46,6 +46,29 @@ class PciAddress(str):
 def is_pci_address(text: str) -> bool:
     """Say whether a text is a PCI address in the form of sysfs."""
     return _PCI_ADDRESS.fullmatch(text) is not None
+
+
+def name_vf(pf: str, index: int, address: str) -> str:
+    """A VF in messages: `eth0 VF 3 (0000:3b:02.3)`."""
+    return escape_unprintable(f"{pf} VF {index} ({address})")
+
+
+def name_container(args: str, container_id: str, ifname: str) -> str:
+    """A container's interface in messages, by its CNI_ARGS: `pod default/web (container 0123456789ab) net1`.
+
+    Without a pod it is `container 0123456789ab net1`. Twelve characters of an ID are what `crictl ps` finds it by.
+    """
+    container = f"container {container_id[:12]}" if container_id else ""
+    pod = find_pod(args)
+    parts = (f"pod {pod} ({container})" if pod and container else container, ifname)
+    return escape_unprintable(" ".join(part for part in parts if part))
+
+
+def find_pod(args: str) -> str:
+    """Namespace and name of the pod in CNI_ARGS, like `default/web`; empty for a runtime that names none."""
+    values = split_args(args)
+    name = values.get("K8S_POD_NAME", "")
+    return f"{values.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
 
 
 def split_args(args: str) -> dict[str, str]:
@@ -301,10 +324,17 @@ class Mount:
 class PoolDevice:
     """A device as it is offered to the kubelet; `reason` says why it is not healthy.
 
-    `id` is the PCI address, for a subfunction the name of the auxiliary device.
+    `id` is the PCI address, for a subfunction the name of the auxiliary device. `label` is `name`, empty where the
+    PF is not known.
     """
 
     id: str
     numa_node: int | None = None
     healthy: bool = True
     reason: str = ""
+    label: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """Its name in messages, with that of its PF where it is known."""
+        return self.label or self.id

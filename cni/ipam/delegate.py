@@ -42,7 +42,7 @@ _REJECTIONS = frozenset(
 
 
 class IpamError(CniError):
-    """The IPAM plugin is missing, failed, or answered nonsense."""
+    """The IPAM plugin is missing, failed, or printed no valid result."""
 
     @property
     def is_final(self) -> bool:
@@ -55,7 +55,7 @@ class MissingPluginError(IpamError):
 
     @property
     def is_final(self) -> bool:
-        """Until somebody installs it."""
+        """The same call fails until the plugin is installed."""
         return True
 
 
@@ -76,6 +76,7 @@ class IpamCall:
     def __init__(self, plugin: str, command: str, attachment: Attachment, cancelled: Event | None = None) -> None:
         """Start the plugin for a verb. Raises MissingPluginError, and IpamError when it cannot be executed."""
         self._plugin = plugin
+        self._caller = _name_caller(attachment)
         self._executable = _find_plugin(plugin, attachment.path)
         self._environment = _environment(command, attachment)
         self._config = dict(attachment.config)
@@ -139,14 +140,15 @@ class IpamCall:
         if code != 0:
             raise self._read_error(code, document, stderr)
         if stderr.strip():
-            logger.info("IPAM plugin %s said: %s", self._plugin, stderr.decode(errors="replace").strip())
+            text = stderr.decode(errors="replace").strip()
+            logger.info("%s: IPAM plugin %s printed: %s", self._caller, self._plugin, text)
         try:
             return parse_result(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} answered no valid result: {error}") from error
+            raise IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} printed no valid result: {error}") from error
 
     def stop(self) -> bool:
-        """See to it that the plugin has ended, within `cni.ipam.process.GRACE`; gives whether it succeeded."""
+        """End the plugin, within `cni.ipam.process.GRACE`; gives whether it succeeded."""
         try:
             return self._process.stop()
         finally:
@@ -187,7 +189,7 @@ class Addresses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """See to it that the plugin has ended."""
+        """End the plugin."""
         if self._call:
             self.given |= self._call.stop()
 
@@ -215,15 +217,16 @@ class Deletion:
         """Start it. One that may look at the interface is done now, while that is where it was."""
         self._call: IpamCall | None = None
         self._error: IpamError | None = None
+        self._caller = attachment.caller
         plugin = None
         try:
             plugin = _plugin_of(attachment)
             if plugin:
                 self._call = IpamCall(plugin, "DEL", attachment)
         except UnusablePluginError as error:
-            logger.warning("%s: no address was reserved: %s", attachment.owner, error)
+            logger.warning("%s: no address was reserved: %s", attachment.caller, error)
         except Exception as error:  # noqa: BLE001 - whatever a configuration holds, the VF is released
-            self._error = _as_ipam_error(error)
+            self._error = _as_ipam_error(error, self._caller)
         if plugin not in _BLIND_PLUGINS:
             self.finish()
 
@@ -239,14 +242,14 @@ class Deletion:
             if call:
                 call.finish()
         except Exception as error:  # noqa: BLE001 - as above
-            self._error = _as_ipam_error(error)
+            self._error = _as_ipam_error(error, self._caller)
         return self._error
 
 
-def _as_ipam_error(error: Exception) -> IpamError:
+def _as_ipam_error(error: Exception, caller: str) -> IpamError:
     if isinstance(error, IpamError):
         return error
-    logger.error("calling the IPAM plugin failed", exc_info=error)
+    logger.error("%s: calling the IPAM plugin failed", caller, exc_info=error)
     return IpamError(IPAM_FAILURE, f"calling the IPAM plugin failed: {error!r}")
 
 
@@ -286,7 +289,11 @@ def _ask_what_may_be_missing(command: str, attachment: Attachment) -> None:
         unknown = unknown or (error.code == UNKNOWN_CONTAINER and command != "CHECK")
         if not unknown and not re.search("not (implemented|supported)|unimplemented", str(error), re.IGNORECASE):
             raise
-        logger.info("IPAM plugin %s has no %s: %s", plugin, command, error)
+        logger.info("%s: IPAM plugin %s has no %s: %s", _name_caller(attachment), plugin, command, error)
+
+
+def _name_caller(attachment: Attachment) -> str:
+    return attachment.caller or f"network {attachment.network}"
 
 
 def _plugin_of(attachment: Attachment) -> str | None:

@@ -35,6 +35,7 @@ import struct
 from dataclasses import dataclass
 
 from sriovdp.errors import SriovdpError
+from sriovdp.model import name_container
 
 MAGIC = b"SRIO"
 PROTOCOL_VERSION = 1
@@ -102,6 +103,11 @@ class Request:
     def key(self) -> str:
         """Name of what a request is about, and of its lock: one interface of one container."""
         return f"{self.container_id}-{self.ifname}"
+
+    @property
+    def caller(self) -> str:
+        """Who asks, for a person: the pod or container with its interface; empty for STATUS, GC and VERSION."""
+        return name_container(self.args, self.container_id, self.ifname)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Connection:
         self._on_readable()  # a launcher has often sent all of it by now
 
     def drop(self) -> None:
-        """Wait for this client no longer, and tell its verb; the verb's end, if there is one, is the connection's."""
+        """Wait for this client no longer, and cancel its verb; the verb's end, if there is one, is the connection's."""
         self._cancelled.set()
         if self._request is None:
             self._end()
@@ -88,14 +88,14 @@ class Connection:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _give_up(self) -> None:
-        logger.warning("dropped a CNI connection: its client neither sent nor read for too long")
+        logger.warning("CNI socket: dropped a connection: its client sent nothing for too long")
         self.drop()
 
     def _on_readable(self) -> None:
         try:
             if self._request is None:
                 self._receive()
-            elif not self._socket.recv(_CHUNK, socket.MSG_DONTWAIT):  # nothing is told after a request in this version
+            elif not self._socket.recv(_CHUNK, socket.MSG_DONTWAIT):  # this version sends nothing after a request
                 self._leave()
         except BlockingIOError:
             return
@@ -105,7 +105,7 @@ class Connection:
             if self._request is not None:
                 self._leave()
                 return
-            logger.info("a CNI client went away: %s", error)
+            logger.info("CNI socket: a client went away: %s", error)
             self._end()
 
     def _leave(self) -> None:
@@ -113,8 +113,7 @@ class Connection:
         self._loop.remove_reader(self._socket)
         request = self._request
         if request is not None:
-            what = f"{request.command} of {request.container_id} {request.ifname}"
-            logger.info("a CNI client went away: nobody waits any more for the %s", what)
+            logger.info("%s: the client of its %s went away", request.caller, request.command)
             self._cancelled.set()
 
     def _receive(self) -> None:
@@ -155,7 +154,8 @@ class Connection:
         return start
 
     def _refuse(self, error: WireError | BusyError) -> None:
-        logger.warning("refused a CNI request: %s", error)
+        caller = self._request.caller if self._request else ""
+        logger.warning("%s: refused a request: %s", caller or "CNI socket", error)
         code = TRY_AGAIN if isinstance(error, VersionError | BusyError) else DECODING_FAILURE
         said = error.message
         if isinstance(error, WireError):
@@ -163,7 +163,7 @@ class Connection:
         try:
             self._socket.send(_encode(_fail(code, said, error.hint)), socket.MSG_DONTWAIT)
         except OSError as gone:
-            logger.info("a CNI client went away: %s", gone)
+            logger.info("%s: the client went away: %s", caller or "CNI socket", gone)
         self._request = None
         self._end()
 
@@ -187,11 +187,11 @@ class Connection:
         self._close_netns()
         try:
             if self._cancelled.is_set():
-                raise ConnectionResetError("it did not wait for its answer")
+                raise ConnectionResetError("it did not wait for the answer")
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_SEND_TIMEOUT, 0))
             self._socket.sendall(_encode(reply))
         except OSError as error:
-            logger.info("a CNI client went away: %s", error)
+            logger.info("%s: the client of its %s went away: %s", request.caller, request.command, error)
             if request.command == "ADD" and reply.exit_code == 0:
                 self._undo(request)
 
@@ -199,15 +199,15 @@ class Connection:
         try:
             return self._handle(request, netns_fd, cancelled)
         except Exception as error:
-            logger.exception("%s of %s %s failed", request.command, request.container_id, request.ifname)
+            logger.exception("%s: %s failed", request.caller, request.command)
             return _fail(INTERNAL, f"{type(error).__name__}: {error}")
 
     def _undo(self, request: Request) -> None:
-        """Release what an ADD attached for a runtime that will never learn of it."""
-        logger.warning("undoing the ADD of %s %s: nobody took its answer", request.container_id, request.ifname)
+        """Release what an ADD attached for a runtime that does not get the answer."""
+        logger.warning("%s: undoing the ADD: its client did not take the answer", request.caller)
         reply = self._call(replace(request, command="DEL"), None, threading.Event())
         if reply.exit_code != 0:
-            logger.error("undoing that ADD failed: %s", reply.stdout.decode(errors="replace"))
+            logger.error("%s: undoing the ADD failed: %s", request.caller, reply.stdout.decode(errors="replace"))
 
     def _on_done(self, job: "Future[None]") -> None:
         """In the worker, or on the loop for a request that was never begun."""
@@ -217,14 +217,15 @@ class Connection:
         except RuntimeError:  # the loop ended without waiting for this verb
             self._socket.close()
         if not job.cancelled() and (error := job.exception()):
-            logger.error("answering a CNI request failed", exc_info=error)
+            caller = self._request.caller if self._request else ""
+            logger.error("%s: answering its request failed", caller or "CNI socket", exc_info=error)
 
 
 def _encode(reply: Reply) -> bytes:
     try:
         return encode_reply(reply)
     except WireError as error:
-        logger.error("a CNI reply cannot be sent: %s", error)
+        logger.error("CNI socket: a reply cannot be sent: %s", error)
         return encode_reply(_fail(INTERNAL, f"the agent's answer cannot be sent: {error.message}"))
 
 

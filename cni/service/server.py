@@ -78,7 +78,7 @@ class CniServer:
                     await self._changed.wait()
         except TimeoutError:
             left = len(self._connections)
-            logger.warning("%d CNI requests are still running, their runtime gets no answer", left)
+            logger.warning("CNI socket: %d requests are still running, their runtime gets no answer", left)
         for connection in list(self._connections):
             connection.drop()
         self._workers.shutdown()
@@ -91,7 +91,7 @@ class CniServer:
         except BlockingIOError:
             return
         except OSError as error:
-            logger.error("accepting a CNI request failed, trying again: %s", error)
+            logger.error("CNI socket: accepting a request failed, the agent retries: %s", error)
             loop.remove_reader(self._listener)
             loop.call_later(_ACCEPT_PAUSE, self.serve)
             return
@@ -127,7 +127,7 @@ def _listen(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SriovdpError(
-            f"the socket {path} for the CNI launcher cannot be made: {error}",
+            f"{path}: the CNI socket cannot be made: {error}",
             hint="the agent runs as root and needs its run directory writable",
         ) from error
     return listener
@@ -137,11 +137,11 @@ def _remove_stale(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_socket():
-        raise SriovdpError(f"{path} is no socket", hint="remove it, or move the agent's run directory")
+        raise SriovdpError(f"{path}: it is no socket", hint="remove it, or move the agent's run directory")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         refused = probe.connect_ex(str(path))
     if refused != errno.ECONNREFUSED:  # EAGAIN is an agent that is busy
-        raise SriovdpError(f"another sriovdp agent answers at {path}", hint="stop it first; one agent serves a node")
+        raise SriovdpError(f"{path}: another sriovdp agent answers", hint="stop it first; one agent serves a node")
     path.unlink()
 
 
@@ -149,5 +149,5 @@ def _is_trusted(connection: socket.socket) -> bool:
     pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if uid in {0, os.geteuid()}:
         return True
-    logger.warning("dropped a CNI connection of process %d: user %d is not root", pid, uid)
+    logger.warning("CNI socket: dropped a connection of process %d: user %d is not root", pid, uid)
     return False

@@ -74,7 +74,7 @@ class Spool:
             return
         try:
             if not _lock(descriptor):
-                logger.error("a launcher has been writing to %s for too long; serving all the same", self._directory)
+                logger.error("%s: a launcher writes there for too long; serving without waiting", self._directory)
                 return
             for path in self._directory.glob(".*"):
                 path.unlink(missing_ok=True)
@@ -91,13 +91,13 @@ class Spool:
                 if _read_command(path) != "GC":
                     continue
                 note(_read(path).request)
-                logger.info("took over a GC, which came while there was no agent")
+                logger.info("%s: took over a GC, which came while there was no agent", path)
                 self._forget(path)
             except Exception as error:  # noqa: BLE001 - whatever a file holds, the others are taken over
-                self._reject(path, f"this GC cannot be taken over, the runtime sends another: {error}")
+                self._reject(path, f"this GC is invalid, the runtime sends another: {error}")
 
     def replay(self, handle: Handle) -> bool:
-        """Do what is due, oldest first; gives whether anything was. What fails is tried again, ever less often.
+        """Do what is due, oldest first; gives whether anything was done. What fails is retried, with growing pauses.
 
         Each request is done in a thread of its own, so many at a time, and so many of one IPAM plugin: one that hangs
         keeps no other waiting. Returns when all that was due and is not with another caller is done. A GC is dropped:
@@ -160,18 +160,18 @@ class Spool:
         except FileNotFoundError:
             return []
         except OSError as error:
-            logger.error("the spool %s cannot be read, its requests wait: %s", self._directory, error)
+            logger.error("%s: the spool cannot be read, its requests wait: %s", self._directory, error)
             return []
         return sorted(path for path in found if path.suffix != _REJECTED and not path.is_dir())
 
     def _replay(self, path: Path, handle: Handle) -> None:
         spooled = _read(path)
         request = spooled.request
-        said = f"{request.command} of {request.container_id or 'a network'} {request.ifname}".rstrip()
+        said = f"{request.command} of {request.caller or 'a network'}"
         if request.is_delegated:
             raise WireError("an IPAM plugin of a network is this plugin itself")
         if request.command == "GC":
-            logger.warning("a spooled GC is too old by now and dropped; the runtime sends another")
+            logger.warning("%s: dropped: this GC is too old, and the runtime sends another", path)
         elif request.command != "DEL":
             raise WireError(f"a spool holds DEL and GC, not {request.command}")
         else:
@@ -179,13 +179,13 @@ class Spool:
             if reply.exit_code != 0:
                 self._keep(path, said, reply)
                 return
-            logger.info("replayed %s, which came while there was no agent", said)
+            logger.info("%s: replayed %s, which came while there was no agent", request.caller, request.command)
         self._forget(path)
 
     def _keep(self, path: Path, said: str, reply: Reply) -> None:
         code, text = _read_error(reply)
         if code in _PERMANENT:
-            self._reject(path, f"{said} failed and will always: {text}")
+            self._reject(path, f"{said} failed, and fails each time: {text}")
         else:
             self._retry(path, f"{said} failed: {text}")
 
@@ -196,15 +196,15 @@ class Spool:
             pause = min(_RETRY_PAUSE * 2 ** min(failed, 20), _RETRY_PAUSE_MAX)
             self._attempts[path.name] = (failed + 1, time.monotonic() + pause)
         level = logging.DEBUG if failed else logging.ERROR
-        logger.log(level, "the spooled request %s is tried again in %.0f s: %s", path, pause, reason)
+        logger.log(level, "%s: the agent retries this request in %.0f s: %s", path, pause, reason)
 
     def _reject(self, path: Path, reason: str) -> None:
         aside = path.with_name(f"{path.name}{_REJECTED}")
-        logger.error("a spooled request is put aside as %s: %s", aside, reason)
+        logger.error("%s: moved to %s: %s", path, aside.name, reason)
         try:
             path.rename(aside)
         except OSError as error:
-            logger.error("%s cannot be put aside: %s", path, error)
+            logger.error("%s: moving it to %s failed: %s", path, aside.name, error)
 
     def _forget(self, path: Path) -> None:
         """Not flushed: a request that comes back after a power loss is done once more, and nothing is left to do."""

@@ -1,4 +1,4 @@
-"""The steps of ADD from its entry in the journal on; whoever runs them undoes what they did when one fails."""
+"""The steps of ADD from its entry in the journal on. The caller undoes them when one fails."""
 
 import errno
 import threading
@@ -32,7 +32,7 @@ def choose_mode(conf: NetConf, vf: Vf, driver: str) -> Literal["kernel", "dpdk"]
     if not wanted:
         raise CniError(
             DEVICE_FAILURE,
-            f"VF {vf.address} has no driver",
+            f"{vf}: it has no driver",
             hint="`sriovdp apply` binds it as the config says, and the key `driver` for this attachment",
         )
     if wanted not in USERSPACE_DRIVERS:
@@ -40,13 +40,13 @@ def choose_mode(conf: NetConf, vf: Vf, driver: str) -> Literal["kernel", "dpdk"]
     if conf.ipam == "dhcp":
         raise CniError(
             INVALID_CONFIG,
-            f'ipam.type is "dhcp", but VF {vf.address} is on {wanted} and has no netdev to ask with',
+            f'{vf}: ipam.type is "dhcp", but it is on {wanted} and has no netdev to ask with',
             hint="use another IPAM plugin; in DPDK mode its addresses are reported and set nowhere",
         )
     if conf.mtu and vf.pf_mtu and conf.mtu > vf.pf_mtu:
         raise CniError(
             INVALID_CONFIG,
-            f"mtu is {conf.mtu}, but the PF of VF {vf.address} has {vf.pf_mtu}, and in DPDK mode nothing can change it",
+            f"{vf}: mtu is {conf.mtu}, but its PF has {vf.pf_mtu}, and in DPDK mode nothing can change it",
             hint=f"set mtu to {vf.pf_mtu} or less, or give the PF a larger one by `mtu` in the agent's config",
         )
     return "dpdk"
@@ -73,7 +73,7 @@ class Addition:
         """Attach the VF; the journal says so at the end. The IPAM plugin runs beside where it can."""
         self.journal.write_attachment(attachment)
         if attachment.mode == "dpdk":
-            # nothing is moved there, so the kernel will not tell
+            # nothing is moved there, so the kernel does not refuse it
             netns.run_in(self.netns_fd, sandbox.check_name_is_free, attachment.pod_ifname)
         with self.addresses as addresses:
             self._go_on("start of IPAM")
@@ -106,7 +106,7 @@ class Addition:
         """Say what is done. Raise CniError when nobody waits for the answer any more."""
         timing.mark(done)
         if self.cancelled.is_set():
-            raise CniError(TRY_AGAIN, f"the ADD of VF {self.vf.address} was given up by its caller and is undone")
+            raise CniError(TRY_AGAIN, f"{self.vf}: the runtime gave up this ADD, which is undone")
 
     def _set_on_pf(self, attachment: Attachment) -> list[str]:
         changes = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
@@ -136,10 +136,9 @@ class Addition:
             set_netdev_mac(self.sysfs, self.netlink, self.vf, self.conf.mac)
         device = find_netdev(self.sysfs, self.netlink, self.vf.address)
         if device is None:
-            raise CniError(DEVICE_FAILURE, f"the netdev of VF {self.vf.address} vanished while it was being configured")
+            raise CniError(DEVICE_FAILURE, f"{self.vf}: its netdev vanished while it was being configured")
         self._move(device, attachment.pod_ifname)
-        place = (attachment.pod_ifname, self.vf.address, device.parent)
-        after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, *place)
+        after = netns.run_in(self.netns_fd, sandbox.bring_up, self.conf, attachment.pod_ifname, device.parent)
         return Interface(mac=after.mac, mtu=after.mtu, **common)
 
     def _move(self, device: Link, ifname: str) -> None:
@@ -150,6 +149,6 @@ class Addition:
                 raise
             netns.run_in(self.netns_fd, sandbox.check_name_is_free, ifname)
             # so it is an altname of the host's that an interface of the pod has as well; DEL gives it back
-            remove_altnames(self.netlink, device, device.altnames)
+            remove_altnames(self.netlink, device, device.altnames, self.vf)
             move_into(self.netlink, replace(device, altnames=()), self.netns_fd, ifname)
         timing.mark("move and rename")

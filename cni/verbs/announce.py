@@ -1,4 +1,4 @@
-"""Telling the network of a new pod's addresses: gratuitous ARP and unsolicited neighbour advertisements.
+"""Announcing a new pod's addresses to its network: gratuitous ARP and unsolicited neighbour advertisements.
 
 ARP as in RFC 5227 section 3 (a request for one's own address), advertisements as in RFC 4861 section 7.2.6. Frames are
 built whole and sent by the interface itself, so that no route of the pod can lead them elsewhere.
@@ -46,9 +46,9 @@ class Announcer:
 
     def start(self, attachment: Attachment, addresses: Iterable[str]) -> None:
         """Announce addresses in CIDR form a few times. No fd of the sandbox is kept meanwhile."""
-        told = tuple(addresses)
-        if told:
-            self._schedule(attachment, told, 0, 0)
+        listed = tuple(addresses)
+        if listed:
+            self._schedule(attachment, listed, 0, 0)
 
     def _schedule(self, attachment: Attachment, addresses: tuple[str, ...], number: int, heard: int) -> None:
         with self._lock:
@@ -62,7 +62,7 @@ class Announcer:
         try:
             sent = announce_once(attachment, addresses)
         except Exception:  # that of one attachment; the others' go on
-            logger.exception("announcing the addresses of %s failed", attachment.owner)
+            logger.exception("%s: announcing its addresses failed", attachment.caller)
             return
         if sent is None:
             return
@@ -92,7 +92,7 @@ def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool | No
         with open_sandbox(attachment) as sandbox_fd:
             return None if sandbox_fd is None else netns.run_in(sandbox_fd, _send, ifname, mac, tuple(addresses))
     except (OSError, SriovdpError) as error:
-        logger.info("announcing the addresses of %s failed: %s", attachment.owner, error)
+        logger.info("%s: announcing its addresses failed: %s", attachment.caller, error)
         return None
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from cni.verbs.recovery import Recovery
 from cni.verbs.release import is_owed, without_lost_vf
 from sriovdp.errors import BusyError, SriovdpError
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.state.journal import Attachment, Damage
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,9 @@ class Backlog:
         ]
         return found + [Quarantine(damage.device or "", str(damage.path), damage.reason, 1) for damage in damaged]
 
+    def _name(self, device: str) -> DeviceName:
+        return DeviceName(self._recovery.sysfs, device)
+
     def _is_tried(self) -> bool:
         return all(debt.attempts for debt in self._debts.values() if debt.part == "VF")
 
@@ -120,7 +124,8 @@ class Backlog:
         """Each damaged file is logged once, as long as it stays what it is."""
         found = {damage.reason: damage for damage in damages}
         for reason in found.keys() - self._damages.keys():
-            logger.error("%s: %s", f"VF {found[reason].device}" if found[reason].device else "the journal", reason)
+            device = found[reason].device
+            logger.error("%s: %s", self._name(device) if device else "the journal", reason)
         self._damages = found
 
     def _begin(self) -> None:
@@ -156,7 +161,8 @@ class Backlog:
             else:
                 self._debts.pop(debt.key, None)
                 if debt.reason and not is_busy:
-                    logger.info("VF %s: %s are back from %s", debt.entry.device, debt.part, debt.entry.owner)
+                    what = "released from" if debt.part == "VF" else "addresses are free of"
+                    logger.info("%s: %s %s", self._name(debt.entry.device), what, debt.entry.owner)
             self._begin()
             self._condition.notify_all()
         self._changed()
@@ -165,13 +171,13 @@ class Backlog:
         debt.attempts += 1
         pause = min(self._pause * 2 ** min(debt.attempts - 1, 20), _PAUSE_MAX)
         debt.due = time.monotonic() + pause
-        said = str(error) if isinstance(error, SriovdpError) else repr(error)
+        said = error.reason if isinstance(error, SriovdpError) else repr(error)
         reason = f"{'not back from' if debt.part == 'VF' else 'addresses not free of'} {debt.entry.owner}: {said}"
         if reason != debt.reason:
             level = logging.ERROR if debt.part == "VF" else logging.WARNING
             trace = None if isinstance(error, SriovdpError) else error
-            text = "VF %s: %s; trying again in %.0f s and later, logged once"
-            logger.log(level, text, debt.entry.device, reason, pause, exc_info=trace)
+            text = "%s: %s; the agent retries in %.0f s and later, this is logged once"
+            logger.log(level, text, self._name(debt.entry.device), reason, pause, exc_info=trace)
         debt.reason = reason
 
 

@@ -20,8 +20,9 @@ from cni.protocol.spec import (
 )
 from cni.protocol.wire import Request
 from cni.vf.settings import find_vf
-from sriovdp.errors import CniError, SriovdpError
+from sriovdp.errors import CniError, SriovdpError, naming
 from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netdevs import list_parents
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, read_link
@@ -47,15 +48,18 @@ class Check:
             if attachment is None or attachment.phase != "attached":
                 raise CniError(
                     UNKNOWN_CONTAINER,
-                    f"container {request.container_id} has no {request.ifname} of network {conf.name}",
+                    f"network {conf.name} has no attachment of it",
                 )
-            if conf.device not in {None, attachment.device}:
-                raise CniError(INVALID_CONFIG, f"deviceID is {conf.device}, but {attachment.device} was attached")
-            if netns.identify(sandbox_fd) != netns.NetnsId(attachment.netns_dev, attachment.netns_ino):
-                raise CniError(INVALID_NETNS, f"CNI_NETNS {request.netns!r} is not the sandbox that ADD was given")
-            differences = compare(self.sysfs, attachment, conf, sandbox_fd)
-        if differences:
-            raise CniError(DEVICE_FAILURE, f"{attachment.owner} is not as it was made: {'; '.join(differences)}")
+            with naming(DeviceName(self.sysfs, attachment.device)):
+                self._compare(attachment, conf, sandbox_fd)
+
+    def _compare(self, attachment: Attachment, conf: NetConf, sandbox_fd: int) -> None:
+        if conf.device not in {None, attachment.device}:
+            raise CniError(INVALID_CONFIG, f"this VF was attached, but deviceID is {conf.device}")
+        if netns.identify(sandbox_fd) != netns.NetnsId(attachment.netns_dev, attachment.netns_ino):
+            raise CniError(INVALID_NETNS, "CNI_NETNS is not the sandbox that ADD was given")
+        if differences := compare(self.sysfs, attachment, conf, sandbox_fd):
+            raise CniError(DEVICE_FAILURE, f"it is not as ADD made it: {'; '.join(differences)}")
 
 
 def compare(sysfs: Sysfs, attachment: Attachment, conf: NetConf, netns_fd: int | None) -> list[str]:
@@ -84,7 +88,7 @@ class Comparison:
         try:
             found = [*self._compare_settings(), *self._compare_driver()]
         except SriovdpError as error:
-            return [str(error)]
+            return [error.reason]
         if self.attachment.mode == "dpdk":
             return found
         if netns_fd is None:
@@ -99,9 +103,9 @@ class Comparison:
         with Netlink() as netlink:
             current = find_vf(self.sysfs, netlink, PciAddress(self.attachment.device)).settings
         if current is None:
-            return ["the VF's PF has no netdev on the host, so its settings cannot be read"]
+            return ["its PF has no netdev on the host, so its settings cannot be read"]
         return [
-            f"{name} on the PF is {_tell(now)}, {_tell(value)} was set"
+            f"{name} on the PF is {_write(now)}, {_write(value)} was set"
             for name, value in wanted.items()
             if (now := getattr(current, name)) not in {None, value}
         ]
@@ -111,11 +115,11 @@ class Comparison:
         wanted = self.conf.driver or self.attachment.original.driver
         current = drivers.current_driver(self.sysfs, address)
         if not drivers.is_bound_as_wanted(current, wanted):
-            return [f"VF {address} is bound to {current or 'no driver'}, not to {wanted}"]
+            return [f"it is bound to {current or 'no driver'}, not to {wanted}"]
         if current == "vfio-pci":
             group = read_link(self.sysfs.pci(address) / "iommu_group")
             if not group or not Path("/dev/vfio", group).exists():
-                return [f"VF {address} has no /dev/vfio/{group or 'GROUP'}"]
+                return [f"it has no /dev/vfio/{group or 'GROUP'}"]
         return []
 
     def _compare_sandbox(self, parents: Collection[str]) -> list[str]:
@@ -124,9 +128,9 @@ class Comparison:
         with Netlink() as netlink:
             device = netlink.find_by_parent(parents, ifname)
             if device is None:
-                return [f"VF {self.attachment.device} is not in the sandbox"]
+                return ["it is not in the sandbox"]
             if device.name != ifname:
-                return [f"VF {self.attachment.device} is called {device.name} in the sandbox, not {ifname}"]
+                return [f"it is called {device.name} in the sandbox, not {ifname}"]
             wanted = self._interface()
             found = [] if device.up else [f"{ifname} is down"]
             if wanted.mac and device.mac != wanted.mac.lower():
@@ -140,7 +144,7 @@ class Comparison:
                 strict=True,
             ):
                 if value not in {None, is_set}:
-                    found.append(f"{name} of {ifname} is {_tell(is_set)}, not {_tell(value)}")
+                    found.append(f"{name} of {ifname} is {_write(is_set)}, not {_write(value)}")
             return found + self._compare_addresses(netlink, device.ifindex)
 
     def _compare_addresses(self, netlink: Netlink, ifindex: int) -> list[str]:
@@ -173,5 +177,5 @@ class Comparison:
         return names.index(self.attachment.pod_ifname) if self.attachment.pod_ifname in names else None
 
 
-def _tell(value: object) -> str:
+def _write(value: object) -> str:
     return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)

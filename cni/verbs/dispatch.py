@@ -31,9 +31,11 @@ from cni.verbs.ownership import Owners, ask_nobody
 from cni.verbs.release import Del, Release
 from cni.verbs.reserve import Reservation
 from cni.verbs.status import Status
-from sriovdp.errors import SriovdpError
+from cni.vf.settings import Vf
+from sriovdp.errors import SriovdpError, naming
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import escape_unprintable
 from sriovdp.state.journal import Attachment, Journal
 from sriovdp.state.locks import Locks
 
@@ -69,15 +71,17 @@ class Verbs:
             return Reply(0, self._answer(request, netns_fd, cancelled or threading.Event()))
         except SriovdpError as error:
             code = code_of(error)
-            logger.warning("%s of %s %s failed: %s", request.command, request.container_id, request.ifname, error)
+            caller = _name_caller(request)
+            logger.warning("%s: %s failed: %s", caller, request.command, error)
+            error.name(caller)
             return Reply(1, render_error(error, _version_of(request)))
         except Exception as error:
             code = code_of(error)
-            logger.exception("%s of %s %s failed", request.command, request.container_id, request.ifname)
+            logger.exception("%s: %s failed", _name_caller(request), request.command)
             return Reply(1, render_error(error, _version_of(request)))
         finally:
             verb = request.command if request.command in COMMANDS else "unknown"
-            timing.end(verb, code, f"{request.container_id} {request.ifname}")
+            timing.end(verb, code, request)
 
     def _answer(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> bytes:
         """What a verb prints."""
@@ -102,8 +106,7 @@ class Verbs:
         check_permission(conf, self.policy)
         sandbox_fd = require_sandbox(request, netns_fd)
         with ExitStack() as held:
-            logged = f"ADD {request.container_id} {request.ifname}"
-            held.enter_context(log_to(conf.log_file, conf.log_level, logged, self.policy))
+            held.enter_context(log_to(conf.log_file, conf.log_level, request.caller, self.policy))
             held.enter_context(self.locks.hold(request.key))
             netlink = held.enter_context(Netlink())
             reservation = Reservation(
@@ -112,20 +115,20 @@ class Verbs:
             timing.mark("configuration and lock")
             vf, draft = reservation.begin(held, conf, request, sandbox_fd)
             for warning in (*conf.warnings, *list_idle_keys(conf, draft.mode)):
-                logger.warning("VF %s, network %s: %s", vf.address, conf.name, warning)
+                logger.warning("%s: network %s: %s", vf, conf.name, warning)
             timing.mark("state and journal")
             addresses = Addresses(draft, cancelled)
-            with self._undo_on_failure(draft, sandbox_fd, addresses):
+            with naming(vf), self._undo_on_failure(vf, draft, sandbox_fd, addresses):
                 around = (sandbox_fd, cancelled, self.policy, addresses)
                 steps = Addition(self.sysfs, self.journal, netlink, vf, conf, *around)
                 attachment, result = steps.run(draft)
-            logger.info("attached VF %s to %s", attachment.device, attachment.owner)
+            logger.info("%s: attached to %s", vf, request.caller)
         if attachment.mode == "kernel":
             self.announce(attachment, _own_addresses(attachment))
         return render_result(result, conf.version)
 
     @contextmanager
-    def _undo_on_failure(self, attachment: Attachment, netns_fd: int, addresses: Addresses) -> Iterator[None]:
+    def _undo_on_failure(self, vf: Vf, attachment: Attachment, netns_fd: int, addresses: Addresses) -> Iterator[None]:
         """Undo at once; what cannot be undone now is in the journal. Without an entry there nothing was changed."""
         try:
             yield
@@ -134,9 +137,9 @@ class Verbs:
                 if self.journal.find_attachment(attachment.container_id, attachment.ifname):
                     Release(self.sysfs, self.journal).finish(attachment, netns_fd, is_given=addresses.given)
             except SriovdpError as error:
-                logger.error("undoing the ADD of VF %s failed, the agent goes on trying: %s", attachment.device, error)
+                logger.error("%s: undoing the ADD failed, the agent retries: %s", vf, error.reason)
             except Exception:
-                logger.exception("undoing the ADD of VF %s failed, the agent goes on trying", attachment.device)
+                logger.exception("%s: undoing the ADD failed, the agent retries", vf)
             raise
 
 
@@ -148,10 +151,21 @@ def _own_addresses(attachment: Attachment) -> list[str]:
     ]
 
 
+def _name_caller(request: Request) -> str:
+    """Who asks, for a log line; without a container the network."""
+    return request.caller or escape_unprintable(f"network {_read_key(request, 'name') or '(unnamed)'}")
+
+
 def _version_of(request: Request) -> str:
     """The configuration's version, for the error; the newest when it cannot be read."""
-    try:
-        version = json.loads(request.stdin).get("cniVersion")
-    except (ValueError, AttributeError, RecursionError):
-        return VERSIONS[-1]
+    version = _read_key(request, "cniVersion")
     return version if version in VERSIONS else VERSIONS[-1]
+
+
+def _read_key(request: Request, key: str) -> str:
+    """A text of the configuration; empty when it cannot be read."""
+    try:
+        value = json.loads(request.stdin).get(key)
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""

@@ -11,8 +11,9 @@ from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
 from cni.verbs.release import Release
-from sriovdp.errors import CniError, InUseError, SriovdpError
+from sriovdp.errors import CniError, InUseError, SriovdpError, naming
 from sriovdp.kernel import netns
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Journal, Original
 from sriovdp.state.locks import Locks
@@ -20,6 +21,7 @@ from sriovdp.state.locks import Locks
 logger = logging.getLogger(__name__)
 
 _KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")  # libcni sends both
+_FORGOTTEN = "%s: releasing it, as the runtime no longer lists %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Gc:
         except SriovdpError as error:
             failures.append(str(error))
         if failures:
-            raise CniError(DEVICE_FAILURE, f"GC of network {network.name} is not complete: {'; '.join(failures)}")
+            raise CniError(DEVICE_FAILURE, f"GC is not complete: {'; '.join(failures)}")
 
     def note(self, request: Request) -> None:
         """Write down what a GC from before the agent's start releases, for the recovery to do. No IPAM plugin is asked.
@@ -53,28 +55,30 @@ class Gc:
         for listed in self.journal.survey()[0]:
             if listed.phase != "attached" or not is_garbage(listed, network.name, valid):
                 continue
+            name = DeviceName(self.sysfs, listed.device)
             try:
-                refuse_if_running(listed)
+                refuse_if_running(listed, self.sysfs)
             except InUseError as error:
                 logger.warning("%s", error)
                 continue
             if current := self.journal.find_attachment(listed.container_id, listed.ifname):
-                logger.warning("%s: the runtime does not know it any more, releasing it", listed.owner)
+                logger.warning(_FORGOTTEN, name, listed.owner)
                 self.journal.write_attachment(replace(current, phase="releasing"))
 
     def _release(self, listed: Attachment) -> Iterator[str]:
         """Release one attachment; gives why it is not done."""
+        name = DeviceName(self.sysfs, listed.device)
         try:
-            with self.locks.hold(listed.key, 0), self.locks.hold(listed.device, 0):
-                refuse_if_running(listed)
+            with naming(name), self.locks.hold(listed.key, 0), self.locks.hold(listed.device, 0):
+                refuse_if_running(listed, self.sysfs)
                 if current := self.journal.find_attachment(listed.container_id, listed.ifname):
-                    logger.warning("%s: the runtime does not know it any more, releasing it", listed.owner)
+                    logger.warning(_FORGOTTEN, name, listed.owner)
                     Release(self.sysfs, self.journal).finish(current, None)
         except SriovdpError as error:
             yield str(error)
         except Exception as error:
-            logger.exception("releasing VF %s from %s failed", listed.device, listed.owner)
-            yield f"releasing VF {listed.device} from {listed.owner} failed: {error!r}"
+            logger.exception("%s: releasing it from %s failed", name, listed.owner)
+            yield f"{name}: releasing it from {listed.owner} failed: {error!r}"
 
 
 def parse_valid(raw: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -98,11 +102,12 @@ def is_garbage(attachment: Attachment, network: str, valid: set[tuple[str, str]]
     return attachment.network == network and (attachment.container_id, attachment.ifname) not in valid
 
 
-def refuse_if_running(attachment: Attachment) -> None:
+def refuse_if_running(attachment: Attachment, sysfs: Sysfs) -> None:
     """Raise InUseError when programs run in the sandbox: a runtime that forgets a pod does not make it an idle one."""
     running = netns.find_processes(netns.NetnsId(attachment.netns_dev, attachment.netns_ino))
     if running and attachment.netns_ino:
         raise InUseError(
-            f"VF {attachment.device} stays with {attachment.owner}: process {running[0]} runs in its sandbox",
+            f"{DeviceName(sysfs, attachment.device)}: GC does not release it from {attachment.owner}: "
+            f"process {running[0]} runs in its sandbox",
             hint="end it, or let the runtime send DEL",
         )

@@ -6,7 +6,6 @@ from typing import Protocol
 from cni.policy import Policy
 from cni.protocol.spec import DEVICE_IN_USE
 from sriovdp.errors import CniError
-from sriovdp.model import split_args
 
 _HINT = "let the pod request the resource; `allocation` in `cni` of the config file can allow it without"
 
@@ -32,13 +31,6 @@ def ask_nobody(device: str, *, fresh: bool) -> Owner | None:
     return None
 
 
-def find_pod(args: str) -> str:
-    """The pod in CNI_ARGS, like `default/web`; empty for a runtime that names none."""
-    values = split_args(args)
-    name = values.get("K8S_POD_NAME", "")
-    return f"{values.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
-
-
 def check_owner(policy: Policy, owners: Owners, device: str, pod: str, *, is_named: bool) -> None:
     """Raise CniError when the kubelet gave the VF to another pod, or to none although it is the kubelet's to give.
 
@@ -51,7 +43,7 @@ def check_owner(policy: Policy, owners: Owners, device: str, pod: str, *, is_nam
         reason = _find_reason(policy, owners(device, fresh=fresh), pod, is_named=is_named)
         if not reason:
             return
-    raise CniError(DEVICE_IN_USE, f"VF {device} is not for {pod or 'this container'}: {reason}", hint=_HINT)
+    raise CniError(DEVICE_IN_USE, f"it is not for {f'pod {pod}' if pod else 'this container'}: {reason}", hint=_HINT)
 
 
 def _find_reason(policy: Policy, owner: Owner | None, pod: str, *, is_named: bool) -> str:

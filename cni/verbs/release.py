@@ -15,8 +15,9 @@ from cni.protocol.netconf import Network, parse_network
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
 from cni.vf.restore import restore_vf
-from sriovdp.errors import BusyError, DamageError, DeviceError, JournalError, SriovdpError
+from sriovdp.errors import BusyError, DamageError, DeviceError, JournalError, SriovdpError, naming
 from sriovdp.kernel import netns
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.state.locks import Locks
@@ -47,7 +48,7 @@ class Del:
             if known is None:
                 _delete_unknown(request, network)
                 return
-            with ExitStack() as held:
+            with naming(DeviceName(self.sysfs, known.device)), ExitStack() as held:
                 held.enter_context(self.locks.hold(known.device))
                 timing.mark("configuration and locks")
                 attachment = self.journal.find_attachment(request.container_id, request.ifname)
@@ -60,7 +61,7 @@ class Del:
             known = self.journal.find_attachment(request.container_id, request.ifname)
         except DamageError as error:
             # its VF stays out of use for as long as the file is there, which is all that can be done about it
-            logger.error("container %s (%s) goes, its VF stays unused: %s", request.container_id, request.ifname, error)
+            logger.error("%s: DEL succeeds, and no pod gets its VF: %s", request.caller, error)
             return None
         if known is None and network is not None:
             try:
@@ -68,19 +69,20 @@ class Del:
             except (JournalError, BusyError):
                 raise
             except Exception:  # whatever another plugin's files hold: this container can go
-                logger.exception("what another plugin attached to %s cannot be released", request.container_id)
+                logger.exception("%s: cannot release what another plugin attached", request.caller)
         return known
 
     def _adopt(self, request: Request, network: Network, netns_fd: int | None) -> Attachment | None:
         """Take over from sriov-cni what it attached for this container, to be released."""
-        state = ForeignState.choose(network.state_folder, self.policy, self.foreign_state)
+        state = ForeignState.choose(network.state_folder, self.policy, self.foreign_state, request.caller)
         found = state.find(request, network, netns_fd, self.sysfs)
         if found is None:
             return None
         with self.locks.hold(found.device):
             if any(entry.device == found.device and not entry.released for entry in self.journal.survey()[0]):
                 found = replace(found, released=True)  # another pod's by now; nothing but the addresses is ours
-            logger.info("VF %s was attached to %s by another plugin; releasing it", found.device, found.owner)
+            name = DeviceName(self.sysfs, found.device)
+            logger.info("%s: releasing it from %s, to which another plugin attached it", name, found.owner)
             self.journal.write_attachment(found)
             state.forget(found)
         return found
@@ -95,14 +97,10 @@ class Del:
         except IpamError as error:
             if was_complete(attachment) and not error.is_final:
                 raise
-            logger.warning("%s is gone, the agent goes on to free its addresses: %s", attachment.owner, error)
+            logger.warning("%s: DEL succeeds, and the agent retries to free addresses: %s", attachment.caller, error)
         except SriovdpError as error:
-            logger.error(
-                "VF %s did not come back from %s, the agent goes on trying: %s",
-                attachment.device,
-                attachment.owner,
-                error,
-            )
+            name = DeviceName(self.sysfs, attachment.device)
+            logger.error("%s: not released from %s, the agent retries: %s", name, attachment.owner, error.reason)
 
 
 def _read_network(request: Request) -> Network | None:
@@ -110,7 +108,7 @@ def _read_network(request: Request) -> Network | None:
     try:
         return parse_network(request.stdin, "DEL")
     except SriovdpError as error:
-        logger.warning("DEL of %s %s goes by the journal alone: %s", request.container_id, request.ifname, error)
+        logger.warning("%s: DEL goes by the journal, as its configuration is invalid: %s", request.caller, error)
         return None
 
 
@@ -124,7 +122,7 @@ def _delete_unknown(request: Request, network: Network | None) -> None:
     try:
         delete_addresses(draft_attachment(request, network, "", Original("", None)))
     except IpamError as error:
-        logger.warning("container %s (%s) owns nothing here: %s", request.container_id, request.ifname, error)
+        logger.warning("%s: it has no VF, and its IPAM plugin failed: %s", request.caller, error)
 
 
 def _keep_lock() -> None:
@@ -169,7 +167,9 @@ class Release:
             owed = self._free_by_todays_network(releasing, owed)
         timing.mark("wait for IPAM")
         if owed is not None and not (is_given and is_still_owed(attachment, owed)):
-            logger.warning("%s: the IPAM plugin failed and had given no address: %s", attachment.owner, owed)
+            logger.warning(
+                "%s: no address was reserved, and DEL of the IPAM plugin failed: %s", attachment.caller, owed
+            )
             owed = None
         self._note(releasing, failure, freed=owed is None)
         if owed is not None:
@@ -186,15 +186,19 @@ class Release:
     def _restore(self, attachment: Attachment, netns_fd: int | None) -> SriovdpError | None:
         """Bring the VF back; gives why it did not come back."""
         try:
-            with open_sandbox(attachment, netns_fd) as sandbox_fd:
+            with naming(self._name(attachment)), open_sandbox(attachment, netns_fd) as sandbox_fd:
                 restore_vf(self.sysfs, attachment, sandbox_fd)
         except SriovdpError as error:
             return error
         except Exception as error:  # whatever the entry holds: its addresses are freed, and others go on
-            logger.exception("VF %s: bringing it back from %s failed", attachment.device, attachment.owner)
-            return DeviceError(f"bringing VF {attachment.device} back failed: {error!r}")
-        remove_device_info(attachment)
+            name = self._name(attachment)
+            logger.exception("%s: restoring it after %s failed", name, attachment.owner)
+            return DeviceError(f"{name}: restoring it failed: {error!r}")
+        remove_device_info(attachment, self.sysfs)
         return None
+
+    def _name(self, attachment: Attachment) -> DeviceName:
+        return DeviceName(self.sysfs, attachment.device)
 
     def _free_by_todays_network(self, attachment: Attachment, owed: IpamError) -> IpamError | None:
         """Ask again with the configuration that the caller has now: somebody may have corrected it."""
@@ -208,7 +212,7 @@ class Release:
         left = replace(releasing, released=failure is None, freed=freed)
         if left.released and left.freed:
             self.journal.remove_attachment(releasing)
-            logger.info("released VF %s from %s", releasing.device, releasing.owner)
+            logger.info("%s: released from %s", self._name(releasing), releasing.owner)
             return
         if left != releasing:
             self.journal.write_attachment(left)

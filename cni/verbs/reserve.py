@@ -16,15 +16,16 @@ from cni.protocol.wire import Request
 from cni.verbs.add import choose_mode
 from cni.verbs.choice import check_pf, list_candidates
 from cni.verbs.draft import draft_attachment
-from cni.verbs.ownership import Owners, check_owner, find_pod
+from cni.verbs.ownership import Owners, check_owner
 from cni.verbs.release import Release, is_alive
 from cni.vf.settings import Vf, find_netdev, find_vf, read_original
-from sriovdp.errors import BusyError, CniError
+from sriovdp.errors import BusyError, CniError, naming
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import USERSPACE_DRIVERS, PciAddress
+from sriovdp.model import USERSPACE_DRIVERS, PciAddress, find_pod
 from sriovdp.state.journal import Attachment, Journal, Original
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ class Reservation:
             device = conf.require_device()
             if conf.keys_2017 is not None:
                 check_pf(self.sysfs, device, conf.keys_2017)
-            held.enter_context(self.hold(device))
-            return reserve(device)
+            with naming(DeviceName(self.sysfs, device)):
+                held.enter_context(self.hold(device))
+                return reserve(device)
         with self.hold(f"pf-{conf.pf}"):
             return self._take_first(held, list_candidates(self.sysfs, self.netlink, conf.keys_2017), reserve, conf)
 
@@ -90,8 +92,9 @@ class Reservation:
         for device in candidates:
             with ExitStack() as tried:
                 try:
-                    tried.enter_context(self.hold(device, 0))
-                    taken = reserve(device)
+                    with naming(DeviceName(self.sysfs, device)):
+                        tried.enter_context(self.hold(device, 0))
+                        taken = reserve(device)
                 except (BusyError, CniError) as error:
                     if isinstance(error, CniError) and error.code != DEVICE_IN_USE:
                         raise
@@ -103,7 +106,7 @@ class Reservation:
         if busy:  # it may be free in a moment
             raise busy
         said = "; ".join(owners) or "none of its VFs has a netdev on the host that nobody uses"
-        raise CniError(DEVICE_IN_USE, f"no VF of {conf.pf} is free: {said}", hint="create more VFs, or remove pods")
+        raise CniError(DEVICE_IN_USE, f"{conf.pf}: no VF is free: {said}", hint="create more VFs, or remove pods")
 
     def _settle_previous(self, device: PciAddress, request: Request) -> None:
         """Make sure that nobody has the VF or the interface; take a VF back from an owner whose sandbox is gone.
@@ -114,21 +117,23 @@ class Reservation:
         hint = "it is free once the runtime sends DEL for that attachment"
         for damage in damages:
             if damage.device == device:
-                raise CniError(DEVICE_IN_USE, f"VF {device} may be attached: {damage.reason}")
+                raise CniError(DEVICE_IN_USE, f"it may be attached: {damage.reason}")
         for other in attachments:
             same_interface = (other.container_id, other.ifname) == (request.container_id, request.ifname)
             if other.released or not (other.device == device or same_interface):
                 continue
             if other.device != device or (other.phase == "attached" and self._is_in_use(other)):
-                raise CniError(DEVICE_IN_USE, f"VF {other.device} is attached to {other.owner}", hint=hint)
+                name = DeviceName(self.sysfs, other.device)
+                raise CniError(DEVICE_IN_USE, f"{name}: it is attached to {other.owner}", hint=hint)
             if whole := self.journal.find_attachment(other.container_id, other.ifname):
-                logger.warning("VF %s was still attached to %s, which is gone; releasing it first", device, other.owner)
+                name = DeviceName(self.sysfs, device)
+                logger.warning("%s: releasing it first: it was attached to %s, which is gone", name, other.owner)
                 try:
                     Release(self.sysfs, self.journal).finish(whole, None)
                 except IpamError as error:  # the VF is back; the addresses are the agent's to free
-                    logger.warning("VF %s is back, but not the addresses of %s: %s", device, other.owner, error)
+                    logger.warning("%s: released, but the addresses of %s are not: %s", name, other.owner, error)
         if owner := self.foreign_state.find_owner(device):
-            raise CniError(DEVICE_IN_USE, f"VF {device} is attached to container {owner}", hint=hint)
+            raise CniError(DEVICE_IN_USE, f"it is attached to container {owner}", hint=hint)
 
     def _refuse_in_use(self, vf: Vf, original: Original) -> None:
         """Raise CniError when this host or a program on it uses the VF. Raises KernelError."""
@@ -140,7 +145,7 @@ class Reservation:
         ):
             user, hint = f"this host: {use}", "take it away there, and let no network manager set up VFs"
         if user:
-            raise CniError(DEVICE_IN_USE, f"VF {vf.address} is used by {user}", hint=hint)
+            raise CniError(DEVICE_IN_USE, f"{vf}: it is used by {user}", hint=hint)
 
     def _is_in_use(self, other: Attachment) -> bool:
         """Whether its sandbox lives. A netdev that is home says no: the inode may be another namespace's by now."""

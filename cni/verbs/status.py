@@ -12,6 +12,7 @@ from cni.verbs.choice import list_candidates
 from cni.verbs.draft import draft_attachment
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError, SriovdpError
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
@@ -41,9 +42,7 @@ class Status:
             self._check_devices(conf)
             ask_status(draft)
         except SriovdpError as error:
-            raise CniError(
-                NOT_AVAILABLE, f"network {conf.name} can serve no ADD: {error.message}", hint=error.hint
-            ) from error
+            raise CniError(NOT_AVAILABLE, f"no ADD can be served: {error.message}", hint=error.hint) from error
 
     def _check_devices(self, conf: NetConf) -> None:
         with Netlink() as netlink:
@@ -58,7 +57,7 @@ class Status:
         assert conf.keys_2017  # noqa: S101 - the caller looked
         taken = {entry.device for entry in self.journal.survey()[0] if not entry.released}
         if not set(list_candidates(self.sysfs, netlink, conf.keys_2017)) - taken:
-            raise DeviceError(f"no VF of {conf.pf} is free", hint="create more VFs, or remove pods")
+            raise DeviceError(f"{conf.pf}: no VF is free", hint="create more VFs, or remove pods")
 
     def _check_links(self, conf: NetConf) -> None:
         """Raise CniError when a PF whose VFs pods of this network have has lost its link."""
@@ -71,12 +70,13 @@ class Status:
         try:
             vf = find_vf(self.sysfs, netlink, PciAddress(entry.device))
         except DeviceError as error:
-            raise CniError(LIMITED_CONNECTIVITY, f"{entry.owner} has lost its VF: {error.message}") from error
+            name = DeviceName(self.sysfs, entry.device)
+            raise CniError(LIMITED_CONNECTIVITY, f"{name}: {entry.owner} has lost it: {error.message}") from error
         pf = next((link for link in netlink.links() if link.ifindex == vf.pf_ifindex), None)
         if pf is not None and not (pf.up and pf.carrier):
             state = "has no carrier" if pf.up else "is down"
             raise CniError(
                 LIMITED_CONNECTIVITY,
-                f"PF {pf.name} {state}, and {entry.owner} has its VF {entry.device}",
+                f"{vf}: its PF {state}, and {entry.owner} has it",
                 hint="look at its cable and switch port, or set it up",
             )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from cni.vf.names import choose_free_name, clear_name, remove_altnames
 from sriovdp.errors import KernelError
 from sriovdp.kernel import netns
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netdevs import find_netdev, list_parents
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
@@ -32,14 +33,15 @@ def fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
     It is not when the pod moved it on to another namespace, or when the kernel is not done with the sandbox in time.
     """
     device = attachment.device
+    name = DeviceName(sysfs, device)
     if find_netdev(sysfs, device):
         return True
     if netns_fd is not None:
         try:
             with _host_namespace() as host_fd:
-                netns.run_in(netns_fd, _send_home, attachment, list_parents(sysfs, device), host_fd)
+                netns.run_in(netns_fd, _send_home, attachment, list_parents(sysfs, device), host_fd, name)
         except KernelError as error:
-            logger.warning("VF %s: its netdev did not leave the sandbox of %s: %s", device, attachment.owner, error)
+            logger.warning("%s: its netdev did not leave the sandbox of %s: %s", name, attachment.owner, error)
         return find_netdev(sysfs, device) is not None
     deadline = time.monotonic() + _PATIENCE
     while not find_netdev(sysfs, device):
@@ -49,7 +51,7 @@ def fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
     return True
 
 
-def _send_home(attachment: Attachment, parents: Collection[str], host_fd: int) -> None:
+def _send_home(attachment: Attachment, parents: Collection[str], host_fd: int, vf: object) -> None:
     """Run in the sandbox: send the VF's netdev to the host, at once under its old name if that is free there."""
     original = attachment.original
     with Netlink() as netlink:
@@ -59,9 +61,9 @@ def _send_home(attachment: Attachment, parents: Collection[str], host_fd: int) -
             return
         for link in links:
             if link.lower == device.ifindex and link.ifindex != device.ifindex:
-                logger.info("VF %s: removing %s, which %s left on it", attachment.device, link.name, attachment.owner)
+                logger.info("%s: removing %s, which %s left on it", vf, link.name, attachment.owner)
                 netlink.remove_link(link.ifindex)
-        remove_altnames(netlink, device, set(device.altnames) - set(original.altnames))
+        remove_altnames(netlink, device, set(device.altnames) - set(original.altnames), vf)
         try:
             _move(netlink, device, host_fd, original)
         except KernelError as error:
@@ -69,7 +71,7 @@ def _send_home(attachment: Attachment, parents: Collection[str], host_fd: int) -
                 raise
             # the kernel may have moved it first and then failed to rename it
             if stuck := netlink.find_by_parent(parents):
-                remove_altnames(netlink, stuck, stuck.altnames)
+                remove_altnames(netlink, stuck, stuck.altnames, vf)
                 what = f"moving {stuck.name} to the host"
                 netlink.set_link(stuck.ifindex, what, net_ns_fd=host_fd, ifname=choose_free_name(stuck))
 

@@ -17,10 +17,10 @@ def clear_name(netlink: Netlink, device: Link, name: str) -> None:
         netlink.remove_altname(device.ifindex, name)
 
 
-def remove_altnames(netlink: Netlink, device: Link, altnames: Iterable[str]) -> None:
-    """Remove altnames of a device."""
+def remove_altnames(netlink: Netlink, device: Link, altnames: Iterable[str], vf: object) -> None:
+    """Remove altnames of a VF's netdev. `vf` is its name in the log, here and below."""
     for altname in sorted(altnames):
-        logger.info("%s: removing its altname %s", device.name, altname)
+        logger.info("%s: removing altname %s of %s", vf, altname, device.name)
         netlink.remove_altname(device.ifindex, altname)
 
 
@@ -29,28 +29,28 @@ def choose_free_name(device: Link) -> str:
     return f"dev{device.ifindex}"
 
 
-def restore_names(netlink: Netlink, device: Link, name: str, altnames: Iterable[str]) -> None:
+def restore_names(netlink: Netlink, device: Link, name: str, altnames: Iterable[str], vf: object) -> None:
     """Give a netdev its old name and altnames back, except those that another interface has by now.
 
     Without its name it gets one that the kernel would choose, never the pod's: that may be one the host needs.
     Raises KernelError.
     """
     if device.name != name:
-        _rename(netlink, device, name)
+        _rename(netlink, device, name, vf)
     for altname in sorted(set(altnames) - {*device.altnames, name}):
         try:
             netlink.add_altname(device.ifindex, altname)
         except KernelError as error:
             if error.errno != errno.EEXIST:
                 raise
-            logger.warning("%s: its altname %s is in use by another interface now", name, altname)
+            logger.warning("%s: another interface has its altname %s now", vf, altname)
 
 
-def _rename(netlink: Netlink, device: Link, name: str) -> None:
+def _rename(netlink: Netlink, device: Link, name: str, vf: object) -> None:
     other = netlink.find(name)
     if other and other.ifindex != device.ifindex:
         name = choose_free_name(device)
-        logger.warning("%s: its name is in use by another interface now, it is called %s", other.name, name)
+        logger.warning("%s: another interface has its name %s now, so it is called %s", vf, other.name, name)
         if device.name == name:
             return
     clear_name(netlink, device, name)

@@ -23,6 +23,7 @@ from cni.vf.settings import (
 )
 from sriovdp.errors import DeviceError, KernelError, VerifyError
 from sriovdp.kernel import drivers
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.tuning import find_changes, select_restorable
 from sriovdp.kernel.sysfs import Sysfs
@@ -41,7 +42,7 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
     address = PciAddress(attachment.device)
     original = attachment.original
     if not (sysfs.root / "bus/pci/devices" / address / "physfn").exists():
-        logger.warning("VF %s is gone from this node; there is nothing to bring back", address)
+        logger.warning("%s: gone from this node; there is nothing to restore", address)
         return
     with Netlink() as netlink:
         is_new = _take_home(sysfs, attachment, netns_fd)
@@ -67,8 +68,8 @@ def _take_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
         is_new = not fetch_home(sysfs, attachment, netns_fd)
         if is_new:
             logger.warning(
-                "VF %s: its netdev is neither here nor in the sandbox of %s; binding %s again",
-                *(address, attachment.owner, original.driver),
+                "%s: binding %s again: its netdev is neither on the host nor in the sandbox of %s",
+                *(DeviceName(sysfs, address), original.driver, attachment.owner),
             )
             bind_again(sysfs, address, original.driver)
     is_new |= bind_driver(sysfs, address, original.driver)
@@ -88,12 +89,12 @@ def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original, 
         else:
             if not leftovers:
                 return now
-        logger.info("VF %s: binding %s again: %s", vf.address, original.driver, leftovers)
+        logger.info("%s: binding %s again: %s", vf, original.driver, leftovers)
         bind_again(sysfs, vf.address, original.driver)
     now = _set_back(sysfs, netlink, vf, original)
     if original.tuning is not None and (lost := _find_leftovers(now, original)):
         logger.warning(
-            "VF %s: %s has made a new netdev, which is not tuned as the host's was: %s", vf.address, now.driver, lost
+            "%s: %s made a new netdev, and the host's tuning of the old one is lost: %s", vf, now.driver, lost
         )
     return now
 
@@ -111,7 +112,7 @@ def _set_back(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> Ori
     try:
         netlink.set_tuning(device.ifindex, changes)
     except KernelError as error:
-        logger.info("VF %s: %s", vf.address, error)
+        logger.info("%s: %s", vf, error)
     return read_original(sysfs, netlink, vf)
 
 
@@ -133,15 +134,15 @@ def _set_recorded(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) ->
         set_netdev_mac(sysfs, netlink, vf, original.mac)
         device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
-        raise DeviceError(f"the netdev of VF {vf.address} vanished while it was being restored")
+        raise DeviceError(f"{vf}: its netdev vanished while it was being restored")
     if original.mtu and device.mtu != original.mtu:
         netlink.set_link(device.ifindex, f"setting MTU {original.mtu} of {device.name}", mtu=original.mtu)
     if (device.promisc, device.allmulti) != (original.promisc, original.allmulti):
         what = f"setting promisc and allmulti of {device.name} back"
         netlink.set_flags(device.ifindex, what, promisc=original.promisc, allmulti=original.allmulti)
     if original.tuning is not None:
-        remove_altnames(netlink, device, set(device.altnames) - set(original.altnames))
-    restore_names(netlink, device, original.name or device.name, original.altnames)
+        remove_altnames(netlink, device, set(device.altnames) - set(original.altnames), vf)
+    restore_names(netlink, device, original.name or device.name, original.altnames, vf)
     if original.up:
         netlink.set_link(device.ifindex, f"setting {original.name} up", state="up")
 
@@ -149,12 +150,12 @@ def _set_recorded(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) ->
 def _verify(vf: Vf, now: Original, original: Original) -> None:
     # its old name may be taken by another interface, which does not make the VF unfit for the next pod
     expected = replace(original, name=now.name, altnames=now.altnames, up=now.up, tuning=now.tuning)
-    # what another plugin's state file does not tell, or no PF could be asked for
+    # what another plugin's state file does not have, or no PF could be asked for
     expected = replace(expected, mac=expected.mac or now.mac, mtu=expected.mtu or now.mtu)
     if expected.settings is None:
         expected = replace(expected, settings=now.settings)
     if now != expected:
-        raise VerifyError(f"VF {vf.address} is not as it was: {_list_differences(now, expected)}")
+        raise VerifyError(f"{vf}: it is not as it was: {_list_differences(now, expected)}")
 
 
 def _list_differences(now: Original, expected: Original) -> str:

@@ -24,7 +24,7 @@ def check_name_is_free(ifname: str) -> None:
             raise CniError(INVALID_ENVIRONMENT, f"the sandbox has an interface {ifname} already")
 
 
-def bring_up(conf: NetConf, ifname: str, address: str, parent: str) -> Link:
+def bring_up(conf: NetConf, ifname: str, parent: str) -> Link:
     """Make the VF's interface as the configuration says, set it up, and give its state.
 
     Raises KernelError, and VerifyError when it is not the VF with the wanted MAC and MTU.
@@ -32,7 +32,7 @@ def bring_up(conf: NetConf, ifname: str, address: str, parent: str) -> Link:
     with Netlink() as netlink:
         found = netlink.find(ifname)
         if found is None or found.parent != parent:
-            raise VerifyError(f"VF {address} was moved but is not {ifname} in the sandbox")
+            raise VerifyError(f"it was moved into the sandbox but is not {ifname} there")
         _set_sysctls(conf, ifname)
         if conf.mtu is not None and conf.mtu != found.mtu:
             netlink.set_link(found.ifindex, f"setting MTU {conf.mtu} of {ifname}", mtu=conf.mtu)

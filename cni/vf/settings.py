@@ -8,13 +8,14 @@ from cni.protocol.spec import DEVICE_FAILURE
 from cni.vf.names import clear_name
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
 from sriovdp.kernel import drivers, netdevs
+from sriovdp.kernel.device_name import find_vf_index, named
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.rtnl.tuning import Tuning
-from sriovdp.kernel.sysfs import Sysfs, list_names, read_link
+from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.kernel.tuning import read_tuning
-from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings, name_vf
 from sriovdp.state.journal import Original
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ _GROUPS = (
 class Vf:
     """Which VF it is, and the settings that the PF held for it when it was looked up.
 
-    `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace.
+    `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace. `pf` is
+    its name, or its PCI address then.
     """
 
     address: PciAddress
@@ -45,32 +47,24 @@ class Vf:
     pf_ifindex: int | None
     settings: VfSettings | None
     pf_mtu: int | None = None
+    pf: str = "PF"
 
-
-_indices: dict[str, int] = {}  # by address, where they were last; each is checked before it is used
+    def __str__(self) -> str:
+        return name_vf(self.pf, self.index, self.address)
 
 
 def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     """Look a VF up. Raises DeviceError when there is no such VF."""
     pf_path = f"{sysfs.pci(address)}/physfn"
-    index = _find_index(pf_path, address)
+    index = find_vf_index(pf_path, address)
+    if index is None:
+        raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
     name = netdevs.find_pf_netdev(sysfs, address)
     found = netlink.find_with_vf(name, index) if name else None
     if not found:
-        return Vf(address, index, None, None)
+        return Vf(address, index, None, None, pf=name or read_link(pf_path) or "PF")
     link, settings = found
-    return Vf(address, index, link.ifindex, settings, link.mtu)
-
-
-def _find_index(pf_path: str, address: PciAddress) -> int:
-    index = _indices.get(address, 0)
-    if read_link(f"{pf_path}/virtfn{index}") == address:
-        return index
-    for link in list_names(pf_path):
-        if link.startswith("virtfn") and read_link(f"{pf_path}/{link}") == address:
-            index = _indices[address] = int(link.removeprefix("virtfn"))
-            return index
-    raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
+    return Vf(address, index, link.ifindex, settings, link.mtu, link.name)
 
 
 def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:
@@ -85,11 +79,11 @@ def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
     if driver is None or driver in USERSPACE_DRIVERS:
         return Original(driver or "", vf.settings)
     name = netdevs.find_netdev(sysfs, vf.address)
-    found = _read_netdev(sysfs, netlink, name) if name else None
+    found = _read_netdev(sysfs, netlink, name, vf) if name else None
     if found is None:
         raise CniError(
             DEVICE_FAILURE,
-            f"VF {vf.address} is bound to {driver} but has no netdev on the host",
+            f"{vf}: it is bound to {driver} but has no netdev on the host",
             hint="it is in another network namespace, or the driver failed (dmesg)",
         )
     device, tuning = found
@@ -97,14 +91,12 @@ def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
     return Original(driver, vf.settings, device.name, device.altnames, device.mac, device.mtu, *flags, tuning)
 
 
-def _read_netdev(sysfs: Sysfs, netlink: Netlink, name: str) -> tuple[Link, Tuning | None] | None:
+def _read_netdev(sysfs: Sysfs, netlink: Netlink, name: str, vf: Vf) -> tuple[Link, Tuning | None] | None:
     """A netdev of the host and how it is tuned; None for a tuning that cannot be read."""
     try:
         return read_tuning(netlink, f"{sysfs.root}/class/net/{name}")
     except KernelError as error:
-        logger.warning(
-            "%s: %s; what a pod changes of it is found at no release, so each binds the driver again", name, error
-        )
+        logger.warning("%s: %s; each release binds the driver again, as what a pod changed cannot be found", vf, error)
     device = netlink.find(name)
     return (device, None) if device else None
 
@@ -119,7 +111,7 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
     if vf.settings is None or vf.pf_ifindex is None:
         raise CniError(
             DEVICE_FAILURE,
-            f"setting VLAN, MAC or rates of VF {vf.address} failed: its PF has no netdev on the host",
+            f"{vf}: setting VLAN, MAC or rates failed: its PF has no netdev on the host",
             hint="leave these keys out for a VF whose PF another driver or host owns",
         )
     changes = vf.settings.changes_to(wanted)
@@ -131,7 +123,7 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
         except KernelError as error:
             if error.errno not in _REFUSALS:
                 raise
-            logger.info("%s; setting one after the other", error)
+            logger.info("%s: %s; setting one after the other", vf, error)
     skipped: list[str] = []
     for group in groups:
         try:
@@ -145,7 +137,7 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
             if not skip_unsupported:
                 error.hint = 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'
                 raise
-            logger.warning("VF %s does without: %s", vf.address, error)
+            logger.warning("%s: skipped what the NIC does not support: %s", vf, error.message)
             skipped += group
     return skipped
 
@@ -162,13 +154,13 @@ def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
     try:
         _change_mac(sysfs, netlink, vf, mac)
     except KernelError as error:
-        logger.info("%s; binding the driver of VF %s again", error, vf.address)
+        logger.info("%s: binding the driver again: %s", vf, error)
         bind_again(sysfs, vf.address, drivers.current_driver(sysfs, vf.address) or "")
         if not _has_mac(sysfs, netlink, vf, mac):
             _change_mac(sysfs, netlink, vf, mac)
     if not _has_mac(sysfs, netlink, vf, mac):
         device = find_netdev(sysfs, netlink, vf.address)
-        raise VerifyError(f"VF {vf.address} has MAC {device.mac if device else None} although {mac} was set")
+        raise VerifyError(f"{vf}: its MAC is {device.mac if device else None} although {mac} was set")
 
 
 def _has_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> bool:
@@ -179,7 +171,7 @@ def _has_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> bool:
 def _change_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
     device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
-        raise DeviceError(f"the netdev of VF {vf.address} vanished while its MAC was being set")
+        raise DeviceError(f"{vf}: its netdev vanished while its MAC was being set")
     netlink.set_link(device.ifindex, f"setting {device.name} down", state="down")
     netlink.set_link(device.ifindex, f"setting MAC {mac} of {device.name}", address=mac)
 
@@ -191,6 +183,7 @@ def bind_again(sysfs: Sysfs, address: PciAddress, driver: str) -> None:
     drivers.wait_for_netdev(sysfs, address)
 
 
+@named
 def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str) -> bool:
     """Bind a VF to a driver, or to none if `wanted` is empty.
 
@@ -202,7 +195,7 @@ def bind_driver(sysfs: Sysfs, address: PciAddress, wanted: str) -> bool:
         return False
     if holder := find_holder(sysfs, address):
         raise InUseError(
-            f"binding VF {address} to {wanted or 'no driver'} failed: {holder} has it open",
+            f"binding to {wanted or 'no driver'} failed: {holder} has it open",
             hint="end that program or virtual machine; until then the VF stays on its driver",
         )
     if not wanted:

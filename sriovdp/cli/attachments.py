@@ -11,6 +11,7 @@ from cni.verbs.release import is_alive
 from sriovdp.cli.allocated import ask_kubelet, kubelet_option
 from sriovdp.cli.options import state_option, sysfs_option
 from sriovdp.errors import SriovdpError
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.state.journal import Attachment, Damage, Journal
@@ -55,7 +56,9 @@ def _repair(recovery: Recovery, attachment: Attachment) -> None:
     try:
         recovery.repair(attachment)
     except SriovdpError as error:
-        click.echo(f"sriovdp: error: VF {attachment.device} of {attachment.owner} is not repaired: {error}", err=True)
+        name = DeviceName(recovery.sysfs, attachment.device)
+        said = f"{name}: repairing it for {attachment.owner} failed: {error.reason}"
+        click.echo(f"sriovdp: error: {said}", err=True)
 
 
 def _describe(recovery: Recovery, attachment: Attachment, *, verify: bool) -> dict[str, Any]:

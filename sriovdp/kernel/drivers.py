@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, VerifyError
+from sriovdp.kernel.device_name import named
 from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS
@@ -22,6 +23,7 @@ def current_driver(sysfs: Sysfs, address: str) -> str | None:
     return read_link(sysfs.pci(address) / "driver")
 
 
+@named
 def resolve_driver(sysfs: Sysfs, address: str, wanted: str) -> str:
     """The driver's real name: for `kernel`, the one that the function's modalias asks for; loads its module.
 
@@ -33,7 +35,7 @@ def resolve_driver(sysfs: Sysfs, address: str, wanted: str) -> str:
         _load_module(wanted)
     if not _driver_path(sysfs, wanted).is_dir():
         raise DeviceError(
-            f"binding {address} to {wanted} failed: the kernel has no PCI driver of that name",
+            f"binding to {wanted} failed: the kernel has no PCI driver of that name",
             hint=f"install the module for this kernel; `modprobe {wanted}` must make {_driver_path(sysfs, wanted)}",
         )
     return wanted
@@ -48,6 +50,7 @@ def is_bound_as_wanted(driver: str | None, wanted: str) -> bool:
     return driver == wanted
 
 
+@named
 def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = (), *, noiommu: bool = False) -> None:
     """Bind a function to the named driver, unbinding it first, and read back that it is bound.
 
@@ -77,6 +80,7 @@ def _put_back(sysfs: Sysfs, address: str, previous: str, cause: KernelError | Ve
         cause.message = f"{cause.message}; and it did not go back to {previous}: {error.message}"
 
 
+@named
 def check_iommu(sysfs: Sysfs, address: str, *, noiommu: bool) -> None:
     """Raises DeviceError when vfio-pci has no IOMMU to protect the host with, and may not or cannot go without."""
     if (sysfs.pci(address) / "iommu_group").exists():
@@ -85,11 +89,11 @@ def check_iommu(sysfs: Sysfs, address: str, *, noiommu: bool) -> None:
         return
     if noiommu:
         raise DeviceError(
-            f"binding {address} to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio cannot go without",
+            "binding to vfio-pci failed: it is in no IOMMU group, and this kernel's vfio cannot go without",
             hint="a kernel with CONFIG_VFIO_NOIOMMU can; or use igb_uio or uio_pci_generic",
         )
     raise DeviceError(
-        f"binding {address} to vfio-pci failed: it is in no IOMMU group",
+        "binding to vfio-pci failed: it is in no IOMMU group",
         hint=(
             "switch the IOMMU on in the firmware and boot with intel_iommu=on (Intel) or amd_iommu=on (AMD); to go "
             "without any protection, write noiommu: true into its range of the config"
@@ -103,6 +107,7 @@ def has_no_iommu(sysfs: Sysfs) -> bool:
     return folder.is_dir() and not list_names(folder)
 
 
+@named
 def check_iommu_group(sysfs: Sysfs, address: str, companions: Collection[str] = (), *, noiommu: bool = False) -> None:
     """Raises DeviceError when vfio could not open the function's IOMMU group, as others in it have kernel drivers."""
     check_iommu(sysfs, address, noiommu=noiommu)
@@ -113,7 +118,7 @@ def check_iommu_group(sysfs: Sysfs, address: str, companions: Collection[str] = 
     ]
     if in_the_way:
         raise DeviceError(
-            f"binding {address} to vfio-pci failed: its IOMMU group {group} has functions with other drivers: "
+            f"binding to vfio-pci failed: its IOMMU group {group} has functions with other drivers: "
             f"{', '.join(in_the_way)}",
             hint="a group goes to user space as a whole; use a slot with ACS, or bind those to vfio-pci too",
         )
@@ -134,6 +139,7 @@ def _allow_noiommu(sysfs: Sysfs) -> None:
         write_text(_noiommu_switch(sysfs), "Y")
 
 
+@named
 def unbind(sysfs: Sysfs, address: str) -> None:
     """Take a function away from its driver, if it has one. Raises KernelError, VerifyError."""
     path = sysfs.pci(address)
@@ -141,9 +147,10 @@ def unbind(sysfs: Sysfs, address: str) -> None:
         return
     write_text(path / "driver/unbind", address)
     if (still := current_driver(sysfs, address)) is not None:
-        raise VerifyError(f"{address} is still bound to {still} after unbinding it")
+        raise VerifyError(f"unbinding failed: it is still bound to {still}")
 
 
+@named
 def wait_for_netdev(sysfs: Sysfs, address: str) -> str:
     """Name of the function's netdev in this network namespace, awaited after a bind. Raises DeviceError."""
     deadline = time.monotonic() + _NETDEV_TIMEOUT
@@ -153,7 +160,7 @@ def wait_for_netdev(sysfs: Sysfs, address: str) -> str:
         if time.monotonic() > deadline:
             driver = current_driver(sysfs, address)
             raise DeviceError(
-                f"{address} has no netdev {_NETDEV_TIMEOUT:.0f} s after it was bound to {driver}",
+                f"no netdev {_NETDEV_TIMEOUT:.0f} s after it was bound to {driver}",
                 hint="the kernel log (dmesg) has the driver's reason",
             )
         time.sleep(0.02)
@@ -175,7 +182,7 @@ def _probe(sysfs: Sysfs, address: str, driver: str) -> None:
     bound = current_driver(sysfs, address)
     if bound != driver:
         raise VerifyError(
-            f"{address} was probed for {driver} but is {f'bound to {bound}' if bound else 'unbound'}",
+            f"it was probed for {driver} but is {f'bound to {bound}' if bound else 'unbound'}",
             hint="the kernel log (dmesg) has the driver's reason",
         )
 
@@ -193,7 +200,7 @@ def _kernel_driver(sysfs: Sysfs, address: str) -> str:
             if _driver_path(sysfs, driver).is_dir():
                 return driver
     raise DeviceError(
-        f"binding {address} to its kernel driver failed: no module of this kernel knows {modalias}",
+        f"binding to its kernel driver failed: no module of this kernel knows {modalias}",
         hint="install the kernel's full module package",
     )
 

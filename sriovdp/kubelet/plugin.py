@@ -60,7 +60,7 @@ class DevicePlugin(DevicePluginServicer):
         self._service = service
         self._limit = limit
         self._devices: Mapping[str, PoolDevice] = {}
-        self._list: pb2.ListAndWatchResponse | None = None  # until the first update nobody knows what there is
+        self._list: pb2.ListAndWatchResponse | None = None  # not known until the first update
         self._epoch = 0  # of the streams: those of a past one end
         self._followers: dict[object, float] = {}  # the open streams of this epoch, and since when they are open
         self.left_at = 0.0
@@ -72,7 +72,7 @@ class DevicePlugin(DevicePluginServicer):
 
         A device that was offered before and is not in `devices` goes from the list, unless it is in `held`, the devices
         that pods have (None: not known, so that all may be): it is offered as unhealthy from then on, as the kubelet
-        forgets what it is no longer told of. So is one in `held` that an earlier agent offered. The order of devices
+        forgets what is no longer in the list. So is one in `held` that an earlier agent offered. The order of devices
         that stay does not change.
         """
         offered = {device.id: device for device in devices}
@@ -85,7 +85,7 @@ class DevicePlugin(DevicePluginServicer):
         devices_now |= {
             id_: PoolDevice(id_, healthy=False, reason=_GONE) for id_ in sorted(held or ()) if id_ not in devices_now
         }
-        self._tell_changes(devices_now)
+        self._log_changes(devices_now)
         self._devices = devices_now
         answer = pb2.ListAndWatchResponse(devices=[_advertise(device) for device in devices_now.values()])
         if answer != self._list:
@@ -113,7 +113,7 @@ class DevicePlugin(DevicePluginServicer):
     async def GetDevicePluginOptions(
         self, request: pb2.Empty, context: grpc.aio.ServicerContext[pb2.Empty, pb2.DevicePluginOptions]
     ) -> pb2.DevicePluginOptions:
-        """Tell that both of the optional calls are wanted."""
+        """Ask for both of the optional calls."""
         del request, context
         return OPTIONS
 
@@ -161,7 +161,7 @@ class DevicePlugin(DevicePluginServicer):
             try:
                 answers.append(write_answer(await self._give(list(container.devices_ids))))
             except _RefusedError as refusal:
-                logger.error("refused to give devices to a container: %s", refusal)
+                logger.error("%s; refused to give devices to a container", refusal)
                 await context.abort(refusal.code, str(refusal))
         return pb2.AllocateResponse(container_responses=answers)
 
@@ -172,13 +172,13 @@ class DevicePlugin(DevicePluginServicer):
     ) -> pb2.PreStartContainerResponse:
         """Look whether what the kubelet gives to the container, maybe out of its checkpoint, is still what it was.
 
-        Codes as those of Allocate. A device that fell ill since is no reason: its container may be there to mend it.
+        Codes as those of Allocate. A device that is unhealthy now is given: its container may be there to repair it.
         """
         ids = list(request.devices_ids)
         try:
             await self._serve(self._service.verify, ids)
         except _RefusedError as refusal:
-            logger.error("kept a container from being started: %s", refusal)
+            logger.error("%s; refused to start the container", refusal)
             await context.abort(refusal.code, str(refusal))
         return pb2.PreStartContainerResponse()
 
@@ -192,9 +192,9 @@ class DevicePlugin(DevicePluginServicer):
         for id_ in ids:
             device = self._devices.get(id_)
             if device is None:
-                raise _RefusedError(grpc.StatusCode.NOT_FOUND, f"{self._resource}: {id_} is no device of this pool")
+                raise _RefusedError(grpc.StatusCode.NOT_FOUND, f"{self._resource}: {id_}: it is no device of this pool")
             if not device.healthy:
-                reason = f"{self._resource}: {id_} is not healthy: {device.reason}"
+                reason = f"{self._resource}: {device.name}: it is not healthy: {device.reason}"
                 raise _RefusedError(grpc.StatusCode.FAILED_PRECONDITION, reason)
         return await self._serve(self._service.allocate, ids)
 
@@ -216,13 +216,13 @@ class DevicePlugin(DevicePluginServicer):
             logger.exception("%s: choosing devices by the pool's policy failed, any will do", self._resource)
             return list(dict.fromkeys((*must, *available)))[: wish.allocation_size]
 
-    def _tell_changes(self, devices_now: Mapping[str, PoolDevice]) -> None:
+    def _log_changes(self, devices_now: Mapping[str, PoolDevice]) -> None:
         for id_, device in devices_now.items():
             before = self._devices.get(id_)
             if not device.healthy and (before is None or before.healthy):
-                logger.warning("%s: %s is not healthy: %s", self._resource, id_, device.reason)
+                logger.warning("%s: %s: not healthy: %s", self._resource, device.name, device.reason)
             elif device.healthy and before is not None and not before.healthy:
-                logger.info("%s: %s is healthy again", self._resource, id_)
+                logger.info("%s: %s: healthy again", self._resource, device.name)
 
 
 def _advertise(device: PoolDevice) -> pb2.Device:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from sriovdp.config.values import Pool, Selector
-from sriovdp.errors import DeviceError
+from sriovdp.errors import DeviceError, naming
 from sriovdp.limits import PATTERN_SIGNS
 from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction
 from sriovdp.pools.assignment import Offer
@@ -76,6 +76,11 @@ def find_access(pool: Pool, offer: Offer, host: Host) -> Access:
 
     Raises DeviceError when something of it is not there.
     """
+    with naming(offer):
+        return _find_access(pool, offer, host)
+
+
+def _find_access(pool: Pool, offer: Offer, host: Host) -> Access:
     parts = (
         _drive(offer.candidate.function, host),
         _reach_rdma(offer),
@@ -90,8 +95,8 @@ def find_access(pool: Pool, offer: Offer, host: Host) -> Access:
         info["extra"] = extra
     own = dict.fromkeys(node for part in parts for node in part.nodes)
     for node in own:
-        _check_presence(offer, node.host_path, host)
-    added = [found for extra in pool.device_nodes for found in _expand(offer, extra.node, host)]
+        _check_presence(node.host_path, host)
+    added = [found for extra in pool.device_nodes for found in _expand(extra.node, host)]
     mounts = tuple(mount for part in parts for mount in part.mounts)
     return Access(info, (*own, *added), (*mounts, *(extra.mount for extra in pool.mounts)))
 
@@ -104,9 +109,7 @@ def _drive(function: PhysicalFunction | VirtualFunction | Subfunction, host: Hos
         return _drive_by_vfio(function)
     if function.driver in _UIO_DRIVERS:
         if function.uio is None:
-            raise DeviceError(
-                f"{function.address} is on {function.driver} but has no UIO device", hint="see the kernel's log for why"
-            )
+            raise DeviceError(f"it is on {function.driver} but has no UIO device", hint="see the kernel log (dmesg)")
         path = f"/dev/{function.uio}"
         mounts = (Mount(file, file, read_only=False) for file in host.list_uio_files(function.address))
         return Access({"uio": {"mount": path}}, (DeviceNode(path, path),), tuple(mounts))
@@ -117,7 +120,7 @@ def _drive_by_vfio(function: PhysicalFunction | VirtualFunction) -> Access:
     """The container of all groups, and the function's group; one without an IOMMU goes by another name on the host."""
     if function.iommu_group is None:
         raise DeviceError(
-            f"{function.address} is on vfio-pci but in no IOMMU group",
+            "it is on vfio-pci but in no IOMMU group",
             hint="enable the IOMMU in the firmware and on the kernel's command line (intel_iommu=on)",
         )
     container, group = "/dev/vfio/vfio", f"/dev/vfio/{function.iommu_group}"
@@ -135,7 +138,7 @@ def _reach_rdma(offer: Offer) -> Access:
     devices = offer.candidate.traits.rdma
     if not devices:
         raise DeviceError(
-            f"{offer.id} has no RDMA device that can be seen here",
+            "it has no RDMA device that can be seen here",
             hint="if `rdma system show` prints exclusive, it is in another network namespace: delete the pod or the "
             "namespace that has it; otherwise load the module of its driver",
         )
@@ -158,9 +161,7 @@ def _reach_vdpa(offer: Offer) -> Access:
         return Access({})
     device = next((device for device in offer.candidate.traits.vdpa if device.kind == wanted), None)
     if device is None or (wanted == "vhost" and device.node is None):
-        raise DeviceError(
-            f"{offer.id} has no vDPA device of type {wanted}", hint=f"bind it to {wanted}_vdpa (`vdpa dev show`)"
-        )
+        raise DeviceError(f"it has no vDPA device of type {wanted}", hint=f"bind it to {wanted}_vdpa (`vdpa dev show`)")
     if device.node is None:
         return Access({})
     return Access({"vdpa": {"mount": device.node}}, (DeviceNode(device.node, device.node),))
@@ -178,21 +179,21 @@ def _find_extra(pool: Pool, offer: Offer) -> Mapping[str, str]:
     return {**pool.additional_info.get("*", {}), **pool.additional_info.get(address, {})}
 
 
-def _expand(offer: Offer, node: DeviceNode, host: Host) -> list[DeviceNode]:
+def _expand(node: DeviceNode, host: Host) -> list[DeviceNode]:
     """A node that the pool adds, or those that its pattern means."""
     if PATTERN_SIGNS.isdisjoint(node.host_path):
-        _check_presence(offer, node.host_path, host)
+        _check_presence(node.host_path, host)
         return [node]
     found = host.find_nodes(node.host_path)
     if not found:
-        raise DeviceError(f"{offer.id} cannot be used: there is nothing like {node.host_path} on this host")
+        raise DeviceError(f"it cannot be used: no file of this host matches {node.host_path}")
     return [DeviceNode(path, path, node.permissions) for path in found]
 
 
-def _check_presence(offer: Offer, path: str, host: Host) -> None:
+def _check_presence(path: str, host: Host) -> None:
     if not host.find_nodes(path):
         hint = next((hint for start, hint in _HINTS.items() if path.startswith(start)), "")
-        raise DeviceError(f"{offer.id} cannot be used: {path} is not there on this host", hint=hint)
+        raise DeviceError(f"it cannot be used: {path} is not there on this host", hint=hint)
 
 
 def _write_envs(pool: Pool, ids: str, info: str) -> dict[str, str]:

@@ -22,6 +22,9 @@ class Offer:
         """Its ID for the kubelet."""
         return self.candidate.id
 
+    def __str__(self) -> str:
+        return self.candidate.name
+
     @property
     def place(self) -> Place:
         """Where it is, for choosing among devices."""

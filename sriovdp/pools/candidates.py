@@ -7,7 +7,17 @@ from typing import Literal, TypeAlias
 
 from sriovdp.config.terms import DeviceType
 from sriovdp.config.values import PfConfig
-from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, Subfunction, Traits, VirtualFunction
+from sriovdp.model import (
+    NetDevice,
+    Node,
+    PciAddress,
+    PhysicalFunction,
+    Subfunction,
+    Traits,
+    VirtualFunction,
+    escape_unprintable,
+    name_vf,
+)
 
 Kind = Literal["VF", "PF", "SF"]
 """VF: a virtual function. PF: a PCI function without a PF here, so a VF in a virtual machine too. SF: a subfunction."""
@@ -44,6 +54,15 @@ class Candidate:
     def netdev(self) -> NetDevice | None:
         """The function's own."""
         return self.function.netdev
+
+    @property
+    def name(self) -> str:
+        """Its name in log lines and errors, like `eth0 VF 3 (0000:3b:02.3)`."""
+        if self.kind == "VF" and self.index is not None:
+            return name_vf(self.pf.name, self.index, self.id)
+        if self.kind == "SF":
+            return escape_unprintable(f"{self.pf.name} SF {self.index} ({self.id})")
+        return self.id if self.netdev is None else escape_unprintable(f"{self.netdev.name} ({self.id})")
 
     def __str__(self) -> str:
         return self.id if self.kind == "PF" else f"{self.kind} {self.index} of {self.pf.name}"

@@ -33,7 +33,7 @@ def judge(pool: Pool, offer: Offer, host: Host, *, in_use: bool) -> Verdict:
         access = find_access(pool, offer, host)
     except DeviceError as error:
         away = offer.selector.is_rdma and not offer.candidate.traits.rdma
-        return Verdict(None, str(error) if away or "deviceNodes" in pool.health else "")
+        return Verdict(None, error.reason if away or "deviceNodes" in pool.health else "")
     return Verdict(access, _find_link_fault(pool, offer))
 
 

@@ -45,7 +45,7 @@ class LiveHost:
         if isinstance(function, Subfunction):
             folder = self.sysfs.root / "bus/auxiliary/devices" / function.name
             if not folder.exists():
-                raise DeviceError(f"there is no subfunction {function.name} any more")
+                raise DeviceError("this subfunction is gone")
             return replace(candidate, function=replace(function, driver=read_link(folder / "driver")))
         folder = self.sysfs.pci(function.address)
         driver, group = read_link(folder / "driver"), read_link(folder / "iommu_group")

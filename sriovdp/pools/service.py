@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sriovdp.config.values import Pool
-from sriovdp.errors import DeviceError, InUseError, SriovdpError
+from sriovdp.errors import DeviceError, InUseError, SriovdpError, naming
 from sriovdp.model import Node, PoolDevice
 from sriovdp.pools.allocation import Access, Allocation, allocate, find_access
 from sriovdp.pools.assignment import Offer
@@ -77,7 +77,7 @@ class PoolService:
         driverless = {c.id for c in seen if c.function.driver is None}
         for candidate in seen:
             if candidate.obstacle and candidate.id not in driverless:
-                logger.warning("%s: %s is no longer offered: %s", self.pool.resource, candidate.id, candidate.obstacle)
+                logger.warning("%s: %s: no longer offered: %s", self.pool.resource, candidate.name, candidate.obstacle)
         kept = {id_: offer for id_, offer in self._offers.items() if id_ in missing & driverless}
         verdicts = {
             id_: judge(self.pool, offer, self._host, in_use=used is None or id_ in used)
@@ -133,14 +133,14 @@ class PoolService:
                 self._cdi.remove_unused(self.pool)
         except OSError as error:
             self._is_writable = False
-            logger.error("%s: cannot put files of devices in order: %s", self.pool.resource, error)
+            logger.error("%s: writing the files of its devices failed: %s", self.pool.resource, error)
 
     def list_returned(self) -> dict[str, str]:
         """Functions without a PF here that pods had at any time, each with its MAC."""
         return self._grants.list_returned(self.pool.resource)
 
     def list_used(self, held: Collection[str]) -> frozenset[str]:
-        """The devices that pods have, and those just given to pods of which the kubelet does not tell yet."""
+        """The devices that pods have, and those just given to pods which the kubelet does not list yet."""
         oldest = time.monotonic() - _GRACE
         return frozenset(held) | {id_ for id_, given in list(self._given_at.items()) if given > oldest}
 
@@ -182,7 +182,7 @@ class PoolService:
             differences = before.differences(now) if before else []
             if differences:
                 raise DeviceError(
-                    f"{offer.id} is not what this container was given: {'; '.join(differences)}",
+                    f"{offer.candidate.name}: it is not what this container was given: {'; '.join(differences)}",
                     hint="delete the pod, so that it is given devices again",
                 )
         self._refresh_spec(accesses)
@@ -200,20 +200,23 @@ class PoolService:
         """The device as it is now. Raises DeviceError when the pool cannot give it, or somebody has it."""
         owner = self._find_owner(id_)
         if owner:
-            raise InUseError(f"{id_} is in use by {owner}", hint="it is free when that pod is gone")
+            offer = self._offers.get(id_)
+            name = offer.candidate.name if offer else id_
+            raise InUseError(f"{name}: it is in use by {owner}", hint="it is free when that pod is gone")
         return self._look(id_)
 
     def _look(self, id_: str) -> Offer:
         """The device as it is now. Raises DeviceError when the pool cannot give it."""
         offer = self._offers.get(id_)
         if offer is None:
-            raise DeviceError(f"{id_} is no device of this pool now", hint=f"`sriovdp explain {id_}` says why")
-        candidate = self._host.refresh(offer.candidate)
+            raise DeviceError(f"{id_}: it is no device of this pool now", hint=f"`sriovdp explain {id_}` says why")
+        with naming(offer):
+            candidate = self._host.refresh(offer.candidate)
         if candidate.function.driver is None:
-            raise DeviceError(f"{id_} has lost its driver", hint="`sriovdp apply` binds it again")
+            raise DeviceError(f"{candidate.name}: it has lost its driver", hint="`sriovdp apply` binds it again")
         rejection = reject(offer.selector, candidate)
         if rejection:
-            raise DeviceError(f"{id_} is no device of this pool any more: {rejection}")
+            raise DeviceError(f"{candidate.name}: it is no device of this pool any more: {rejection}")
         return replace(offer, candidate=candidate)
 
     def _name_devices(self, allocation: Allocation, ids: Sequence[str]) -> Allocation:
@@ -236,4 +239,4 @@ class PoolService:
 
     def _build_device(self, offer: Offer, fault: str) -> PoolDevice:
         numa_node = None if self.pool.exclude_topology else offer.candidate.function.numa_node
-        return PoolDevice(offer.id, numa_node, not fault, fault)
+        return PoolDevice(offer.id, numa_node, not fault, fault, offer.candidate.name)

@@ -258,7 +258,7 @@ class _Run:
         node = take_snapshot(self.sysfs)
         pf = next((pf for pf in node.pfs if pf.address == record.address), None)
         if pf is None:
-            raise DeviceError(f"the PF {record.address} is gone", hint="see the kernel log (dmesg)")
+            raise DeviceError(f"{record.address}: this PF is gone", hint="see the kernel log (dmesg)")
         return node, plan_return(record.before, pf, keep_number=record.externally_managed)
 
     def _forget(self, record: PfRecord) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, SriovdpError, VerifyError
 from sriovdp.kernel import drivers
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
@@ -71,7 +72,7 @@ class Change:
                 try:
                     self._do(step, companions)
                 except SriovdpError as error:
-                    error.message = f"{step} failed: {error.message}"
+                    error.message = f"{step} failed: {error.message.removeprefix(f'{error.subject}: ')}"
                     raise
             wait.begin(f"{self.pf}: waiting for netdevs of its VFs")
             self.wait_for_carrier()
@@ -188,7 +189,10 @@ class Change:
             if netdev := self.netlink.find(name):
                 return netdev
             if time.monotonic() > deadline:
-                raise DeviceError(f"the netdev {name} of {address} has vanished", hint="see the kernel log (dmesg)")
+                raise DeviceError(
+                    f"{DeviceName(self.sysfs, address)}: its netdev {name} has vanished",
+                    hint="see the kernel log (dmesg)",
+                )
             time.sleep(_CARRIER_INTERVAL)
 
     def _vf_address(self, step: VfStep) -> str:
@@ -208,7 +212,7 @@ class Change:
         netdev = self.netlink.find(name) if name else None
         if netdev is None:
             raise DeviceError(
-                f"the netdev of PF {self.pf} has vanished", hint="see the kernel log (dmesg), then apply again"
+                f"{self.pf}: the netdev of this PF has vanished", hint="see the kernel log (dmesg), then apply again"
             )
         return netdev
 
@@ -241,7 +245,7 @@ def _write_num_vfs(attribute: Path, wanted: int, pf_name: str) -> None:
         raise
     made = read_text(attribute)
     if made is None:
-        raise DeviceError(f"sriov_numvfs of {pf_name} cannot be read: the PF is no longer there")
+        raise DeviceError(f"{pf_name}: sriov_numvfs cannot be read: the PF is gone")
     if made != str(wanted):
         raise VerifyError(
             f"the driver of {pf_name} accepted sriov_numvfs {wanted}, but there are {made} VFs",

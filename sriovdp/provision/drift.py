@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import Node
+from sriovdp.model import Node, name_vf
 from sriovdp.provision.pending import is_concerned
 from sriovdp.state.journal import Journal
 
@@ -27,13 +27,13 @@ def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mappin
 def describe_change(before: Node, after: Node) -> list[str]:
     """PFs that came or went between two snapshots, and VFs that changed their driver, as sentences."""
     was, now = ({pf.address: pf for pf in node.pfs} for node in (before, after))
-    told = [f"PF {was[pf].name} ({pf}) is gone" for pf in was if pf not in now]
-    told += [f"PF {now[pf].name} ({pf}) is new" for pf in now if pf not in was]
+    seen = [f"{was[pf].name} ({pf}): this PF is gone" for pf in was if pf not in now]
+    seen += [f"{now[pf].name} ({pf}): this PF is new" for pf in now if pf not in was]
     drivers = {vf.address: vf.driver for _, vf in before.vfs()}
-    told += [
-        f"VF {vf.index} ({vf.address}) of {pf.name} went from {drivers[vf.address] or 'no driver'} to "
+    seen += [
+        f"{name_vf(pf.name, vf.index, vf.address)}: its driver went from {drivers[vf.address] or 'no driver'} to "
         f"{vf.driver or 'no driver'}"
         for pf, vf in after.vfs()
         if vf.address in drivers and drivers[vf.address] != vf.driver
     ]
-    return told
+    return seen

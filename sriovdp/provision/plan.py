@@ -16,6 +16,7 @@ from sriovdp.model import (
     PciAddress,
     PhysicalFunction,
     VirtualFunction,
+    name_vf,
 )
 from sriovdp.provision.settings import make_stable_mac, plan_settings
 from sriovdp.provision.steps import (
@@ -128,7 +129,7 @@ def _warn_of_twins(taken: Sequence[tuple[PhysicalFunction, PfConfig]], steps: Co
         for vf in pf.vfs:
             if vf.settings is None or pf.address in changed or vf.address in changed_vfs:
                 continue
-            name, mac = f"{pf.name} VF {vf.index} ({vf.address})", vf.settings.mac
+            name, mac = name_vf(pf.name, vf.index, vf.address), vf.settings.mac
             if mac != ZERO_MAC and seen.setdefault(mac, name) != name:
                 yield f"{name} has the MAC {mac} of {seen[mac]}; set numVfs to 0, apply, and set it back"
 
@@ -309,7 +310,8 @@ def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator
         yield f"{pf.name} is InfiniBand: its VFs get GUIDs, the MACs of the config have no effect"
     for vf in pf.vfs:
         if vf.traits.noiommu and not entry.vf(vf.index).noiommu:
-            yield f"VF {vf.index} of {pf.name} is on vfio-pci without an IOMMU, and no noiommu: true allows that"
+            name = name_vf(pf.name, vf.index, vf.address)
+            yield f"{name} is on vfio-pci without an IOMMU, and no noiommu: true allows that"
     if pf.switchdev:
         listed = ", ".join(vf.representor for vf in pf.vfs if vf.representor) or "none yet"
         yield f"{pf.name} is in switchdev mode; representors of its VFs: {listed}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sriovdp.errors import BusyError, DamageError, DeviceError, SriovdpError
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import Node, PciAddress, PhysicalFunction
+from sriovdp.model import Node, PciAddress, PhysicalFunction, name_vf
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import NOBODY, Outcome, Owners
 from sriovdp.provision.change import Change
@@ -100,7 +100,7 @@ def _hold(
         try:
             found[address].hold(list_vfs(pfs[address], len(records[address].original.vfs)))
         except BusyError as error:
-            error.message = f"resetting {pfs[address].name} failed, nothing was changed: {error.message}"
+            error.message = f"{pfs[address].name}: resetting failed, nothing was changed: {error.message}"
             raise
     return found
 
@@ -146,13 +146,13 @@ def _judge(obstacles: Obstacles, report: Report, *, force: bool) -> None:
 def _refuse_if_open(steps: Mapping[PciAddress, tuple[Step, ...]], node: Node, sysfs: Sysfs) -> None:
     """The kernel lets a driver go of a VF only when its user has closed it (vfio_unregister_group_dev)."""
     held = {
-        pf.address: [f"VF {vf.index} ({vf.address}) of {pf.name} is held open by {holder}"]
+        pf.address: [f"{name_vf(pf.name, vf.index, vf.address)} is held open by {holder}"]
         for pf in node.pfs
         for vf, _ in list_disturbed(pf, steps.get(pf.address, ()))
         if (holder := find_holder(sysfs, vf.address))
     }
     if held:
-        error = build_refusal(held, "nothing was changed: the kernel would wait without end for the program to let go")
+        error = build_refusal(held, "nothing was changed: the kernel would wait until the program closes it")
         error.hint = "end the program first"
         raise error
 

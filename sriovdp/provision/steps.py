@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress, name_vf
 
 _SETTING_NAMES = {"vlan": "VLAN", "min_tx_rate": "min rate", "max_tx_rate": "max rate", "mac": "admin MAC"}
 
@@ -93,7 +93,7 @@ class VfStep(PfStep):
     @property
     def vf_name(self) -> str:
         """The VF's name in messages."""
-        return f"{self.pf_name} VF {self.index}" + (f" ({self.address})" if self.address else "")
+        return name_vf(self.pf_name, self.index, self.address) if self.address else f"{self.pf_name} VF {self.index}"
 
 
 @dataclass(frozen=True, slots=True)

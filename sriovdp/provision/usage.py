@@ -8,7 +8,7 @@ from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
+from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction, name_vf
 from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
 from sriovdp.state.journal import Journal, read_boot_id
 
@@ -66,7 +66,7 @@ def find_obstacles(
         for vf, step in list_disturbed(pf, own):
             user = attached.get(vf.address) or _find_user(sysfs, vf)
             if user:
-                obstacles.append(f"VF {vf.index} ({vf.address}) is used by {user}; in the way of: {step}")
+                obstacles.append(f"{name_vf(pf.name, vf.index, vf.address)} is used by {user}; in the way of: {step}")
         if obstacles:
             found[pf.address] = obstacles
     return found

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from sriovdp.errors import DamageError, InUseError, JournalError
-from sriovdp.model import VfSettings, escape_unprintable, is_pci_address, split_args
+from sriovdp.model import VfSettings, escape_unprintable, find_pod, is_pci_address, name_container
 from sriovdp.state.files import open_lock
 from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
@@ -116,9 +116,12 @@ class Attachment:
     @property
     def pod(self) -> str:
         """Namespace and name of the pod, like `default/web`; empty when the runtime did not give them."""
-        pairs = split_args(self.args)
-        pod = pairs.get("K8S_POD_NAME")
-        return f"{pairs.get('K8S_POD_NAMESPACE', 'default')}/{pod}" if pod else ""
+        return find_pod(self.args)
+
+    @property
+    def caller(self) -> str:
+        """Who asked for the VF, for the start of a log line, with the container that a runtime's log names."""
+        return name_container(self.args, self.container_id, self.ifname)
 
     @property
     def owner(self) -> str:

@@ -124,7 +124,7 @@ async def test_drift_is_told_once(
         await kubelet.wait_for(DPDK, count=2)
         tree.unbind(vf_address(PF, 2))
         await wait_until(lambda: drift in caplog.text)
-        assert f"VF 2 ({vf_address(PF, 2)}) of enp1s0 went from vfio-pci to no driver" in caplog.text
+        assert f"enp1s0 VF 2 ({vf_address(PF, 2)}): its driver went from vfio-pci to no driver" in caplog.text
         looks = len(caplog.messages)
         tree.unbind(vf_address(PF, 3))
         await wait_until(lambda: f"VF 3 ({vf_address(PF, 3)}): bind" in caplog.text)

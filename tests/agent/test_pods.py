@@ -62,7 +62,7 @@ async def test_a_container_is_not_started_with_what_is_no_longer_its_own(
         with pytest.raises(AdmissionError, match=f"/dev/vfio/{group} is not there"):
             await kubelet.start_container(DPDK, [device])
         tree.unbind(device)
-        with pytest.raises(AdmissionError, match=f"{device} has lost its driver"):
+        with pytest.raises(AdmissionError, match=rf"{device}\): it has lost its driver"):
             await kubelet.start_container(DPDK, [device])
         tree.bind(device, "igbvf")
         with pytest.raises(AdmissionError, match="drivers wants vfio-pci, the device has igbvf"):
@@ -80,7 +80,7 @@ async def test_a_device_that_a_living_pod_has_attached_is_given_to_no_other(
         Journal(tmp_path / "state/journal").write_attachment(replace(owed, phase="attached", netns="/proc/self/ns/net"))
         await kubelet.admit("red", {})
         assert await kubelet.wait_for(KERNEL, count=1, healthy=False) == [device]
-        with pytest.raises(AdmissionError, match=rf"{device} is not healthy: pod default/red \(net1\) has it"):
+        with pytest.raises(AdmissionError, match=rf"{device}\): it is not healthy: pod default/red \(net1\) has it"):
             await kubelet.allocate(KERNEL, [device])
         await kubelet.remove("red")
         await kubelet.wait_for(KERNEL, count=2)
@@ -101,7 +101,7 @@ async def test_a_device_that_is_attached_after_the_last_look_is_given_to_no_othe
     async with run_agent(tree, tmp_path, rescan_interval=3600):
         await kubelet.wait_for(KERNEL, count=2)
         await kubelet.admit("red", {})
-        with pytest.raises(AdmissionError, match=rf"{device} is in use by pod default/red"):
+        with pytest.raises(AdmissionError, match=rf"{device}\): it is in use by pod default/red"):
             await kubelet.allocate(KERNEL, [device])
 
 
@@ -168,7 +168,7 @@ async def test_a_vf_that_another_pools_pod_has_is_given_to_nobody(tree: Tree, ku
         [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
     async with run_agent(tree, tmp_path, CONFIG.replace("sriov_dpdk", "fast")):
         assert await kubelet.wait_for(renamed, count=1, healthy=False) == [device]
-        told = rf"{device} is not healthy: pod default/red \(container main\) has it as {DPDK}"
+        told = rf"{device}\): it is not healthy: pod default/red \(container main\) has it as {DPDK}"
         with pytest.raises(AdmissionError, match=told):
             await kubelet.allocate(renamed, [device])
         await kubelet.remove("red")

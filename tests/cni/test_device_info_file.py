@@ -44,8 +44,8 @@ def test_file_is_written_and_removed(tmp_path: Path, sysfs: Sysfs, policy: Polic
     assert json.loads(path.read_text()) == {"type": "pci", "version": "1.1.0", "pci": told}
     assert (made.device_info_dev, made.device_info_ino) == (path.stat().st_dev, path.stat().st_ino)
     assert is_written(str(path), policy)
-    remove_device_info(made)
-    remove_device_info(made)
+    remove_device_info(made, sysfs)
+    remove_device_info(made, sysfs)
     assert not path.exists()
 
 
@@ -56,11 +56,11 @@ def test_file_of_another_program_stays(tmp_path: Path, sysfs: Sysfs, policy: Pol
     other = path.with_name("b")
     other.write_text(path.read_text())
     other.replace(path)
-    remove_device_info(made)
+    remove_device_info(made, sysfs)
     assert path.exists()
     assert write_device_info(attach(path), policy, sysfs).device_info == ""
     path.write_text("{}")
-    remove_device_info(attach(path))
+    remove_device_info(attach(path), sysfs)
     assert path.read_text() == "{}"
 
 
@@ -68,9 +68,9 @@ def test_killed_add_leaves_no_file(tmp_path: Path, sysfs: Sysfs, policy: Policy)
     """The entry does not have the inode yet; the content says that it is ours."""
     path = tmp_path / "run/devinfo/a.json"
     write_device_info(attach(path), policy, sysfs)
-    remove_device_info(replace(attach(path), device="0000:01:10.4"))
+    remove_device_info(replace(attach(path), device="0000:01:10.4"), sysfs)
     assert path.exists()
-    remove_device_info(attach(path))
+    remove_device_info(attach(path), sysfs)
     assert not path.exists()
 
 
@@ -87,6 +87,6 @@ def test_no_other_place_is_written_or_emptied(tmp_path: Path, sysfs: Sysfs, poli
     with pytest.raises(SriovdpError, match="device-info"):
         if write_device_info(attachment, policy, sysfs).device_info == "":
             raise SriovdpError("the device-info file is there")
-    remove_device_info(replace(attachment, device_info_ino=(tmp_path / "etc/b").stat().st_ino))
+    remove_device_info(replace(attachment, device_info_ino=(tmp_path / "etc/b").stat().st_ino), sysfs)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "etc/b").read_text() == "kept"

@@ -127,17 +127,17 @@ def test_only_what_root_alone_can_write_is_believed(
 
     assert state.find(REQUEST, NETWORK, None, sysfs) is None
     assert state.find_owner(VF) is None
-    assert f"{cache}, state of another plugin" in caplog.text
+    assert f"{cache}: state of another plugin" in caplog.text
 
 
 def test_folder_of_a_network_is_one_of_the_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Else the usual folder counts: DEL is never refused."""
     policy, usual = Policy(state_folders=(tmp_path / "cni",)), ForeignState(tmp_path / "cni/sriov")
-    assert ForeignState.choose(None, policy, usual) is usual
-    assert ForeignState.choose(f"{tmp_path}/cni/dpdk", policy, usual).folder == tmp_path / "cni/dpdk"
+    assert ForeignState.choose(None, policy, usual, "c1") is usual
+    assert ForeignState.choose(f"{tmp_path}/cni/dpdk", policy, usual, "c1").folder == tmp_path / "cni/dpdk"
     assert caplog.text == ""
     for named in (f"{tmp_path}/emptydir", f"{tmp_path}/cni/../emptydir", "cni/dpdk", f"{tmp_path}/cni/a\0b"):
-        assert ForeignState.choose(named, policy, usual) is usual
+        assert ForeignState.choose(named, policy, usual, "c1") is usual
     assert caplog.text.count("cni.stateFolders") == 4
 
 

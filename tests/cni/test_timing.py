@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cni import timing
+from cni.protocol.wire import Request
 from cni.timing import BOUNDS, Durations
 
 
@@ -30,7 +31,7 @@ def run(verb: str, code: int | None, *marks: str) -> None:
     timing.begin()
     for step in marks:
         timing.mark(step)
-    timing.end(verb, code, "c1 net1")
+    timing.end(verb, code, Request(verb, "c1", "", "net1", "", "", b""))
 
 
 def test_steps_add_up_to_their_verb(clock: list[float]) -> None:

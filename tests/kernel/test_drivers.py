@@ -80,7 +80,7 @@ def test_a_probe_without_effect_is_an_error_and_the_old_driver_comes_back(
             bind_really(address, driver)
 
     monkeypatch.setattr(tree, "bind", refuse_vfio)
-    with pytest.raises(VerifyError, match=f"{VF} was probed for vfio-pci but is unbound"):
+    with pytest.raises(VerifyError, match=r"enp1s0 VF 0 .*: it was probed for vfio-pci but is unbound"):
         bind(tree.sysfs, VF, "vfio-pci")
     assert current_driver(tree.sysfs, VF) == "igbvf"
 
@@ -136,7 +136,7 @@ def test_the_netdev_is_awaited(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> N
     assert wait_for_netdev(tree.sysfs, VF) == "v0110f0"
     bind(tree.sysfs, VF, "vfio-pci")
     monkeypatch.setattr(drivers, "_NETDEV_TIMEOUT", 0.0)
-    with pytest.raises(DeviceError, match="has no netdev 0 s after it was bound to vfio-pci"):
+    with pytest.raises(DeviceError, match="no netdev 0 s after it was bound to vfio-pci"):
         wait_for_netdev(tree.sysfs, VF)
 
 

@@ -181,16 +181,16 @@ async def test_unknown_device_is_refused(
     """A device of another node's checkpoint is refused by name, to the pod and in the log."""
     await plugin.update(vfs(1))
     async with serving(tmp_path, plugin) as kubelet:
-        with pytest.raises(AdmissionError, match=r"NOT_FOUND.*0000:af:00\.1 is no device of this pool"):
+        with pytest.raises(AdmissionError, match=r"NOT_FOUND.*0000:af:00\.1: it is no device of this pool"):
             await kubelet.allocate(RESOURCE, ["0000:3b:02.0", "0000:af:00.1"])
-    assert "0000:af:00.1 is no device of this pool" in caplog.text
+    assert "0000:af:00.1: it is no device of this pool" in caplog.text
 
 
 async def test_unhealthy_device_is_refused(tmp_path: Path, plugin: DevicePlugin) -> None:
     """A pod that was promised a VF before it fell ill is refused, with the reason."""
     await plugin.update([PoolDevice("0000:3b:02.0", healthy=False, reason="not back from pod web")])
     async with serving(tmp_path, plugin) as kubelet:
-        with pytest.raises(AdmissionError, match=r"FAILED_PRECONDITION.*0000:3b:02\.0 .*not back from pod web"):
+        with pytest.raises(AdmissionError, match=r"FAILED_PRECONDITION.*0000:3b:02\.0: .*not back from pod web"):
             await kubelet.allocate(RESOURCE, ["0000:3b:02.0"])
 
 

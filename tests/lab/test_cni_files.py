@@ -92,7 +92,7 @@ def test_dpdk_mode_reports_the_pfs_mtu_and_names_what_it_does_not_have(
     assert as_shipped.add(pod, network(node, 1, promisc=True))["interfaces"][0]["mtu"] == 1500
     assert "promisc has no effect in DPDK mode" in caplog.text
     as_shipped.delete(pod, network(node, 1))
-    with pytest.raises(CniFailureError, match="mtu is 9000, but the PF") as refused:
+    with pytest.raises(CniFailureError, match="mtu is 9000, but its PF") as refused:
         as_shipped.add(pod, network(node, 1, mtu=9000))
     assert refused.value.code == 7
     as_shipped.delete(pod, network(node, 1))

@@ -117,7 +117,7 @@ def test_killed_launcher_is_rolled_back(
     assert process.returncode == -signal.SIGTERM
     go.touch()
 
-    agent.wait_until(lambda: "nobody waits any more for the ADD" in agent.log() and agent.attachments() == [])
+    agent.wait_until(lambda: "the client of its ADD went away" in agent.log() and agent.attachments() == [])
 
 
 def test_lean_rtnetlink_sees_and_sets_vfs_as_ip_does(node: LabNode) -> None:

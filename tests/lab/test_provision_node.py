@@ -335,7 +335,7 @@ def test_reset_by_force_names_the_pod_that_loses_its_vf(node: Node) -> None:
     node.expect(0, "apply")
     with pod(node, 0, "red", "10.77.0.1"):
         node.expect(3, "reset")
-        assert "forced: VF 0" in (forced := node.expect(0, "reset", "--force"))
+        assert " VF 0 (" in (forced := node.expect(0, "reset", "--force"))
         assert "pod default/red (net1)" in forced
         assert drivers(list_pfs()[0]) == []
 
@@ -364,11 +364,11 @@ def test_hotplug_and_foreign_changes_are_noticed(node: Node) -> None:
 
     vf = (second / "virtfn0").resolve().name
     assert see(lambda: Path(f"/sys/bus/pci/devices/{vf}/driver/unbind").write_text(vf)) == [
-        f"VF 0 ({vf}) of {_name(second)} went from igbvf to no driver"
+        f"{_name(second)} VF 0 ({vf}): its driver went from igbvf to no driver"
     ]
     assert "bind to its kernel driver" in node.expect(0, "plan")
     name = _name(second)
-    assert see(lambda: (second / "remove").write_text("1")) == [f"PF {name} ({second.name}) is gone"]
+    assert see(lambda: (second / "remove").write_text("1")) == [f"{name} ({second.name}): this PF is gone"]
     assert see(lambda: Path("/sys/bus/pci/rescan").write_text("1"))[0].endswith("is new")
     node.expect(0, "apply", "--boot")
     assert [drivers(pf) for pf in list_pfs()] == [["igbvf"], ["igbvf"]]

@@ -79,14 +79,17 @@ def test_a_device_that_the_host_uses_leaves_with_its_reason(tree: Tree, caplog: 
     used = replace(pf.vfs[0], traits=replace(pf.vfs[0].traits, host_use="eth7 has an address of this host"))
     changed = Node((replace(pf, vfs=(used,)),))
     assert service.update(assign([POOL], changed)[0], changed, {}) == []
-    assert f"intel.com/sriov: {VF} is no longer offered: eth7 has an address of this host; to offer it" in caplog.text
+    assert (
+        f"intel.com/sriov: enp1s0 VF 0 ({VF}): no longer offered: eth7 has an address of this host; to offer it"
+        in caplog.text
+    )
     assert "allowHostUplink: true" in caplog.text
 
 
 def test_what_somebody_has_is_not_given(tree: Tree) -> None:
     """The refusal names the owner, and nothing is written."""
     service, _ = serve(tree, owner="pod default/red")
-    with pytest.raises(InUseError, match=f"{VF} is in use by pod default/red"):
+    with pytest.raises(InUseError, match=rf"{VF}\): it is in use by pod default/red"):
         service.allocate([VF])
     assert list((tree.root.parent / "grants").iterdir()) == []
 

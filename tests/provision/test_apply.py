@@ -268,10 +268,14 @@ def test_pfs_are_changed_apart(tree: Tree, journal: Journal) -> None:
     apply(make_config(2), tree.sysfs, journal)
     attach(journal, vf_address(PF, 1))
     tree.log.clear()
-    with pytest.raises(InUseError, match=r"nothing was changed:\n  VF 1 \(0000:01:10.2\) is used by pod default/red"):
+    with pytest.raises(
+        InUseError, match=r"nothing was changed:\n  enp1s0 VF 1 \(0000:01:10.2\) is used by pod default/red"
+    ):
         apply(make_config(3), tree.sysfs, journal, all_or_nothing=True)
     assert tree.log == []
-    with pytest.raises(InUseError, match=r"keep what they have; 7 steps done:\n  VF 1 \(0000:01:10.2\) is used by"):
+    with pytest.raises(
+        InUseError, match=r"keep what they have; 7 steps done:\n  enp1s0 VF 1 \(0000:01:10.2\) is used by"
+    ):
         apply(make_config(3), tree.sysfs, journal)
     assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [2, 3]
 

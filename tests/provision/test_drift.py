@@ -33,10 +33,10 @@ def test_a_driver_that_somebody_changed_is_drift(tree: Tree, tmp_path: Path) -> 
     step = "enp1s0 VF 1 (0000:01:10.2): bind to its kernel driver"
     assert list_drift(config, tree.sysfs, journal) == [f"{step}: the config wants its kernel driver, it has vfio-pci"]
     assert describe_change(before, take_snapshot(tree.sysfs)) == [
-        "VF 1 (0000:01:10.2) of enp1s0 went from igbvf to vfio-pci"
+        "enp1s0 VF 1 (0000:01:10.2): its driver went from igbvf to vfio-pci"
     ]
     attach(journal, vf_address(PF, 1))
-    kept = f"kept as it is: VF 1 (0000:01:10.2) is used by pod default/red (net1); in the way of: {step}"
+    kept = f"kept as it is: enp1s0 VF 1 (0000:01:10.2) is used by pod default/red (net1); in the way of: {step}"
     assert list_drift(config, tree.sysfs, journal)[-1] == kept
 
 
@@ -50,5 +50,5 @@ def test_a_pf_that_comes_or_goes_is_told(tree: Tree) -> None:
     """By name and address; a node that stays the same is silent."""
     node = take_snapshot(tree.sysfs)
     assert describe_change(node, node) == []
-    assert describe_change(node, Node()) == ["PF enp1s0 (0000:01:00.0) is gone"]
-    assert describe_change(Node(), replace(node)) == ["PF enp1s0 (0000:01:00.0) is new"]
+    assert describe_change(node, Node()) == ["enp1s0 (0000:01:00.0): this PF is gone"]
+    assert describe_change(Node(), replace(node)) == ["enp1s0 (0000:01:00.0): this PF is new"]

@@ -175,7 +175,7 @@ def test_reset_asks_under_the_locks_too(tree: Tree, journal: Journal) -> None:
     apply(make_config(4), tree.sysfs, journal)
     vf, written = vf_address(PF, 1), len(tree.log)
     with hold_elsewhere(journal, vf) as end:
-        with pytest.raises(BusyError, match=f"resetting enp1s0 failed, nothing was changed: .* works on {vf}"):
+        with pytest.raises(BusyError, match=f"enp1s0: resetting failed, nothing was changed: .* works on {vf}"):
             reset(tree.sysfs, journal, timeout=0.2)
         end(describe(vf))
         with pytest.raises(InUseError, match="is used by pod default/red"):

@@ -81,7 +81,7 @@ def test_a_pods_vf_is_taken_away_by_force_only_and_the_pod_named(tree: Tree, jou
     assert tree.log == []
     told: list[str] = []
     reset(tree.sysfs, journal, told.append, force=True)
-    assert any("forced: VF 0 (0000:01:10.0) is used by pod default/red" in line for line in told)
+    assert any("forced: enp1s0 VF 0 (0000:01:10.0) is used by pod default/red" in line for line in told)
 
 
 def test_a_vf_that_a_program_holds_is_not_even_taken_by_force(

@@ -302,7 +302,7 @@ def test_a_vf_without_iommu_that_nobody_allowed_is_told() -> None:
     unsafe = Node((replace(PF, vfs=(vf,)),))
     config = make_config(1, ("0", "vfio-pci", "stable"))
     (told,) = plan(config, unsafe).warnings
-    assert told == "VF 0 of enp1s0 is on vfio-pci without an IOMMU, and no noiommu: true allows that"
+    assert told == "enp1s0 VF 0 (0000:01:10.0) is on vfio-pci without an IOMMU, and no noiommu: true allows that"
     (entry,) = config.physical_functions
     allowed = Config((replace(entry, vfs=(replace(entry.vfs[0], noiommu=True),)),))
     assert plan(allowed, unsafe).warnings == ()

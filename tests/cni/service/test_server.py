@@ -201,7 +201,7 @@ async def test_socket_is_for_its_owner_only(tmp_path: Path) -> None:
 async def test_second_server_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     """Two agents on one node would both change VFs; the first one goes on serving."""
     async with serving(tmp_path / "agent.sock"):
-        with pytest.raises(SriovdpError, match="another sriovdp agent answers at"):
+        with pytest.raises(SriovdpError, match="another sriovdp agent answers"):
             await CniServer(tmp_path / "agent.sock", answer).start()
         assert (await call(tmp_path / "agent.sock")).exit_code == 0
 
@@ -216,14 +216,14 @@ async def test_stale_socket_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("below", "reason"), [("", "is no socket"), ("agent.sock", "for the CNI launcher cannot be made")]
+    ("below", "reason"), [("", "it is no socket"), ("agent.sock", "the CNI socket cannot be made")]
 )
 async def test_file_in_the_way_is_told_and_kept(tmp_path: Path, below: str, reason: str) -> None:
     """A file where the socket or its directory should be is not removed."""
     file = tmp_path / "run"
     file.write_text("precious")
 
-    with pytest.raises(SriovdpError, match=f"{file / below} {reason}"):
+    with pytest.raises(SriovdpError, match=f"{file / below}: {reason}"):
         await CniServer(file / below, answer).start()
 
     assert file.read_text() == "precious"

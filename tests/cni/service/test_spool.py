@@ -388,7 +388,7 @@ def test_what_is_no_request_is_put_aside(folder: Path, content: bytes, caplog: p
 
     assert agent.containers == ["c1"]
     assert [path.name for path in folder.iterdir()] == ["1.rejected"]
-    assert caplog.text.count("put aside") == 1
+    assert caplog.text.count(": moved to ") == 1
 
 
 def test_request_that_can_never_succeed_is_put_aside(folder: Path) -> None:

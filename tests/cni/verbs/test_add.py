@@ -24,7 +24,7 @@ def test_driver_decides_the_mode(driver: str, mode: str) -> None:
 
 @pytest.mark.parametrize(
     ("network", "told"),
-    [(conf(mtu=9000), "mtu is 9000, but the PF of VF 0000:01:10.0 has 1500"), (conf(ipam="dhcp"), '"dhcp"')],
+    [(conf(mtu=9000), r"PF VF 0 \(0000:01:10.0\): mtu is 9000, but its PF has 1500"), (conf(ipam="dhcp"), '"dhcp"')],
 )
 def test_what_dpdk_mode_does_not_have_is_refused(network: NetConf, told: str) -> None:
     """An MTU that nothing has would be reported to the pod; in kernel mode the driver answers for itself."""

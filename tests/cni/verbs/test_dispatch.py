@@ -257,6 +257,6 @@ def test_debug_log_tells_the_time_of_each_step(
         verbs.journal.write_attachment(replace(owed, phase="attached"))
         verbs.handle(delete, None)
     first, second = (record.message for record in caplog.records if " took " in record.message)
-    assert re.fullmatch(r"DEL of c1 net1 took [0-9.]+ ms: rest [0-9.]+", first)
+    assert re.fullmatch(r"container c1 net1: DEL took [0-9.]+ ms: rest [0-9.]+", first)
     steps = ("configuration and locks", "journal", "start of IPAM", "VF back and compared", "wait for IPAM", "rest")
-    assert re.findall("([a-zA-Z ]+) [0-9.]+(?:, |$)", second.partition(": ")[2]) == list(steps)
+    assert re.findall("([a-zA-Z ]+) [0-9.]+(?:, |$)", second.partition(" ms: ")[2]) == list(steps)

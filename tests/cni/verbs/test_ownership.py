@@ -4,8 +4,9 @@ import pytest
 
 from cni.policy import Allocation, Policy
 from cni.protocol.spec import DEVICE_IN_USE
-from cni.verbs.ownership import Owner, ask_nobody, check_owner, find_pod
+from cni.verbs.ownership import Owner, ask_nobody, check_owner
 from sriovdp.errors import CniError
+from sriovdp.model import find_pod
 
 VF = "0000:01:10.2"
 FREE, OFFERED = Owner(), Owner("", is_offered=True)

@@ -112,7 +112,7 @@ def test_a_name_that_the_host_has_given_away_keeps_nothing(pod: Pod, as_altname:
         found = pod.look()
         assert found
         with Netlink() as netlink:
-            restore_names(netlink, found, pod.name, pod.attachment.original.altnames)
+            restore_names(netlink, found, pod.name, pod.attachment.original.altnames, "v0")
             found = pod.look()
             assert found
             assert found.name == (pod.name if as_altname else f"dev{found.ifindex}")

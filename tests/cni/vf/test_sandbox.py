@@ -257,7 +257,7 @@ def test_sysctls_through_the_nodes_own_files(
     conf = replace(CONF, sysctls={"net/ipv4/conf/IFNAME/arp_filter": "1"})
     enter(pod, device)
     try:
-        netns.run_in(pod, lambda: sandbox.bring_up(conf, "net1", device.parent, device.parent))
+        netns.run_in(pod, lambda: sandbox.bring_up(conf, "net1", device.parent))
     finally:
         run(f"umount {tmp_path}/net")
 
