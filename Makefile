@@ -15,7 +15,7 @@ help: ## show this list
 setup: ## install what is missing: packages, kernel, .venv, build/sriov
 	@$(PYTHON3) -m setup
 
-demo: setup ## tell the life of pods on an emulated SR-IOV NIC
+demo: setup ## show the life of pods on an emulated SR-IOV NIC
 	@$(PYTHON) -m tests.lab --hugepages 448 --timeout 600 -- .venv/bin/python -m demo config/sample.yaml
 
 test: lint ## lint, types and the whole test suite

@@ -78,7 +78,7 @@ class Case:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """How the configuration names the VF: as Multus tells sriov, and as runtimes tell any plugin that can do it."""
+        """How the configuration names the VF: in the key that Multus fills in, and in the one that runtimes fill in."""
         return {"deviceID": self.address, "runtimeConfig": {"deviceID": self.address}}
 
     @cached_property
@@ -146,7 +146,7 @@ class Plugin:
 
 @dataclass
 class Floor:
-    """bench/floor.c, which is told all that the others have to find out."""
+    """bench/floor.c, which is given all that the others have to find out."""
 
     name: str
     program: Path

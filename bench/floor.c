@@ -9,7 +9,7 @@
  *
  *     floor time FOLDER...
  *
- * The stop watch for all candidates alike: runs what the folders tell, all at once. Each holds `argv` and `environ`
+ * The stop watch for all candidates alike: runs what the folders name, all together. Each holds `argv` and `environ`
  * (strings ended by NUL) and `stdin`, and gets `stdout`. Prints for each: number, exit code, ns from vfork to the exit;
  * then ns from the first vfork to the last exit.
  */

@@ -140,7 +140,7 @@ async def _measure(root: Path, resources: int, checkout: Path | None = None) -> 
         found = await asyncio.wait_for(asyncio.gather(*streams), 120)
         first, cpu = (time.perf_counter() - started) * 1000, _read_cpu_ms(agent.pid)
         allocate = await _allocate(sockets, sorted(found[0]))
-        again = [await _connect_anew(sockets) for _ in range(20)]
+        again = [await _connect_again(sockets) for _ in range(20)]
         resident = _read_resident_kib(agent.pid)
     finally:
         agent.kill()
@@ -170,7 +170,7 @@ def _dial(sockets: Path, number: int) -> grpc.aio.Channel:
 
 async def _follow(sockets: Path, number: int) -> list[str]:
     """Devices of a resource's first message."""
-    while _find(sockets, number) is None:  # noqa: ASYNC110 - there is nothing that would tell
+    while _find(sockets, number) is None:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(_DIAL_INTERVAL)
     while True:
         with contextlib.suppress(grpc.aio.AioRpcError):  # bound, and not listened on yet
@@ -191,7 +191,7 @@ async def _allocate(sockets: Path, ids: list[str]) -> list[float]:
     return times
 
 
-async def _connect_anew(sockets: Path) -> float:
+async def _connect_again(sockets: Path) -> float:
     """How long a kubelet that connects again waits for the whole list, in ms."""
     started = time.perf_counter()
     await _follow(sockets, 0)

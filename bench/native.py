@@ -2,7 +2,7 @@
 
 One end of a veth pair stands for a VF: it is moved, renamed, set up and given an address by the real kernel, in a
 real sandbox, by the real launcher, agent socket, verbs, journal and host-local. Only sysfs is a tree in a folder, and
-nothing is set on a PF. So this tells what the agent costs beside the same system calls of the floor, at this machine's
+nothing is set on a PF. So this shows what the agent costs beside the same system calls of the floor, at this machine's
 speed; a real NIC's driver adds the same waits to both. The journal is on /dev/shm unless --state says otherwise.
 """
 
@@ -63,7 +63,7 @@ class VethCase(Case):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """A peer finds the veth by its MAC; our plugin has no such key, and is told what the tree says."""
+        """A peer finds the veth by its MAC; our plugin has no such key, and is given what the tree says."""
         return {"deviceID": self.address, "hwaddr": _mac(self.index)}
 
     @cached_property

@@ -17,7 +17,7 @@ class Samples:
         self._times.setdefault(row, {}).setdefault(candidate, []).append(time)
 
     def take(self, row: tuple[str, ...], candidate: str, times: Iterable[float], failure: str) -> None:
-        """Add times of jobs that were run at once; a failure is told with the table, and its times are none."""
+        """Add times of jobs that were run at once; a failure is printed with the table, and its times are none."""
         if failure:
             self._failures.setdefault((*row, candidate), []).append(failure)
             return

@@ -88,7 +88,7 @@ class ForeignState:
             self._remove(f"pci/{attachment.device}")
 
     def find_owner(self, device: str) -> str | None:
-        """Who has the VF by that plugin, in words; None when nobody, or when their sandbox is gone."""
+        """Who has the VF by that plugin, in words; None when no container has it, or its sandbox is gone."""
         path = self._read_text(f"pci/{device}")
         if not path or not _is_alive(path):
             return None
@@ -122,7 +122,7 @@ class ForeignState:
         return document if isinstance(document, dict) else {}
 
     def _read_text(self, name: str) -> str | None:
-        """A file's content; None when it is not there, or is not to be believed."""
+        """A file's content; None when it is not there, or is not trusted."""
         try:
             descriptor = open_beneath(self.folder, name, os.O_RDONLY)
         except FileNotFoundError:
@@ -154,7 +154,7 @@ def _name_cache(container_id: str, ifname: str) -> str:
 
 
 def _find_fault(state: os.stat_result) -> str | None:
-    """Why a file is not to be believed."""
+    """Why a file is not trusted."""
     if not stat.S_ISREG(state.st_mode):
         return "it is no regular file"
     if state.st_uid != 0 or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -163,12 +163,12 @@ def _find_fault(state: os.stat_result) -> str | None:
 
 
 def _find_fault_above(folder: Path) -> str | None:
-    """Why a folder is not to be believed: others than root can put files there, or another folder in its place."""
+    """Why a folder is not trusted: others than root can put files there, or another folder in its place."""
     real = folder.resolve()
     for path in (real, *real.parents):
         state = path.stat()
         is_shared = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        # in a sticky folder as /tmp nobody can replace what is root's
+        # in a sticky folder like /tmp only root can replace what is root's
         if state.st_uid != 0 or (is_shared and (path == real or not state.st_mode & stat.S_ISVTX)):
             return f"others than root can write {path}"
     return None

@@ -33,7 +33,7 @@ _INPUTS = (
 # what the official slim image has not either (docker-library/debian, .slimify-excludes), and what apt keeps
 _THINNED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives")
 _CERTIFICATES = "/etc/machine-ca.crt"  # not below /etc/ssl/certs, which the package ca-certificates writes again
-_HINT = "the end of its output follows; `apt-get update` and `pip config list` in .venv/bin tell what can be downloaded"
+_HINT = "the end of its output follows; `apt-get update` and `pip config list` in .venv/bin show what can be downloaded"
 
 
 def prepare_image() -> Path:

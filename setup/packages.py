@@ -60,7 +60,7 @@ def ensure_packages(names: Iterable[str]) -> None:
 
 
 def update() -> None:
-    """Fetch the package lists. A source that is broken is only told: what is missing then fails by its name."""
+    """Fetch the package lists. A source that is broken is only reported: what is missing then fails by its name."""
     say("fetching the package lists")
     complaints = [line for line in read_both(["apt-get", "update", "-q"]).splitlines() if line.startswith(("E:", "W:"))]
     for line in complaints:

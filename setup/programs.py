@@ -130,5 +130,5 @@ def _use_published(tree: Path, version: str) -> None:
 def _go(folder: Path, *arguments: str) -> str:
     settings = ["CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-trimpath -mod=mod -buildvcs=false"]
     if "GOTOOLCHAIN" not in os.environ:
-        settings.append("GOTOOLCHAIN=auto")  # Debian's own does not fetch a newer one unless told
+        settings.append("GOTOOLCHAIN=auto")  # Debian's own does not fetch a newer one by default
     return run(["env", *settings, "nice", "-n", "19", find_go(), *arguments], cwd=folder, hint=_HINT)

@@ -1,6 +1,6 @@
 """What the agent knows of a node: PCI functions, VFs with their settings, and the devices of a pool.
 
-Values only, no I/O. A `Node` is one immutable snapshot; whoever is about to change something takes a fresh one.
+Values only, no I/O. A `Node` is one immutable snapshot; code that is about to change something takes a fresh one.
 """
 
 import re
@@ -60,7 +60,7 @@ def name_container(args: str, container_id: str, ifname: str) -> str:
     """
     container = f"container {container_id[:12]}" if container_id else ""
     pod = find_pod(args)
-    parts = (f"pod {pod} ({container})" if pod and container else container, ifname)
+    parts = (f"pod {pod}" if pod else "", f"({container})" if pod and container else container, ifname)
     return escape_unprintable(" ".join(part for part in parts if part))
 
 
@@ -97,7 +97,7 @@ class VfSettings:
 
     Rates are Mbit/s, 0 is unlimited; `vlan` 0 is no port VLAN; `vlan_proto` is `802.1Q` or `802.1ad`;
     `link_state` is `auto`, `enable` or `disable`. The GUIDs are those of an InfiniBand VF, 8 bytes written as a MAC is;
-    they are never changed back. None: this NIC does not tell.
+    they are never changed back. None: this NIC does not report it.
     """
 
     mac: str
@@ -144,7 +144,7 @@ class NetDevice:
 
     @property
     def own_mac(self) -> str:
-        """The MAC to tell this NIC from all others by."""
+        """The MAC by which this NIC is known."""
         return self.permanent_mac or self.mac
 
 

@@ -33,7 +33,7 @@ class PluginProcess:
         """Start it. Raises OSError."""
         command = [*_entrance(), executable]
         # posix_spawn, not subprocess: it costs half (docs/performance.md); every fd of Python's is closed on exec
-        source = os.memfd_create("cni-config", os.MFD_CLOEXEC)  # no pipe: nobody has to stay and feed it
+        source = os.memfd_create("cni-config", os.MFD_CLOEXEC)  # no pipe: no thread has to feed it
         out, write_out = os.pipe2(os.O_CLOEXEC)
         error, write_error = os.pipe2(os.O_CLOEXEC)
         self._streams = {out: bytearray(), error: bytearray()}
@@ -74,7 +74,7 @@ class PluginProcess:
                     cancelled = None
                     limit = (time.monotonic() + GRACE, f"did not end within {GRACE:.0f} s after its caller gave up")
                 self._check(*limit)
-            # what it said is there now; whoever else has its stdout is not waited for
+            # its output is complete; other processes that hold its stdout are not waited for
             poll.unregister(exit_fd)
             while self._read(poll, 0):
                 self._check(*limit)
@@ -98,7 +98,7 @@ class PluginProcess:
         return not self._is_reaped and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def _read(self, poll: "select.poll", pause: int) -> list[int]:
-        """Take what there is, waiting for it so many milliseconds; gives the fds that had something to tell."""
+        """Take what there is, waiting for it so many milliseconds; gives the fds that had something to read."""
         ready = [descriptor for descriptor, _ in poll.poll(pause)]
         for descriptor in ready:
             if descriptor in self._streams:

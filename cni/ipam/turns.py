@@ -24,7 +24,7 @@ class Turns:
         self._changed = threading.Condition()
 
     def take(self, plugin: str, cancelled: Event | None, timeout: float = _TIMEOUT) -> None:
-        """Wait for a turn. Raises BusyError when too many wait already, it takes too long, or nobody waits any more."""
+        """Wait for a turn. Raises BusyError when too many wait already, it takes too long, or the caller is gone."""
         with self._changed:
             if self._all[plugin] >= self._most:
                 raise _busy(plugin, f"{self._most} calls run or wait")

@@ -24,7 +24,7 @@ static int open_spool(const char *spool)
 	return folder >= 0 && made && syncfs(folder) < 0 ? -1 : folder;
 }
 
-/* Behind a request in the spool, see cni/protocol/wire.py. Zeros where the namespace, or its boot, cannot be told. */
+/* Behind a request in the spool, see cni/protocol/wire.py. Zeros where the namespace, or its boot, are not known. */
 static void put_trailer(unsigned char *at, int netns)
 {
 	struct stat status = {0};

@@ -4,7 +4,7 @@
  * It decides nothing: it opens the network namespace where the runtime sees it, hands CNI_* environment, stdin and that
  * namespace to the sriovdp agent, prints the agent's answer and exits with the agent's exit code. Its own are VERSION,
  * errors about the agent not answering, and DEL and GC while there is no agent: these it keeps on disk for the next one.
- * When it is killed, its connection closes; that is how the agent learns that nobody waits for the answer any more.
+ * When it is killed, its connection closes; that is how the agent learns that no client waits for the answer any more.
  * The format of frames and of what is kept on disk is described in cni/protocol/wire.py.
  *
  *     musl-gcc -static -Os -s -Wall -Wextra -Werror -o build/sriov cni/launcher/sriov.c
@@ -40,7 +40,7 @@
 #define REPLY_TIMEOUT_MS 240000 /* the kubelet gives up a sandbox after as long */
 #endif
 #ifndef LIFETIME_S
-#define LIFETIME_S 330 /* bounds what has no time-out of its own, like a stdout that nobody reads: SIGALRM kills then */
+#define LIFETIME_S 330 /* bounds what has no time-out of its own, like a stdout that is not read: SIGALRM kills then */
 #endif
 
 #define SOCKET "/run/sriovdp/agent.sock"

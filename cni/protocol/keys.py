@@ -26,7 +26,7 @@ _IGNORED = frozenset(
 _SHOWN = 120  # characters of a value in an error
 _NAMED = 20  # unknown keys of a document that are named
 _LONGEST = 40  # characters of a key that may be a misspelt one
-_LIKENESS = 0.8  # of 1; below it, a guess helps nobody
+_LIKENESS = 0.8  # of 1; below it, a guess does not help
 _ARGS = frozenset({"MAC", "IgnoreUnknown", "IP", "GATEWAY"})  # the last two are for IPAM plugins
 
 
@@ -132,7 +132,7 @@ def number(least: int, most: int) -> Parse:
 def choice(choices: Mapping[str, Any], *, fold: bool = False) -> Parse:
     """A reader of one of some words, which stand for values; `fold` takes them in any case.
 
-    An empty text is no value, as for sriov-cni: templates render it for what nobody filled in.
+    An empty text is no value, as for sriov-cni: templates render it for a value that is not filled in.
     """
 
     def parse(key: str, value: Any) -> Any:

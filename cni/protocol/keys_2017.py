@@ -5,16 +5,12 @@ that time comes without `name` and `cniVersion`. Intel's plugin of 2018 takes `d
 is what it calls `if0`.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from cni.protocol.keys import Findings, fault, section, text
 from sriovdp.model import USERSPACE_DRIVERS
-
-logger = logging.getLogger(__name__)
 
 _DPDK_KEYS = ("kernel_driver", "dpdk_driver", "dpdk_tool")
 
@@ -78,14 +74,8 @@ def _read_dpdk(raw: Mapping[str, Any], findings: Findings) -> dict[str, str]:
     read = section(raw, "dpdk", findings, _DPDK_KEYS)
     dpdk = {key: text(f"dpdk.{key}", read[key]) for key in _DPDK_KEYS if read.get(key)}
     if dpdk.get("dpdk_tool"):
-        _report_unused_tool()
+        findings.warnings.append("dpdk.dpdk_tool has no effect: sriovdp binds drivers itself")
     driver = dpdk.get("dpdk_driver")
     if dpdk and driver not in USERSPACE_DRIVERS:
         raise fault("dpdk.dpdk_driver", driver, " or ".join(sorted(USERSPACE_DRIVERS)))
     return dpdk
-
-
-@cache
-def _report_unused_tool() -> None:
-    """Once in the agent's life: such a network is attached again and again."""
-    logger.warning("dpdk.dpdk_tool is ignored: sriovdp binds drivers itself and runs no program that a network names")

@@ -30,7 +30,7 @@ _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 class CniServer:
     """Serves one socket. `handle` is called in a worker thread and may block.
 
-    It gets a request, the fd of its network namespace or None, and an event that is set when nobody waits for the
+    It gets a request, the fd of its network namespace or None, and an event that is set when no client waits for the
     answer any more: an ADD should then undo what it did and fail. The fd is closed as soon as `handle` is done. An ADD
     that succeeds all the same is undone by a DEL.
     """
@@ -56,7 +56,7 @@ class CniServer:
         self._listener = await asyncio.to_thread(_listen, self._path)
 
     def serve(self) -> None:
-        """Answer whoever has connected, and will."""
+        """Answer the clients that have connected, and those that will."""
         if self._listener is not None:
             asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
@@ -64,7 +64,7 @@ class CniServer:
         """Take no more requests, let the running ones finish (at most 20 s), and remove the socket."""
         if self._listener is None:
             return
-        # removed before it is closed: whoever starts next may listen at the same path at once
+        # removed before it is closed: the next agent may listen at the same path at once
         await asyncio.to_thread(self._path.unlink, missing_ok=True)
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()

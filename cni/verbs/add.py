@@ -103,7 +103,7 @@ class Addition:
         return attachment, result
 
     def _go_on(self, done: str) -> None:
-        """Say what is done. Raise CniError when nobody waits for the answer any more."""
+        """Say what is done. Raise CniError when no client waits for the answer any more."""
         timing.mark(done)
         if self.cancelled.is_set():
             raise CniError(TRY_AGAIN, f"{self.vf}: the runtime gave up this ADD, which is undone")

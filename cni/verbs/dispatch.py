@@ -62,7 +62,7 @@ class Verbs:
     def handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event | None = None) -> Reply:
         """Answer a request of the launcher. Every failure becomes an error of the CNI specification.
 
-        Once `cancelled` is set, nobody waits for the answer any more: an ADD undoes what it did, and fails.
+        Once `cancelled` is set, no client waits for the answer any more: an ADD undoes what it did, and fails.
         """
         timing.begin()
         code = None

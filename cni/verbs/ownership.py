@@ -12,7 +12,7 @@ _HINT = "let the pod request the resource; `allocation` in `cni` of the config f
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the kubelet says of a device: `pod` has it, like `default/web`, or nobody; a pool of this node offers it."""
+    """What the kubelet says of a device: `pod` has it, like `default/web`, or no pod; a pool of this node offers it."""
 
     pod: str = ""
     is_offered: bool = False

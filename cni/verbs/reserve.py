@@ -1,4 +1,4 @@
-"""Reserving the VF of an ADD: which one it is, that it is nobody else's, and how it is now."""
+"""Reserving the VF of an ADD: which one it is, that it is free, and how it is now."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -86,7 +86,7 @@ class Reservation:
         reserve: Callable[[PciAddress], tuple[Vf, Attachment]],
         conf: NetConf,
     ) -> tuple[Vf, Attachment]:
-        """The first candidate that is nobody's. Raises CniError saying who has each when there is none."""
+        """The first candidate that is free. Raises CniError with the owner of each when there is none."""
         owners: list[str] = []
         busy: BusyError | None = None
         for device in candidates:
@@ -105,11 +105,11 @@ class Reservation:
                 return taken
         if busy:  # it may be free in a moment
             raise busy
-        said = "; ".join(owners) or "none of its VFs has a netdev on the host that nobody uses"
+        said = "; ".join(owners) or "none of its VFs has an unused netdev on the host"
         raise CniError(DEVICE_IN_USE, f"{conf.pf}: no VF is free: {said}", hint="create more VFs, or remove pods")
 
     def _settle_previous(self, device: PciAddress, request: Request) -> None:
-        """Make sure that nobody has the VF or the interface; take a VF back from an owner whose sandbox is gone.
+        """Make sure that the VF and the interface are free; take a VF back from an owner whose sandbox is gone.
 
         Raises CniError naming the owner when there is one.
         """

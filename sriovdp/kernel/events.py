@@ -1,6 +1,6 @@
 """Noticing at once what happens to devices: the kernel's uevents and rtnetlink's link messages; and not too often.
 
-What a message says in detail does not matter: whoever is told looks at the node again. `struct nlmsghdr` and `struct
+What a message says in detail does not matter: the subscriber looks at the node again. `struct nlmsghdr` and `struct
 ifinfomsg` are those of linux/netlink.h and linux/rtnetlink.h; a uevent is a list of KEY=value strings.
 """
 
@@ -51,7 +51,7 @@ class Pace:
 class KernelEvents:
     """Sets `event` when a device came, went, or got another driver, or when one of the `links` (ifindexes) changed.
 
-    Every message that is lost counts as one that matters. Where the kernel lets nobody listen, nothing is ever told.
+    Every message that is lost counts as one that matters. Where the kernel refuses to be listened to, no event is set.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ _REFUSED = {errno.EPERM, errno.EACCES}  # to a container that was not given the 
 
 
 def find_holder(sysfs: Sysfs, address: str, dev: Path = Path("/dev")) -> str | None:
-    """The program that has the VF open, in words; None when there is none. Raises KernelError when nobody can look.
+    """The program that has the VF open, in words; None when there is none. Raises KernelError when it cannot look.
 
     Unbinding a VF from vfio-pci waits in the kernel for its user to let go (drivers/vfio/vfio_main.c,
     vfio_unregister_group_dev), so this has to be asked first.

@@ -48,7 +48,7 @@ def open_namespace(path: str, wanted: NetnsId) -> int | None:
     """Open a namespace by its path or, where the path is gone or leads elsewhere, through a process that is in it.
 
     None when it does not exist any more. The caller closes the fd: an open fd keeps the namespace alive. Raises
-    KernelError when nobody can look.
+    KernelError when it cannot look.
     """
     for candidate in chain((path,), _process_namespaces(wanted)):
         try:

@@ -40,7 +40,7 @@ def _join(root: Path, address: str) -> Path:
 
 
 def check_answer(error: OSError, what: str) -> None:
-    """Raise KernelError when an error does not mean that something is not there, but that nobody could look."""
+    """Raise KernelError when an error does not mean that something is missing, but that it could not be read."""
     if error.errno in _NO_ANSWER:
         raise KernelError(f"{what} failed: {error.strerror}", errno=error.errno) from error
 

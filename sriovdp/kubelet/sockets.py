@@ -64,7 +64,7 @@ async def is_listening(path: Path) -> bool:
 
 
 async def remove_dead(folders: Iterable[Path]) -> None:
-    """Remove our sockets on which nobody listens: of an agent that was killed, or of pools that are no more.
+    """Remove our sockets on which no agent listens: of one that was killed, or of pools that are no more.
 
     The kubelet would dial each of them for ten seconds. One that cannot be removed is logged.
     """

@@ -24,7 +24,7 @@ class FolderWatch:
     """Sets the events of its subscribers whenever an entry of one of the folders comes or goes.
 
     A folder that is not there is watched from when it comes, if the one above it is watched too. Where the kernel has
-    no inotify instance left nothing is ever told: whoever subscribes has to look by itself now and then in any case.
+    no inotify instance left there are no events: the subscriber has to look by itself now and then in any case.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:

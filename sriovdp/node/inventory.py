@@ -72,7 +72,7 @@ def take_snapshot(sysfs: Sysfs) -> Node:
 
 
 def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
-    """What sysfs did not tell for a snapshot: to be recorded with it. Raises KernelError."""
+    """What sysfs does not have for a snapshot: to be recorded with it. Raises KernelError."""
     if sysfs.root != _LIVE_ROOT:
         return read_facts(sysfs.root)
     with Netlink() as netlink:
@@ -244,7 +244,7 @@ class _Reader:
         common: Mapping[str, Any],
         pf: Traits = NO_TRAITS,
     ) -> Traits:
-        """Traits of a function; what its own netdev or devlink does not tell, those of its PF do."""
+        """Traits of a function; what its own netdev or devlink does not have is read from its PF."""
         number = place.number("type") if place and netdev else None
         link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
         group = common["iommu_group"] if common["driver"] == "vfio-pci" else None

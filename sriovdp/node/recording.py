@@ -1,4 +1,4 @@
-"""Recorded nodes: a small copy of a node's sysfs, and in `netlink.json` beside it what sysfs does not tell.
+"""Recorded nodes: a small copy of a node's sysfs, and in `netlink.json` beside it what sysfs does not have.
 
 Nothing in it identifies people or pieces of hardware: no serial numbers, no IP addresses; MACs and switch ids are
 replaced by numbers that are the same wherever the originals were.
@@ -36,7 +36,7 @@ _MISC = ("rdma_cm", "vhost-net", "tun")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What sysfs does not tell of a node.
+    """What sysfs does not have of a node.
 
     `settings` goes by PF address and VF index, `ddp` by PCI address, `permanent_macs` by a PF's netdev;
     `default_routes` and `addressed` are names of netdevs; `loadable` are drivers that are not loaded, but could be.

@@ -142,12 +142,12 @@ def _reach_rdma(offer: Offer) -> Access:
             hint="if `rdma system show` prints exclusive, it is in another network namespace: delete the pod or the "
             "namespace that has it; otherwise load the module of its driver",
         )
-    told: dict[str, str] = {"rdma_dev": ",".join(device.name for device in devices)}
+    info: dict[str, str] = {"rdma_dev": ",".join(device.name for device in devices)}
     for device in devices:
         named = {"uverbs": device.uverbs, "umad": device.umad, "issm": device.issm, "rdma_cm": device.cm}
-        told |= {key: path for key, path in named.items() if path}
+        info |= {key: path for key, path in named.items() if path}
     paths = dict.fromkeys(path for device in devices for path in _list_rdma_nodes(device))
-    return Access({"rdma": told}, tuple(DeviceNode(path, path) for path in paths))
+    return Access({"rdma": info}, tuple(DeviceNode(path, path) for path in paths))
 
 
 def _list_rdma_nodes(device: RdmaDevice) -> list[str]:

@@ -33,7 +33,7 @@ _DOUBT = 60.0  # seconds for which a device that was refused is given last, what
 class PoolService:
     """The service of one pool. Safe to be called from several threads.
 
-    `find_owner` says who has a device that must not be given once more, empty for nobody.
+    `find_owner` says who has a device that must not be given once more, empty for no pod.
     """
 
     def __init__(

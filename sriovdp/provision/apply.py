@@ -72,7 +72,7 @@ def apply(
 def survey(
     config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY
 ) -> tuple[Plan, Obstacles]:
-    """What apply would do, and what it would leave alone because of whom. Changes nothing.
+    """What apply would do, and what it would leave alone and who is in the way. Changes nothing.
 
     Raises DeviceError when a PF cannot have as many VFs as the config wants, JournalError.
     """
@@ -114,16 +114,16 @@ class _Run:
         made = {pf: {int(n): mac for n, mac in record.macs.items()} for pf, record in self.records.items()}
         todo = plan(self.config, node, self._list_attached(), leftovers, made)
         forgotten = [pf for pf in node.pfs if pf.address in self.records and self.config.find_pf(pf) is None]
-        told = [
+        kept = [
             f"{pf.name} is in the config no more, and keeps what an earlier apply made of it; `sriovdp reset --pf "
             f"{pf.name}` gives it back"
             for pf in forgotten
         ]
-        told += [*self.damaged.values(), *list_unknown(self.journal)]
-        return node, replace(todo, warnings=(*todo.warnings, *told))
+        kept += [*self.damaged.values(), *list_unknown(self.journal)]
+        return node, replace(todo, warnings=(*todo.warnings, *kept))
 
     def find_obstacles(self, todo: Plan, node: Node) -> Obstacles:
-        """Who is in the way of a plan; a PF whose record is damaged keeps what it has: nobody could bring it back."""
+        """Who is in the way of a plan; a PF whose record is damaged keeps what it has, as it could not be restored."""
         entries = ((pf, self.config.find_pf(pf)) for pf in node.pfs)
         allowed = {pf.address for pf, entry in entries if entry and entry.allow_host_uplink}
         found = find_obstacles(todo.steps, node, self.sysfs, self._list_attached(), allowed)

@@ -1,4 +1,4 @@
-"""What is different while the machine boots: PFs appear one after the other, and only now can its settings be told."""
+"""What is different while the machine boots: PFs appear one after the other, and what needs a reboot is listed."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Doing steps at one PF, one after the other, each read back by whoever asked for it.
+"""Doing steps at one PF, one after the other, each read back by the caller.
 
 Order in time for a PF whose VFs are created: drivers' autoprobe off, the VFs, their settings, drivers for user space;
 then the PF's carrier is awaited (igb resets the PF when VFs are created, and a VF driver probed meanwhile finds no PF),
@@ -150,7 +150,7 @@ class Change:
             links = (read_link(folder / name) for name in list_names(folder) if name.startswith("virtfn"))
             self.held.hold(filter(None, links))
         self._new = None
-        self.link_lost = step.wanted > 0  # without VFs nobody waits for it
+        self.link_lost = step.wanted > 0  # without VFs there is no wait for it
 
     def _is_set(self, step: SetVf) -> bool:
         """Whether a new VF has by itself what is wanted: what a NIC does not have need not be switched off."""

@@ -24,7 +24,7 @@ class DriftLog:
         return self._since.keys() == self._told
 
     def update(self, differences: Iterable[str]) -> None:
-        """Take over what a look found, as sentences, and tell what changed."""
+        """Take over what a look found, as sentences, and log what changed."""
         now = time.monotonic()
         self._since = {difference: self._since.get(difference, now) for difference in differences}
         for difference, since in self._since.items():

@@ -274,7 +274,7 @@ def _has_stale_mac(pf: PhysicalFunction, vf: VirtualFunction, wanted: VfConfig) 
 def _plan_vf_mtu(
     pf: PhysicalFunction, index: int, vf: VirtualFunction | None, mtu: int, *, rebound: bool
 ) -> Iterator[Step]:
-    """A driver that is bound starts from its own MTU, which nobody knows before."""
+    """A driver that is bound starts from its own MTU, which is not known before."""
     current = vf.netdev.mtu if vf and vf.netdev and not rebound else None
     if current != mtu:
         reason = f"the config wants {mtu}, it is {current}" if current else "the driver is new to it"

@@ -54,7 +54,7 @@ def find_obstacles(
     attached: Mapping[str, str],
     allowed: Collection[PciAddress] = (),
 ) -> Obstacles:
-    """Find whom the steps would disturb.
+    """Find the users that the steps would disturb.
 
     `attached` has the owners of VFs by address; `allowed` are PFs that may be reset although this host needs them.
     """

@@ -1,4 +1,4 @@
-"""Work that may hang in the kernel, where nothing can interrupt it: told while it does, and left alone at the end."""
+"""Work that may hang in the kernel, where nothing can interrupt it: reported while it lasts, left alone at the end."""
 
 import asyncio
 import threading
@@ -45,7 +45,7 @@ def _tell(report: Report, patience: float, wait: Wait, done: threading.Event) ->
         if seen and since:
             report(
                 f"{seen}: not done after {since * patience:.0f} s; a call that hangs in the kernel cannot be "
-                "interrupted, the kernel log (dmesg) may tell why"
+                "interrupted, see the kernel log (dmesg) for the reason"
             )
 
 

@@ -4,7 +4,7 @@ One JSON file for each attachment of a VF to a sandbox, one for each PF that was
 written beside its place, flushed, and renamed. When it is new the directory is flushed too, but not when it replaces an
 older one or is removed: who looks after a power loss sees another boot, in which every phase means the same.
 
-Whatever a file holds, it stops nobody: one that cannot be understood is a `Damage`, about one VF.
+No file stops the others, whatever it holds: one that cannot be understood is a `Damage`, about one VF.
 """
 
 import fcntl
@@ -44,7 +44,7 @@ class Original:
 
     `driver` is empty when it was unbound. `name`, `altnames`, `mac`, `mtu`, `up` and the flags are the netdev's and
     None/empty in DPDK mode. `settings` is None when no PF is visible to set anything through. `tuning` is that of
-    `sriovdp.kernel.tuning`, None where nobody could read it: then a release binds the driver again.
+    `sriovdp.kernel.tuning`, None where it could not be read: then a release binds the driver again.
     """
 
     driver: str
@@ -135,7 +135,7 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # what the files of now said when they were last read, by name, with what tells another version of a file
+        # what the present files said when they were last read, by name, with what tells another version of a file
         self._seen: Mapping[str, tuple[_Stamp, Attachment | Damage]] = {}
 
     @property
@@ -145,7 +145,7 @@ class Journal:
 
     @property
     def locks(self) -> Path:
-        """Folder for the locks of whoever works with this journal."""
+        """Folder for the locks of all that work with this journal."""
         return self._directory / "locks"
 
     @contextmanager
@@ -320,7 +320,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _write_durably(path: str, content: bytes) -> None:
     folder = os.path.dirname(path)  # noqa: PTH120
-    temporary = f"{folder}/.{os.getpid()}-{threading.get_native_id()}"  # nobody else's while this thread lives
+    temporary = f"{folder}/.{os.getpid()}-{threading.get_native_id()}"  # this thread's own as long as it lives
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         try:

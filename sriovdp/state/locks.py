@@ -95,7 +95,7 @@ def _try_lock(path: str) -> int | None:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever had it before removed the file: the lock that counts is the one of the file at that path
+        # its holder before removed the file: the lock that counts is the one of the file at that path
         if os.stat(path).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116
             return descriptor
     except OSError:

@@ -30,7 +30,7 @@ _HEAD = struct.Struct("=BxHiII")  # struct ifinfomsg
 _RESTORABLE = frozenset({*_NUMBERS, *_OCTETS})
 
 Tuning = Mapping[str, str]
-"""What was found, by name, each as a text that is the same as long as nobody changes it."""
+"""What was found, by name, each as a text that stays the same until it is changed."""
 
 
 def read_link_tuning(message: bytes) -> dict[str, str]:

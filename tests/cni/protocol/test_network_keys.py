@@ -150,7 +150,10 @@ def test_keys_of_2018_work_with_a_device() -> None:
         None,
         VF,
     )
-    assert conf.warnings == ("ipam has no effect with l2enable or dpdk",)
+    assert conf.warnings == (
+        "ipam has no effect with l2enable or dpdk",
+        "dpdk.dpdk_tool has no effect: sriovdp binds drivers itself",
+    )
 
 
 def test_master_is_if0_of_later() -> None:
