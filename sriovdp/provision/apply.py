@@ -114,13 +114,13 @@ class _Run:
         made = {pf: {int(n): mac for n, mac in record.macs.items()} for pf, record in self.records.items()}
         todo = plan(self.config, node, self._list_attached(), leftovers, made)
         forgotten = [pf for pf in node.pfs if pf.address in self.records and self.config.find_pf(pf) is None]
-        kept = [
+        notes = [
             f"{pf.name} is in the config no more, and keeps what an earlier apply made of it; `sriovdp reset --pf "
             f"{pf.name}` gives it back"
             for pf in forgotten
         ]
-        kept += [*self.damaged.values(), *list_unknown(self.journal)]
-        return node, replace(todo, warnings=(*todo.warnings, *kept))
+        notes += [*self.damaged.values(), *list_unknown(self.journal)]
+        return node, replace(todo, warnings=(*todo.warnings, *notes))
 
     def find_obstacles(self, todo: Plan, node: Node) -> Obstacles:
         """Who is in the way of a plan; a PF whose record is damaged keeps what it has, as it could not be restored."""
