@@ -91,7 +91,7 @@ def _remove_ours(attachment: Attachment) -> None:
     try:
         state = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it is no file by now")
+            raise ValueError("it is no regular file now")
         made = (attachment.device_info_dev, attachment.device_info_ino)
         if (state.st_dev, state.st_ino) != made and (any(made) or not _is_about(folder, name, attachment.device)):
             raise ValueError("another program made it")

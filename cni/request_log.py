@@ -20,7 +20,7 @@ from sriovdp.kernel.beneath import open_beneath
 logger = logging.getLogger(__name__)
 
 HEADER = b"# log of sriovdp's CNI plugin (logFile of a network)\n"
-"""The first line of each file. A file without it is somebody else's and stays as it is."""
+"""The first line of each file. A file without it is another program's and stays as it is."""
 MAX_SIZE = 16 << 20  # bytes
 
 _FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"

@@ -12,18 +12,20 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cni.protocol.wire import REPORT, Reply, Request
 from cni.service.server import CniServer
 from cni.service.spool import Spool
 from cni.slots import waiting
-from cni.verbs.backlog import Backlog
+from cni.verbs.backlog import Backlog, Quarantine
 from cni.verbs.dispatch import Verbs
 from cni.verbs.gc import Gc
 from cni.verbs.ownership import Owner
 from cni.verbs.recovery import Recovery
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
+from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.events import KernelEvents, Pace
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
@@ -99,8 +101,12 @@ class Agent:
     def _handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
         """Answer a request at the CNI socket; runs in a worker thread."""
         if request.command == REPORT:
-            return Reply(0, json.dumps({"owed": [asdict(found) for found in self.backlog.report()]}).encode())
+            return Reply(0, json.dumps({"owed": [self._describe(found) for found in self.backlog.report()]}).encode())
         return self._verbs.handle(request, netns_fd, cancelled)
+
+    def _describe(self, owed: Quarantine) -> dict[str, Any]:
+        name = str(DeviceName(self._sysfs, owed.device)) if owed.device else ""
+        return {**asdict(owed), "name": name}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises SriovdpError when it cannot start at all."""
@@ -226,7 +232,7 @@ class Agent:
         await self._refresh()
         try:
             for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
-                logger.warning("needs a reboot: %s", need)
+                logger.warning("%s; this needs a reboot", need)
         except Exception:
             logger.exception("what needs a reboot is not known")
         logger.info("the agent is ready: %d pools", len(self.config.pools))

@@ -23,7 +23,7 @@ class SriovdpError(Exception):
     """Base of all errors of this program.
 
     `message` says what failed, on which device, and why; `hint` is an instruction for the operator. `subject` is the
-    device or pod that the message starts with, empty until somebody named it.
+    device or pod that the message starts with, empty until it is named.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:

@@ -326,7 +326,7 @@ static void build_request(void)
 	size_t input = read_stdin(request + REQUEST_HEADER + environment);
 
 	if (path && *path) {
-		netns = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO there shall not hold us up */
+		netns = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO there must not block */
 		netns_errno = netns < 0 ? errno : 0;
 	}
 	memcpy(request, MAGIC, 4);

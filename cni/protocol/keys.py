@@ -209,6 +209,6 @@ def parse_args(args: str) -> dict[str, str]:
     unknown = [name for name in values if name not in _ARGS and not name.startswith("K8S_")]
     if unknown and values.get("IgnoreUnknown", "").lower() not in {"1", "true"}:
         raise CniError(
-            INVALID_ENVIRONMENT, f"CNI_ARGS has unknown {', '.join(unknown)}", hint="add IgnoreUnknown=1 to have it so"
+            INVALID_ENVIRONMENT, f"CNI_ARGS has unknown {', '.join(unknown)}", hint="add IgnoreUnknown=1 to ignore them"
         )
     return values

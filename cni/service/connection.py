@@ -84,7 +84,7 @@ class Connection:
             self._end()
             return
         self._loop.remove_reader(self._socket)
-        with contextlib.suppress(OSError):  # it has left by itself
+        with contextlib.suppress(OSError):  # the client has left
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _give_up(self) -> None:
@@ -210,7 +210,7 @@ class Connection:
             logger.error("%s: undoing the ADD failed: %s", request.caller, reply.stdout.decode(errors="replace"))
 
     def _on_done(self, job: "Future[None]") -> None:
-        """In the worker, or on the loop for a request that was never begun."""
+        """In the worker, or on the loop for a request that did not begin."""
         self._close_netns()
         try:
             self._loop.call_soon_threadsafe(self._end)

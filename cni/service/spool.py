@@ -1,8 +1,8 @@
 """Requests that launchers kept on disk while there was no agent: DEL and GC, to be replayed in their order.
 
 A file is complete or not there; cni/protocol/wire.py describes its format. Its name begins with the time at which it
-was written, so that names sort as requests came. A request is forgotten once it was done; what can never be done is put
-aside under a name that ends with `.rejected`, for a person to look at.
+was written, so that names sort as requests came. A request is forgotten once it was done; what can never be done is
+moved to a name that ends with `.rejected`, for a person to look at.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ _LOCK_TIMEOUT = 10.0  # seconds; a launcher holds the lock for as long as it wri
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many requests are in the spool: to be replayed, and put aside for a person."""
+    """How many requests are in the spool: to be replayed, and moved aside for a person."""
 
     spooled: int
     rejected: int

@@ -29,7 +29,7 @@ class Recovery:
     locks: Locks
 
     def bring_back(self, listed: Attachment) -> None:
-        """Finish the VF's part of a release. Raises BusyError when somebody is at it, SriovdpError when it fails."""
+        """Finish the VF's part of a release. Raises BusyError when another request works on it, else SriovdpError."""
         with self.locks.hold(listed.key, 0), self.locks.hold(listed.device, 0):
             attachment = self._find_owed(listed)
             if attachment is not None and not attachment.released:

@@ -201,7 +201,7 @@ class Release:
         return DeviceName(self.sysfs, attachment.device)
 
     def _free_by_todays_network(self, attachment: Attachment, owed: IpamError) -> IpamError | None:
-        """Ask again with the configuration that the caller has now: somebody may have corrected it."""
+        """Ask again with the configuration that the caller has now: it may be corrected."""
         network = self.network
         if network is None or not network.name or network.raw.get("ipam") == attachment.config.get("ipam"):
             return owed

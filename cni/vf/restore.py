@@ -60,7 +60,7 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
 
 
 def _take_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bool:
-    """Get the VF to the host, on its driver of old. Gives whether its netdev is a new one."""
+    """Get the VF to the host, on its old driver. Gives whether its netdev is a new one."""
     address = PciAddress(attachment.device)
     original = attachment.original
     is_new = False

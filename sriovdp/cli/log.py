@@ -1,4 +1,4 @@
-"""How the agent's log looks: one line for each record, and a failure that repeats itself logged ever less often."""
+"""How the agent's log looks: one line for each record, and a failure that repeats is logged with growing pauses."""
 
 import logging
 import threading

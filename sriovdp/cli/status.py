@@ -51,7 +51,10 @@ def _list_owed(reply: Reply) -> list[str]:
     if reply.exit_code != 0:
         return []  # an older agent
     owed = json.loads(reply.stdout)["owed"]
-    return [f"{found['device'] or 'addresses'}: {found['reason']} (attempts: {found['attempts']})" for found in owed]
+    names = [found.get("name") or found["device"] or "addresses" for found in owed]  # an older agent has no name
+    return [
+        f"{name}: {found['reason']} (attempts: {found['attempts']})" for name, found in zip(names, owed, strict=True)
+    ]
 
 
 def ask(path: Path, command: str = "STATUS") -> Reply:

@@ -124,7 +124,7 @@ class Offering:
         self._damages = {damage.device: f"it may be attached: {damage.reason}" for damage in damages if damage.device}
         unknown = {damage.reason for damage in damages if not damage.device}
         for reason in unknown - self._told:
-            logger.error("an attachment of a VF that is not known is damaged: %s", reason)
+            logger.error("%s; it is not known which VF it is about", reason)
         self._told = unknown
 
     def _list_returned(self) -> dict[str, str]:

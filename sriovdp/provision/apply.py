@@ -115,8 +115,8 @@ class _Run:
         todo = plan(self.config, node, self._list_attached(), leftovers, made)
         forgotten = [pf for pf in node.pfs if pf.address in self.records and self.config.find_pf(pf) is None]
         notes = [
-            f"{pf.name} is in the config no more, and keeps what an earlier apply made of it; `sriovdp reset --pf "
-            f"{pf.name}` gives it back"
+            f"{pf.name} is no longer in the config and keeps what an earlier apply made of it; to undo that, run "
+            f"`sriovdp reset --pf {pf.name}`"
             for pf in forgotten
         ]
         notes += [*self.damaged.values(), *list_unknown(self.journal)]
@@ -250,7 +250,7 @@ class _Run:
         except SriovdpError as error:
             return f"undoing that failed too: {error}"
         if left:
-            return f"undoing that did not help; still to do: {', '.join(map(str, left))}"
+            return f"undoing that was not enough; still to do: {', '.join(map(str, left))}"
         self._forget(record)
         return f"{name} was brought back to what it was before"
 

@@ -29,8 +29,8 @@ class DriftLog:
         self._since = {difference: self._since.get(difference, now) for difference in differences}
         for difference, since in self._since.items():
             if now - since >= self._lasting and difference not in self._told:
-                logger.warning("the node is not as its config says: %s", difference)
+                logger.warning("%s; the node is not as its config says", difference)
                 self._told.add(difference)
         for difference in sorted(self._told - self._since.keys()):
-            logger.info("this is settled: %s", difference)
+            logger.info("%s; this is settled", difference)
             self._told.remove(difference)

@@ -84,6 +84,7 @@ async def test_a_vf_that_did_not_come_back_is_given_to_nobody(tree: Tree, kubele
             await kubelet.allocate(KERNEL, [vf_address(PF, 0)])
         report = json.loads((await asyncio.to_thread(ask, tmp_path / "run/agent.sock", REPORT)).stdout)
         assert [found["device"] for found in report["owed"]] == [vf_address(PF, 0)]
+        assert report["owed"][0]["name"] == f"enp1s0 VF 0 ({vf_address(PF, 0)})"
 
 
 async def test_a_node_that_can_not_be_provisioned_is_offered_as_it_is(
@@ -119,7 +120,7 @@ async def test_drift_is_told_once(
 ) -> None:
     """A driver that somebody changed is in the log when it happens, then as drift, and when it is settled."""
     caplog.set_level(logging.INFO)
-    drift = f"the node is not as its config says: enp1s0 VF 2 ({vf_address(PF, 2)}): bind to vfio-pci: "
+    drift = f"enp1s0 VF 2 ({vf_address(PF, 2)}): bind to vfio-pci: "
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(DPDK, count=2)
         tree.unbind(vf_address(PF, 2))
@@ -131,8 +132,12 @@ async def test_drift_is_told_once(
         assert len(caplog.messages) > looks
         assert caplog.text.count(drift) == 1
         tree.bind(vf_address(PF, 2), "vfio-pci")
-        await wait_until(lambda: f"this is settled: enp1s0 VF 2 ({vf_address(PF, 2)})" in caplog.text)
-    assert caplog.text.count(drift) == 1
+        await wait_until(lambda: "; this is settled" in caplog.text)
+    said = [message for message in caplog.messages if message.startswith(drift)]
+    assert [message.rpartition("; ")[2] for message in said] == [
+        "the node is not as its config says",
+        "this is settled",
+    ]
 
 
 async def test_what_the_config_is_warned_of_is_told(

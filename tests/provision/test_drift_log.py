@@ -22,10 +22,10 @@ def test_each_difference_is_told_once_and_its_end_too(caplog: pytest.LogCaptureF
         drift.update(found)
         assert drift.settled
     assert caplog.messages == [
-        f"the node is not as its config says: {BIND}",
-        f"the node is not as its config says: {GROW}",
-        f"this is settled: {BIND}",
-        f"this is settled: {GROW}",
+        f"{BIND}; the node is not as its config says",
+        f"{GROW}; the node is not as its config says",
+        f"{BIND}; this is settled",
+        f"{GROW}; this is settled",
     ]
 
 

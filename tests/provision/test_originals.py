@@ -129,7 +129,7 @@ def test_one_pf_can_be_given_back_alone(tree: Tree, journal: Journal) -> None:
     assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [4, 0]
     assert list(survey_records(journal)[0]) == [PF]
     (warning,) = apply(Config(), tree.sysfs, journal).warnings
-    assert warning.startswith("enp1s0 is in the config no more")
+    assert warning.startswith("enp1s0 is no longer in the config")
 
 
 def test_the_number_of_vfs_of_others_is_not_ours_to_give_back(tree: Tree, journal: Journal) -> None:
