@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 from cni.policy import Place, Policy, find_place
@@ -22,10 +23,14 @@ logger = logging.getLogger(__name__)
 HEADER = b"# log of sriovdp's CNI plugin (logFile of a network)\n"
 """The first line of each file. A file without it is another program's and stays as it is."""
 MAX_SIZE = 16 << 20  # bytes
+MAX_FILES = 64
+"""So many files this program makes below one folder of the policy; with the size, 1 GiB."""
 
 _FORMAT = "%(asctime)s %(levelname)s {}: %(message)s"
 _ACTIVE = re.compile(r"[^ -~]|[`$;|&<>\\]")  # what a shell or a terminal acts on
 _LATIN_MAX = 0xFF
+_MODE = 0o600
+_making = threading.Lock()
 _READ_ONLY = "mount the node's folder into the agent's container at the same path"
 
 
@@ -87,7 +92,12 @@ def _open_ours(place: Place, caller: str) -> TextIO | None:
     try:
         descriptor = open_beneath(place.folder, place.relative, flags)
     except FileNotFoundError:
-        _make(place)
+        with _making:
+            if _has_many(place.folder):
+                text = "logFile %s is not written: there are %d logs of networks below %s; remove some"
+                logger.warning(text, place, MAX_FILES, place.folder)
+                return None
+            _make(place)
         descriptor = open_beneath(place.folder, place.relative, flags)
     fault = _find_fault(descriptor)
     if fault:
@@ -97,13 +107,39 @@ def _open_ours(place: Place, caller: str) -> TextIO | None:
     return os.fdopen(descriptor, "a")
 
 
+def _has_many(folder: Path) -> bool:
+    """Whether there are as many files of ours below a folder as there may be. Its subfolders count too."""
+    found = 0
+    for parent, _, names in os.walk(folder):
+        found += sum(_is_ours(f"{parent}/{name}") for name in names)
+        if found >= MAX_FILES:
+            return True
+    return False
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a file is one that `_make` made, by its mode and its first line."""
+    try:
+        if stat.S_IMODE(os.lstat(path).st_mode) != _MODE:
+            return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.pread(descriptor, len(HEADER), 0) == HEADER
+    except OSError:  # a FIFO
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _make(place: Place) -> None:
     """Make the file with its first line in it, so that it is never seen without. Raises OSError."""
     parent, name = os.path.split(place.relative)
     folder = open_beneath(place.folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
     temporary = f".sriovdp-{os.getpid()}-{threading.get_native_id()}"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE, dir_fd=folder)
         try:
             os.write(descriptor, HEADER)
             with suppress(FileExistsError):  # another request was quicker

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cni.policy import Policy
-from cni.request_log import HEADER, MAX_SIZE, log_to
+from cni.request_log import HEADER, MAX_FILES, MAX_SIZE, log_to
 
 logger = logging.getLogger("cni.verbs.test")
 
@@ -108,3 +108,33 @@ def test_first_lines_of_many_requests_find_one_file(folder: Path) -> None:
         thread.join()
     lines = path.read_bytes().splitlines(keepends=True)
     assert (lines[0], len(lines), [one.name for one in folder.iterdir()]) == (HEADER, 9, ["a.log"])
+
+
+def test_there_are_only_so_many_files(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In all folders below; those of other programs do not count, and the ones that are there go on."""
+    (folder / "pods").mkdir()
+    os.mkfifo(folder / "fifo", 0o600)
+    (folder / "other.log").write_bytes(b"x")
+    (folder / "other.log").chmod(0o600)
+    for n in range(MAX_FILES + 3):
+        write(folder / ("pods" if n % 2 else ".") / f"{n}.log", folder)
+    ours = sorted(path.name for path in folder.rglob("[0-9]*.log"))
+    assert len(ours) == MAX_FILES
+    assert f"there are {MAX_FILES} logs of networks" in caplog.text
+    write(folder / "0.log", folder, "goes on")
+    assert "goes on" in (folder / "0.log").read_text()
+    (folder / "0.log").unlink()
+    write(folder / "new.log", folder)
+    assert (folder / "new.log").exists()
+
+
+def test_many_at_once_make_no_more(folder: Path) -> None:
+    """The last free place has one taker."""
+    for n in range(MAX_FILES - 1):
+        write(folder / f"{n}.log", folder)
+    threads = [threading.Thread(target=write, args=(folder / f"late{n}.log", folder)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(folder.iterdir())) == MAX_FILES
