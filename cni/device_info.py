@@ -17,6 +17,7 @@ from sriovdp.errors import SriovdpError
 from sriovdp.kernel.beneath import open_beneath
 from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.sysfs import Sysfs, read_link
+from sriovdp.reading import UnreadableError, parse_object
 from sriovdp.state.journal import Attachment
 
 logger = logging.getLogger(__name__)
@@ -104,12 +105,13 @@ def _is_about(folder: int, name: str, device: str) -> bool:
     """Whether the file is what ADD writes: of one that was killed before it could note which file it made."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        document: Any = json.loads(os.read(descriptor, _MAX_SIZE))
-        return bool(document["version"] == _VERSION and document["pci"]["pci-address"] == device)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        document = parse_object(os.read(descriptor, _MAX_SIZE))
+    except UnreadableError:
         return False
     finally:
         os.close(descriptor)
+    pci = document.get("pci")
+    return document.get("version") == _VERSION and isinstance(pci, dict) and pci.get("pci-address") == device
 
 
 def _describe(sysfs: Sysfs, address: str) -> dict[str, Any]:

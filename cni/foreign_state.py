@@ -8,7 +8,6 @@ one of the node's policy, it and all above it belong to root, and each file is r
 """
 
 import errno
-import json
 import logging
 import os
 import stat
@@ -29,6 +28,7 @@ from sriovdp.kernel.netdevs import find_netdev, list_parents
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, list_names
 from sriovdp.model import PciAddress
+from sriovdp.reading import UnreadableError, parse_object
 from sriovdp.state.journal import Attachment, read_boot_id
 
 logger = logging.getLogger(__name__)
@@ -114,12 +114,14 @@ class ForeignState:
                 yield name, self._read(name)
 
     def _read(self, name: str) -> Mapping[str, Any]:
+        text = self._read_text(name)
+        if not text:
+            return {}
         try:
-            document = json.loads(self._read_text(name) or "{}")
-        except (ValueError, RecursionError) as error:
+            return parse_object(text.encode())
+        except UnreadableError as error:
             logger.error("%s/%s: state of another plugin cannot be read: %s", self.folder, name, error)
             return {}
-        return document if isinstance(document, dict) else {}
 
     def _read_text(self, name: str) -> str | None:
         """A file's content; None when it is not there, or is not trusted."""

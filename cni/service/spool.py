@@ -31,8 +31,8 @@ from cni.protocol.wire import (
 from cni.service.connection import Handle
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel import netns
+from sriovdp.reading import UnreadableError, parse_object, read_file
 from sriovdp.state.journal import read_boot_id
-from sriovdp.state.reading import UnreadableError, parse_object, read_file
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """`sriovdp install-cni`: put the launcher where the container runtime looks for CNI plugins."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import click
 
 from sriovdp.cli.options import FOLDER
 from sriovdp.errors import SriovdpError
+from sriovdp.reading import UnreadableError, parse_object
 
 _NAME = "sriov"  # the plugin's `type`
 _DELEGATING = {"multus", "multus-shim", "multus-cni"}  # these call our plugin for a pod's further networks
@@ -143,8 +143,8 @@ def _try(new: Path) -> None:
             timeout=_VERSION_TIMEOUT,
             check=False,
         )
-        versions = json.loads(done.stdout)["supportedVersions"] if done.returncode == 0 else []
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
+        versions = parse_object(done.stdout).get("supportedVersions") if done.returncode == 0 else []
+    except (OSError, subprocess.TimeoutExpired, UnreadableError) as error:
         raise SriovdpError(
             f"the CNI launcher does not run in {new.parent.parent}: {error}",
             hint="build it for this machine, and mount the folder without noexec; nothing was changed",
@@ -175,10 +175,8 @@ def _list_confs(conf_dir: Path) -> list[Path]:
 def _read_plugins(path: Path) -> list[dict[str, Any]]:
     """The plugins of a configuration or a list of them; none if it cannot be read: the runtime skips it too."""
     try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return []
-    if not isinstance(document, dict):
+        document = parse_object(path.read_bytes())
+    except (OSError, UnreadableError):
         return []
     listed = document.get("plugins", [document])
     return [plugin for plugin in listed if isinstance(plugin, dict)] if isinstance(listed, list) else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Folder
 from sriovdp.model import ZERO_MAC, Node, VfSettings
+from sriovdp.reading import build, parse_object, read_file
 
 FACTS = "netlink.json"
 
@@ -50,24 +51,35 @@ class Facts:
     loadable: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """`netlink.json`: the keys of Facts under the names of the file."""
+
+    vf_settings: Mapping[str, Mapping[str, VfSettings]] = field(default_factory=dict)
+    permanent_macs: Mapping[str, str] = field(default_factory=dict)
+    default_routes: tuple[str, ...] = ()
+    addressed: tuple[str, ...] = ()
+    ddp_profiles: Mapping[str, str] = field(default_factory=dict)
+    loadable_drivers: tuple[str, ...] = ()
+
+
 def read_facts(root: Path) -> Facts:
     """Read what was recorded beside a sysfs tree; where nothing was, nothing is known. Raises DeviceError on junk."""
     try:
-        tree = json.loads((root / FACTS).read_text(encoding="utf-8"))
+        tree = build(_Tree, parse_object(read_file(root / FACTS)))
         return Facts(
             settings={
-                pf: {int(index): VfSettings(**values) for index, values in vfs.items()}
-                for pf, vfs in tree.get("vf_settings", {}).items()
+                pf: {int(index): values for index, values in vfs.items()} for pf, vfs in tree.vf_settings.items()
             },
-            permanent_macs=dict(tree.get("permanent_macs", {})),
-            default_routes=frozenset(tree.get("default_routes", ())),
-            addressed=frozenset(tree.get("addressed", ())),
-            ddp=dict(tree.get("ddp_profiles", {})),
-            loadable=frozenset(tree.get("loadable_drivers", ())),
+            permanent_macs=tree.permanent_macs,
+            default_routes=frozenset(tree.default_routes),
+            addressed=frozenset(tree.addressed),
+            ddp=tree.ddp_profiles,
+            loadable=frozenset(tree.loadable_drivers),
         )
     except FileNotFoundError:
         return Facts()
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DeviceError(f"reading the recorded node {root} failed: {FACTS} is not as written: {error}") from error
 
 

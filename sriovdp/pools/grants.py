@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sriovdp.pools.allocation import Access
 from sriovdp.pools.assignment import Offer
+from sriovdp.reading import UnreadableError, build, parse_object, read_file
 from sriovdp.state.files import check_writable, write_whole
-from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _VERSION = 1
 

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from sriovdp.errors import DamageError, InUseError, JournalError
 from sriovdp.model import VfSettings, escape_unprintable, find_pod, is_pci_address, name_container
+from sriovdp.reading import UnreadableError, build, parse_object, read_file
 from sriovdp.state.files import open_lock
-from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 VERSION = 1  # files of older versions of this program are read, as fields only come to what there was

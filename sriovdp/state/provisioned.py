@@ -15,9 +15,9 @@ from typing import Literal, Self
 
 from sriovdp.errors import InUseError, JournalError
 from sriovdp.model import PciAddress, PhysicalFunction, VfSettings
+from sriovdp.reading import UnreadableError, build, parse_object, read_file
 from sriovdp.state.files import open_lock
 from sriovdp.state.journal import VERSION, Journal, read_boot_id
-from sriovdp.state.reading import UnreadableError, build, parse_object, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,6 @@ def _read(path: Path, address: PciAddress) -> PfRecord:
     record = build(PfRecord, document)
     if record.address != address:
         raise UnreadableError(f"it is about {record.address[:20]!r}")
-    if not all(_INDEX.fullmatch(index) and isinstance(mac, str) for index, mac in record.macs.items()):
+    if not all(map(_INDEX.fullmatch, record.macs)):
         raise UnreadableError(f"macs is {str(dict(record.macs))[:60]!r}")
     return record

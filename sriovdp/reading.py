@@ -105,6 +105,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return build(typing.cast("type[Any]", hint), value, name)
     elif origin is tuple and isinstance(value, list):
         return _convert_list(value, arguments, name)
+    elif origin is Mapping and isinstance(value, dict):
+        return {key: _convert(item, arguments[1], f"{name}.{key[:60]}") for key, item in value.items()}
     elif origin in (Union, types.UnionType):
         return _convert_union(value, arguments, name)
     elif _is_fit(value, hint, origin, arguments):
@@ -113,12 +115,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
 
 
 def _is_fit(value: Any, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
-    """Whether a scalar, a word of a Literal or a mapping is as its annotation wants it; True is no int."""
+    """Whether a scalar or a word of a Literal is as its annotation wants it; True is no int."""
+    if hint is Any:
+        return True
     if hint in (str, bool, int, type(None)):
         return type(value) is hint and (hint is not int or abs(value) < _INT_MAX)
-    if origin is Literal:
-        return isinstance(value, str) and value in arguments
-    return origin is Mapping and isinstance(value, dict)
+    return origin is Literal and isinstance(value, str) and value in arguments
 
 
 def _convert_list(value: list[Any], arguments: tuple[Any, ...], name: str) -> tuple[Any, ...]:
