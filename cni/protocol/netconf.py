@@ -124,6 +124,8 @@ def read_network(document: Mapping[str, Any], command: str, findings: Findings) 
     ipam = raw.get("ipam")
     if ipam is not None and not isinstance(ipam, dict):
         raise fault("ipam", ipam, "an object with a type")
+    if ipam:
+        raw["ipam"] = _fold_type(ipam, findings)
     if has_no_addresses(raw) and raw.pop("ipam", None):
         findings.warnings.append("ipam has no effect with l2enable or dpdk")
     return Network(name, checked, raw)
@@ -223,6 +225,15 @@ def _read_mac(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str) -> 
     )
     parsed = [keys.mac(key, value) for key, value in sources if value]
     return parsed[0] if parsed else None
+
+
+def _fold_type(ipam: Mapping[str, Any], findings: Findings) -> Mapping[str, Any]:
+    """The section with `type` as it is documented; its other keys are the IPAM plugin's."""
+    spelled = next((key for key in ipam if key.lower() == "type"), "type")
+    if ipam.get("type") is not None or spelled == "type":
+        return ipam
+    findings.warnings.append(f"key 'ipam.{spelled}' is read as 'ipam.type'")
+    return {key: value for key, value in ipam.items() if key != spelled} | {"type": ipam[spelled]}
 
 
 def _read_ipam(raw: Mapping[str, Any], findings: Findings) -> str | None:

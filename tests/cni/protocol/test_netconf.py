@@ -154,6 +154,20 @@ def test_keys_are_read_in_any_case_with_a_warning() -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["Type", "TYPE", "tYpe"])
+def test_type_of_ipam_is_read_in_any_case(key: str) -> None:
+    """A pod would start without an address otherwise, and a DEL would free none; what is refused stays so."""
+    conf = parse(ipam={key: "host-local", "subnet": "10.1.0.0/24"})
+    assert (conf.ipam, conf.warnings) == ("host-local", (f"key 'ipam.{key}' is read as 'ipam.type'",))
+    assert conf.raw["ipam"] == {"type": "host-local", "subnet": "10.1.0.0/24"}
+    assert parse(ipam={key: "dhcp", "type": "static"}).ipam == "static"
+    deleted = parse_network(json.dumps({"name": "net-a", "ipam": {key: "host-local"}}).encode(), "DEL")
+    assert deleted.raw["ipam"]["type"] == "host-local"
+    for escape in ("../evil", "sriov"):
+        with pytest.raises(CniError, match=r"ipam\.type"):
+            parse(ipam={key: escape})
+
+
 @pytest.mark.parametrize("mac", ["02-00-00-00-AA-01", "0200.0000.aa01"])
 def test_macs_are_taken_in_the_forms_of_go(mac: str) -> None:
     """What net.ParseMAC of today's plugin takes."""
