@@ -6,7 +6,7 @@ from typing import Any
 from sriovdp.model import VfSettings
 from sriovdp.state.journal import VERSION, Attachment, Original
 
-VF = "0000:01:10.0"
+VF, PF = "0000:01:10.0", "0000:01:00.0"
 _MAC = "02:00:00:00:00:01"
 
 NETCONFS: list[dict[str, Any]] = [
@@ -149,6 +149,30 @@ GRANTS: list[dict[str, Any]] = [
         "nodes": [["/dev/vfio/1", "/dev/vfio/1"]],
         "mounts": [],
     }
+]
+_PF_STATE = {
+    "up": True,
+    "mtu": 1500,
+    "autoprobe": True,
+    "vfs": [
+        {"index": 0, "driver": "igbvf", "mtu": 1500, "settings": {"mac": "02:00:00:00:00:01", "vlan": 5}},
+        {"index": 1, "driver": None, "mtu": None, "settings": None},
+    ],
+}
+RECORDS: list[dict[str, Any]] = [
+    {
+        "version": 1,
+        "address": PF,
+        "phase": phase,
+        "boot_id": "b1",
+        "original": _PF_STATE,
+        "before": _PF_STATE,
+        "steps": ["enp1s0: make 2 VFs"],
+        "allow_host_uplink": False,
+        "externally_managed": False,
+        "macs": {"0": "02:00:00:00:00:01"},
+    }
+    for phase in ("changing", "done")
 ]
 CACHES: list[dict[str, Any]] = [
     {

@@ -22,6 +22,7 @@ from sriovdp.errors import SriovdpError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.pools.grants import Grant, Grants
 from sriovdp.state.journal import Journal
+from sriovdp.state.provisioned import survey_records
 from tests.fuzz import samples
 from tests.fuzz.documents import Choices, make_document
 
@@ -132,6 +133,16 @@ class Stored:
         for attachment in self._journal.survey()[0]:
             check_types(attachment)
 
+    def read_record(self, choices: Choices) -> None:
+        """How a PF was: understood, or damaged and named by its PF."""
+        path = self._root / f"pf-{samples.PF}.json"
+        path.write_bytes(make_document(choices, samples.RECORDS))
+        records, damaged = survey_records(self._journal)
+        assert {*records, *damaged} == {samples.PF}
+        for record in records.values():
+            check_types(record)
+            assert all(index.isdecimal() for index in record.macs)
+
     def read_grant(self, choices: Choices) -> None:
         """A grant."""
         path = self._root / "intel.com_sriov" / f"{samples.VF}.json"
@@ -199,6 +210,7 @@ def list_targets() -> dict[str, Target]:
         "result": Target(read_result),
         "config": Target(read_config, 20_000, 80_000),  # reading YAML takes long
         "journal": Target(stored.read_journal),
+        "records": Target(stored.read_record),
         "grants": Target(stored.read_grant),
         "caches": Target(stored.read_cache),
     }
