@@ -94,8 +94,8 @@ def _open_ours(place: Place, caller: str) -> TextIO | None:
     except FileNotFoundError:
         with _making:
             if _has_many(place.folder):
-                text = "logFile %s is not written: there are %d logs of networks below %s; remove some"
-                logger.warning(text, place, MAX_FILES, place.folder)
+                text = "%s: logFile %s is not written: there are %d logs of networks below %s; remove some"
+                logger.warning(text, caller, place, MAX_FILES, place.folder)
                 return None
             _make(place)
         descriptor = open_beneath(place.folder, place.relative, flags)
