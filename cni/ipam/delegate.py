@@ -3,13 +3,14 @@
 CNI specification 1.1.0, section "Plugin Delegation".
 """
 
+import errno
 import json
 import logging
 import re
 from threading import Event
 from typing import Any, Self
 
-from cni.ipam.process import PluginKilledError, PluginProcess, date_executable, find_executable
+from cni.ipam.process import NOT_EXECUTED, PluginKilledError, PluginProcess, date_executable, find_executable
 from cni.ipam.turns import Turns
 from cni.protocol.keys import is_ipam_plugin
 from cni.protocol.spec import (
@@ -51,7 +52,7 @@ class IpamError(CniError):
 
 
 class MissingPluginError(IpamError):
-    """There is no such plugin in CNI_PATH."""
+    """There is no such plugin in CNI_PATH, or what is there is no program of this machine."""
 
     @property
     def is_final(self) -> bool:
@@ -62,6 +63,10 @@ class MissingPluginError(IpamError):
 class UnusablePluginError(MissingPluginError):
     """`ipam.type` names no IPAM plugin. ADD refuses it, so nothing can have been reserved."""
 
+
+_INSTALL = "install it there (Debian: containernetworking-plugins), or correct ipam.type"
+# execve(2) for a file of another machine, without its interpreter, or on a mount with noexec
+_NO_PROGRAM = {errno.ENOEXEC, errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP, errno.ELIBBAD}
 
 _turns = Turns()
 _outdated: set[tuple[str, int]] = set()  # executables, with the date of the file, that refused specification 1.1.0
@@ -109,6 +114,8 @@ class IpamCall:
             return PluginProcess(self._executable, self._environment, json.dumps(self._config).encode())
         except OSError as error:
             said = f"executing IPAM plugin {self._executable} failed: {error.strerror}"
+            if error.errno in _NO_PROGRAM:
+                raise MissingPluginError(IPAM_FAILURE, said, hint=_INSTALL) from error
             raise IpamError(IPAM_FAILURE, said) from error
 
     def finish(self) -> Result:
@@ -164,6 +171,8 @@ class IpamCall:
             text = " ".join(str(document[key]) for key in ("msg", "details") if document.get(key))
             return IpamError(document["code"], f"IPAM plugin {self._plugin}: {text}")
         said = stderr.decode(errors="replace").strip() or "nothing on stderr"
+        if said.startswith(NOT_EXECUTED):
+            return MissingPluginError(IPAM_FAILURE, f"IPAM plugin {self._plugin}: {said}", hint=_INSTALL)
         return IpamError(IPAM_FAILURE, f"IPAM plugin {self._plugin} ended with exit code {code}: {said}")
 
 
@@ -327,7 +336,7 @@ def _find_plugin(plugin: str, path: str) -> str:
     raise MissingPluginError(
         IPAM_FAILURE,
         f"there is no IPAM plugin {plugin!r} in CNI_PATH {path!r}",
-        hint="install it there (Debian: containernetworking-plugins), or correct ipam.type",
+        hint=_INSTALL,
     )
 
 

@@ -19,6 +19,8 @@ GRACE = 2.0
 OUTPUT_MAX = 1 << 20  # bytes of stdout, and of stderr
 _CANCEL_POLL = 100  # milliseconds
 _HOST_ROOT = "/proc/1/root"
+NOT_EXECUTED = "nsenter: failed to execute"
+"""How nsenter of util-linux begins its error when it cannot execute the program (include/c.h, errexec)."""
 _NSENTER = ("/usr/bin/nsenter", "--mount=/proc/1/ns/mnt", "--")
 
 

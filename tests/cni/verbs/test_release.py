@@ -174,6 +174,27 @@ def test_plugin_that_is_gone_or_rejects_keeps_no_container(node: Node, script: s
     assert node.owed == []
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"exit 0\n", b"#!/no/such/interpreter\n", b"\x7fELF of another machine", None]
+)
+def test_plugin_that_is_no_program_is_a_missing_one(node: Node, content: bytes | None) -> None:
+    """Of another machine, cut, or a folder: the container goes, and its addresses are freed once there is one."""
+    node.attach()
+    path = node.folder / "bin/plugin"
+    if content is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert [node.delete(), node.delete()] == [0, 0]
+    assert node.owed == [(True, False)]
+    if content is None:
+        path.rmdir()
+    node.install("exit 0")
+    assert recover(node.recovery) == {}
+    assert node.owed == []
+
+
 def test_corrected_network_is_used_when_the_recorded_one_fails(node: Node) -> None:
     """Somebody found the typo; the journal has the configuration of before."""
     node.attach(config=node.network(ipam={"type": "plugin", "subnet": "10.1.1.0/33"}))
