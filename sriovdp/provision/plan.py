@@ -139,7 +139,7 @@ def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> Non
         other = next((earlier for earlier, same in taken[:number] if same is entry), None)
         if other and any(not isinstance(vfs.mac, str) for vfs in entry.vfs):
             raise DeviceError(
-                f"VFs of {other.name} and of {pf.name} would have the same MACs: one entry of physicalFunctions gives "
+                f"{other.name}, {pf.name}: their VFs would have the same MACs: one entry of physicalFunctions gives "
                 "MACs and selects both",
                 hint="write an entry for each PF",
             )
@@ -213,12 +213,12 @@ def count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
     wanted = pf.total_vfs if entry.num_vfs == "max" else entry.num_vfs
     if entry.num_vfs != 0 and pf.total_vfs == 0:
         raise DeviceError(
-            f"splitting {pf.name} ({pf.address}) into VFs failed: its driver {pf.driver or '(none)'} offers no SR-IOV",
+            f"{pf.name} ({pf.address}): splitting into VFs failed: its driver {pf.driver or '(none)'} offers no SR-IOV",
             hint="switch SR-IOV on in the machine's and the NIC's firmware, or take this PF out of physicalFunctions",
         )
     if wanted > pf.total_vfs:
         raise DeviceError(
-            f"splitting {pf.name} ({pf.address}) into {wanted} VFs failed: it can have at most {pf.total_vfs}",
+            f"{pf.name} ({pf.address}): splitting into {wanted} VFs failed: it can have at most {pf.total_vfs}",
             hint=f"write numVfs: {pf.total_vfs} or max, or raise the limit in the NIC's firmware settings",
         )
     return wanted

@@ -150,7 +150,11 @@ def test_max_is_all_that_the_nic_has() -> None:
 @pytest.mark.parametrize(
     ("num_vfs", "total", "message"),
     [
-        (64, 7, r"splitting enp1s0 \(0000:01:00.0\) into 64 VFs failed: it can have at most 7; write numVfs: 7 or max"),
+        (
+            64,
+            7,
+            r"enp1s0 \(0000:01:00.0\): splitting into 64 VFs failed: it can have at most 7; write numVfs: 7 or max",
+        ),
         (1, 0, "its driver igb offers no SR-IOV; switch SR-IOV on in the machine's and the NIC's firmware"),
         ("max", 0, "offers no SR-IOV"),
     ],
