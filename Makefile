@@ -41,11 +41,11 @@ fuzz: setup ## a million broken inputs for each reader (FUZZ="--share PERCENT TA
 	$(PYTHON) -m tests.fuzz $(FUZZ)
 	@mkdir -p build
 	@if command -v clang >/dev/null; then \
-		clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DLIBFUZZER -o build/fuzz cni/launcher/fuzz.c && \
-		build/fuzz -max_total_time=60; \
+		clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -DLIBFUZZER -o build/fuzz-launcher cni/launcher/fuzz.c && \
+		build/fuzz-launcher -max_total_time=60; \
 	else \
-		gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -o build/fuzz cni/launcher/fuzz.c && \
-		build/fuzz 2000000 $$(date +%s); \
+		gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -o build/fuzz-launcher cni/launcher/fuzz.c && \
+		build/fuzz-launcher 2000000 $$(date +%s); \
 	fi
 
 reference: setup ## write what is generated from the config file's keys: docs/config.md, config/schema.json
