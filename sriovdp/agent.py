@@ -6,23 +6,21 @@ From then on the agent looks at the node again and again, and reports changes to
 """
 
 import asyncio
+import gc
 import json
 import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni.protocol.wire import REPORT, Reply, Request
 from cni.service.server import CniServer
 from cni.service.spool import Spool
 from cni.slots import waiting
 from cni.verbs.backlog import Backlog, Quarantine
-from cni.verbs.dispatch import Verbs
-from cni.verbs.gc import Gc
 from cni.verbs.ownership import Owner
-from cni.verbs.recovery import Recovery
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.device_name import DeviceName
@@ -41,9 +39,14 @@ from sriovdp.provision.waiting import run_aside
 from sriovdp.state.journal import Journal
 from sriovdp.state.locks import Locks
 
+if TYPE_CHECKING:
+    from cni.verbs.dispatch import Verbs
+    from cni.verbs.recovery import Recovery
+
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 15.0  # seconds for VFs to come back, and then for a slow kubelet to answer, before anything is changed
+_LOAD_DELAY = 1.0  # seconds for the kubelet to ask for the pools' lists, before the verbs' import takes a processor
 _SETTLE = 0.1  # seconds from the first of the kernel's events to looking at the node: they come in swarms
 
 
@@ -72,10 +75,10 @@ class Agent:
         """What the node is made like."""
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
-        locks = Locks(self._journal.locks, waiting)
-        self._verbs = Verbs(self._sysfs, self._journal, locks, policy=make_policy(config), owners=self._find_owner)
-        self._gc = Gc(self._sysfs, self._journal, locks)
-        self.backlog = Backlog(Recovery(self._sysfs, self._journal, locks), self._wake)
+        self._locks = Locks(self._journal.locks, waiting)
+        self._loading = threading.Lock()
+        self._loaded: Verbs | None = None
+        self.backlog = Backlog(self._sysfs, self._journal, self._find_recovery, self._wake)
         """The releases that are owed."""
         self.spool = Spool(roots.state / "spool")
         self._cni = CniServer(roots.run / "agent.sock", self._handle)
@@ -92,6 +95,34 @@ class Agent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drift = DriftLog()
         self._judged: object = None  # what the drift was last found from
+
+    @property
+    def _verbs(self) -> "Verbs":
+        """What answers CNI requests. The first one that needs it imports it; from any thread."""
+        with self._loading:
+            if self._loaded is None:
+                from cni.verbs.dispatch import Verbs  # noqa: PLC0415 - a sixth of the start's CPU time
+
+                policy = make_policy(self.config)
+                self._loaded = Verbs(self._sysfs, self._journal, self._locks, policy=policy, owners=self._find_owner)
+            return self._loaded
+
+    def _find_recovery(self) -> "Recovery":
+        """What finishes owed releases; from any thread."""
+        from cni.verbs.recovery import Recovery  # noqa: PLC0415 - it imports what the verbs do
+
+        return Recovery(self._sysfs, self._journal, self._locks)
+
+    def _note_gc(self, request: Request) -> None:
+        """Write down what a GC from before the start releases."""
+        from cni.verbs.gc import Gc  # noqa: PLC0415 - it imports what the verbs do
+
+        Gc(self._sysfs, self._journal, self._locks).note(request)
+
+    def _load(self) -> None:
+        """Import what is not yet: no request waits for an import, and none meets the files of a later version."""
+        _ = self._verbs, self._find_recovery()
+        gc.freeze()  # as at the start: what was imported lives as long as the agent
 
     def _find_owner(self, device: str, *, fresh: bool) -> Owner | None:
         """What the kubelet says of a device; runs in a worker thread."""
@@ -141,14 +172,19 @@ class Agent:
         await self.offering.start()
         logger.info("serving %d pools and the CNI plugin", len(self.config.pools))
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._load_later())
             tasks.create_task(self._provision())
             tasks.create_task(self._watch())
+
+    async def _load_later(self) -> None:
+        await asyncio.sleep(_LOAD_DELAY)
+        await asyncio.to_thread(self._load)
 
     def _settle_spool(self) -> None:
         """Take over what came while there was no agent. Nothing is spooled from then on."""
         try:
             self.spool.settle()
-            self.spool.note_gcs(self._gc.note)
+            self.spool.note_gcs(self._note_gc)
         except Exception:  # the requests stay where they are
             logger.exception("taking over the spooled requests failed")
 
@@ -208,7 +244,7 @@ class Agent:
         self._replay = self._replay or replay
 
     def _replay_spool(self) -> None:
-        if self.spool.replay(self._verbs.handle):
+        if self.spool.replay(self._handle):
             self._wake()
 
     async def _provision(self) -> None:

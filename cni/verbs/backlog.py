@@ -9,14 +9,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cni.verbs.recovery import Recovery
-from cni.verbs.release import is_owed, without_lost_vf
+from cni.verbs.owed import is_owed, without_lost_vf
 from sriovdp.errors import BusyError, SriovdpError
 from sriovdp.kernel.device_name import DeviceName
-from sriovdp.state.journal import Attachment, Damage
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.state.journal import Attachment, Damage, Journal
+
+if TYPE_CHECKING:
+    from cni.verbs.recovery import Recovery
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +62,23 @@ class Quarantine:
 class Backlog:
     """The work that is owed, and why the rest of it is not done. Safe to use from several threads.
 
+    `find_recovery` gives what finishes a release. It is called in the thread of each attempt, and not before there is
+    something owed: on most starts the agent need not import it before the pools are with the kubelet.
     `changed` is called, in any thread, when something came to an end. `pause` is what _PAUSE says, for tests.
     """
 
-    def __init__(self, recovery: Recovery, changed: Callable[[], None], *, pause: float = _PAUSE) -> None:
-        self._recovery = recovery
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        journal: Journal,
+        find_recovery: "Callable[[], Recovery]",
+        changed: Callable[[], None],
+        *,
+        pause: float = _PAUSE,
+    ) -> None:
+        self._sysfs = sysfs
+        self._journal = journal
+        self._find_recovery = find_recovery
         self._changed = changed
         self._pause = pause
         self._debts: dict[tuple[str, str], Debt] = {}
@@ -73,12 +89,12 @@ class Backlog:
 
     def look(self) -> None:
         """Take over what the journal says, and begin what is due. Raises JournalError when it cannot be read."""
-        attachments, damages = self._recovery.journal.survey()
+        attachments, damages = self._journal.survey()
         owed = [without_lost_vf(entry) for entry in attachments if is_owed(entry)]
         wanted = {debt.key: debt for debt in map(_describe, owed)}
         for key, debt in wanted.items():
             if key not in self._debts and debt.part == "addresses":
-                debt.plugin = self._recovery.find_plugin(debt.entry)
+                debt.plugin = _find_plugin(self._journal, debt.entry)
             if debt.part == "VF" and self._is_first:  # later, it can be an ADD or DEL that is at work
                 debt.reason = f"its release from {debt.entry.owner} is not finished yet"
         self._is_first = False
@@ -115,7 +131,7 @@ class Backlog:
         return found + [Quarantine(damage.device or "", str(damage.path), damage.reason, 1) for damage in damaged]
 
     def _name(self, device: str) -> DeviceName:
-        return DeviceName(self._recovery.sysfs, device)
+        return DeviceName(self._sysfs, device)
 
     def _is_tried(self) -> bool:
         return all(debt.attempts for debt in self._debts.values() if debt.part == "VF")
@@ -147,7 +163,8 @@ class Backlog:
         failure: Exception | None = None
         is_busy = False
         try:
-            (self._recovery.bring_back if debt.part == "VF" else self._recovery.free)(debt.entry)
+            recovery = self._find_recovery()
+            (recovery.bring_back if debt.part == "VF" else recovery.free)(debt.entry)
         except BusyError:
             is_busy = True
         except Exception as error:  # noqa: BLE001 - whatever an entry holds: the others go on, and so does the agent
@@ -184,3 +201,12 @@ class Backlog:
 def _describe(entry: Attachment) -> Debt:
     """The part that is to be done next."""
     return Debt(entry, "addresses" if entry.released else "VF")
+
+
+def _find_plugin(journal: Journal, listed: Attachment) -> str:
+    """Name of the IPAM plugin that an attachment's addresses are of, empty for none."""
+    with suppress(SriovdpError):
+        attachment = journal.find_attachment(listed.container_id, listed.ifname)
+        ipam = attachment.config.get("ipam") if attachment else None
+        return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+    return ""

@@ -5,14 +5,13 @@ with that entry.
 """
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cni.protocol.netconf import NetConf, parse_netconf
 from cni.verbs.check import compare
-from cni.verbs.release import Release, is_alive, is_owed, open_sandbox, without_lost_vf
+from cni.verbs.owed import is_owed, without_lost_vf
+from cni.verbs.release import Release, is_alive, open_sandbox
 from cni.vf.settings import apply_settings, find_vf
-from sriovdp.errors import SriovdpError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
@@ -44,14 +43,6 @@ class Recovery:
             attachment = self._find_owed(listed)
             if attachment is not None and attachment.released:
                 Release(self.sysfs, self.journal).finish(attachment, None)
-
-    def find_plugin(self, listed: Attachment) -> str:
-        """Name of the IPAM plugin that an attachment's addresses are of, empty for none."""
-        with suppress(SriovdpError):
-            attachment = self.journal.find_attachment(listed.container_id, listed.ifname)
-            ipam = attachment.config.get("ipam") if attachment else None
-            return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
-        return ""
 
     def _find_owed(self, listed: Attachment) -> Attachment | None:
         """What an entry owes, as it is now: a DEL may have finished it."""

@@ -14,6 +14,7 @@ from cni.policy import Policy
 from cni.protocol.netconf import Network, parse_network
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
+from cni.verbs.owed import without_lost_vf
 from cni.vf.restore import restore_vf
 from sriovdp.errors import BusyError, DamageError, DeviceError, JournalError, SriovdpError, naming
 from sriovdp.kernel import netns
@@ -254,16 +255,3 @@ def is_alive(attachment: Attachment) -> bool:
         return False
     with open_sandbox(attachment) as sandbox_fd:
         return sandbox_fd is not None
-
-
-def is_owed(attachment: Attachment) -> bool:
-    """Whether it has to be released: a release or an ADD that did not get to its end, or one of another boot.
-
-    A verb at work holds the lock of the VF, so ask this with the lock held.
-    """
-    return attachment.phase != "attached" or attachment.boot_id != read_boot_id()
-
-
-def without_lost_vf(attachment: Attachment) -> Attachment:
-    """The attachment as far as it is to be released: a reboot made the VFs again, so only addresses may be left."""
-    return replace(attachment, released=attachment.released or attachment.boot_id != read_boot_id())

@@ -266,3 +266,19 @@ async def test_it_stops_while_it_starts(tree: Tree, tmp_path: Path, monkeypatch:
         assert not let_go.is_set()
     finally:
         let_go.set()
+
+
+@pytest.mark.parametrize("delay", [3600.0, 0.0])
+async def test_the_verbs_are_imported_after_the_pools_are_offered(
+    tree: Tree, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    """Neither the recovery nor the replay of the spool imports them where there is nothing to do."""
+    monkeypatch.setattr(agent, "_LOAD_DELAY", delay)
+    async with run_agent(tree, tmp_path) as running:
+        await kubelet.wait_for(KERNEL, count=2)
+        if delay:
+            assert running._replay
+            await asyncio.to_thread(running._replay.join)
+            assert running._loaded is None
+        else:
+            await wait_until(lambda: running._loaded is not None)

@@ -9,7 +9,7 @@ from cni.verbs.recovery import Recovery
 def recover(recovery: Recovery) -> dict[str, str]:
     """Finish what is owed; gives the VFs that no pod should get, with the reason."""
     ended = threading.Event()
-    backlog = Backlog(recovery, ended.set)
+    backlog = Backlog(recovery.sysfs, recovery.journal, lambda: recovery, ended.set)
     backlog.look()
     for _ in range(1000):
         if not backlog.is_working:

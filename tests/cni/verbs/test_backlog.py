@@ -99,7 +99,7 @@ def test_plugin_that_hangs_keeps_two_threads(script: Script) -> None:
     for number in range(12, 15):
         owe(script.journal, number, released=True)
         owe(script.journal, number + 10)
-    backlog = Backlog(script, ended.set)
+    backlog = Backlog(script.sysfs, script.journal, lambda: script, ended.set)
     backlog.look()
     deadline = time.monotonic() + 30
     while {f"c{number}" for number in (*range(12, 15), *range(22, 25))} - {container for _, container in script.seen}:
@@ -127,7 +127,7 @@ def test_vf_that_fails_is_named_logged_once_and_tried_less_often(
     act_as(script, act)
     owe(script.journal, 2)
     ended = threading.Event()
-    backlog = Backlog(script, ended.set)
+    backlog = Backlog(script.sysfs, script.journal, lambda: script, ended.set)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(24 * 60):  # a look in each minute of a day
@@ -156,7 +156,7 @@ def test_addresses_that_fail_leave_the_vf_alone(script: Script) -> None:
     act_as(script, act)
     owe(script.journal, 1, released=True)
     ended = threading.Event()
-    backlog = Backlog(script, ended.set)
+    backlog = Backlog(script.sysfs, script.journal, lambda: script, ended.set)
     backlog.look()
     settle(backlog, ended)
     assert backlog.broken() == {}
@@ -167,7 +167,7 @@ def test_what_is_at_work_is_no_failure(script: Script) -> None:
     """An ADD or DEL holds the locks: its VF is not kept from pods, but for the time before the first attempt."""
     owe(script.journal, 1)
     ended = threading.Event()
-    backlog = Backlog(script, ended.set)
+    backlog = Backlog(script.sysfs, script.journal, lambda: script, ended.set)
     backlog.look()
     settle(backlog, ended)
     assert backlog.report() == []
@@ -178,7 +178,7 @@ def test_damaged_file_is_named_and_logged_once(script: Script, caplog: pytest.Lo
     entry = owe(script.journal, 1)
     [path] = (script.journal.locks.parent).glob("attachment-*")
     path.write_text(path.read_text()[:150])
-    backlog = Backlog(script, lambda: None)
+    backlog = Backlog(script.sysfs, script.journal, lambda: script, lambda: None)
     for _ in range(3):
         backlog.look()
         assert entry.device in backlog.broken()
