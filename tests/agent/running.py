@@ -75,5 +75,5 @@ def owe(tmp_path: Path, device: str) -> Attachment:
 async def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what the agent does beside the kubelet."""
     async with asyncio.timeout(30):
-        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - there is nothing that would tell
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)

@@ -63,7 +63,7 @@ async def test_provisions_and_offers_each_vf_in_its_pool(tree: Tree, kubelet: Ku
 async def test_a_vf_that_loses_its_driver_is_unhealthy_until_it_has_one(
     tree: Tree, kubelet: Kubelet, tmp_path: Path
 ) -> None:
-    """The node is looked at again and again, and the kubelet told what changed."""
+    """The node is looked at again and again, and the kubelet gets what changed."""
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(DPDK, count=2)
         tree.unbind(vf_address(PF, 2))
@@ -74,7 +74,7 @@ async def test_a_vf_that_loses_its_driver_is_unhealthy_until_it_has_one(
         await kubelet.wait_for(DPDK, count=2)
 
 
-async def test_a_vf_that_did_not_come_back_is_given_to_nobody(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+async def test_a_vf_that_did_not_come_back_is_given_to_no_pod(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
     """A release that fails keeps the VF out of the kubelet's hands, and the reason names the pod."""
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(KERNEL, count=2)
@@ -90,7 +90,7 @@ async def test_a_vf_that_did_not_come_back_is_given_to_nobody(tree: Tree, kubele
 async def test_a_node_that_can_not_be_provisioned_is_offered_as_it_is(
     tree: Tree, kubelet: Kubelet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is refused is told; the pods that can run shall run."""
+    """What is refused is logged; the pods that can run shall run."""
     tree.write(tree.pci(PF) / "sriov_numvfs", "3")
     for index in range(3):
         tree.unbind(vf_address(PF, index))
@@ -115,7 +115,7 @@ async def test_what_the_kubelet_says_is_in_use_is_not_changed(
         await wait_until(lambda: said in caplog.text)
 
 
-async def test_drift_is_told_once(
+async def test_drift_is_reported_once(
     tree: Tree, kubelet: Kubelet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A driver that somebody changed is in the log when it happens, then as drift, and when it is settled."""
@@ -140,7 +140,7 @@ async def test_drift_is_told_once(
     ]
 
 
-async def test_what_the_config_is_warned_of_is_told(
+async def test_what_the_config_is_warned_of_is_reported(
     tree: Tree, kubelet: Kubelet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who reads the agent's log sees what `validate` would have said of the file."""
@@ -177,7 +177,7 @@ async def test_health_by_the_pools_policy(tree: Tree, kubelet: Kubelet, tmp_path
 
 
 async def test_the_kernels_events_are_followed_at_once(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
-    """Nobody looks now and then, and yet a change that the kernel tells of reaches the kubelet."""
+    """There is no regular look, and yet a change that the kernel reports reaches the kubelet."""
     async with run_agent(tree, tmp_path, rescan_interval=3600) as agent:
         await kubelet.wait_for(DPDK, count=2)
         for _ in range(2):
@@ -224,7 +224,7 @@ async def test_no_look_at_the_node_stops_the_agent(
     assert failures == []
 
 
-async def test_what_is_owed_keeps_nobody_waiting(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+async def test_what_is_owed_keeps_nothing_waiting(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
     """The IPAM plugin of six pods of before a reboot hangs: both sockets serve, a dead VF is noticed, and it stops."""
     (tmp_path / "bin").mkdir()
     plugin = tmp_path / "bin/whereabouts"

@@ -91,7 +91,7 @@ async def test_devices_pods_and_attachments(kubelet: Kubelet, port: int) -> None
 
 
 async def test_a_kubelet_that_is_gone(kubelet: Kubelet, port: int, tmp_path: Path) -> None:
-    """What the kubelet does not tell is not taken for zero: that metric is gone, and another one says why."""
+    """What the kubelet does not report is not taken for zero: that metric is gone, and another one says why."""
     await kubelet.wait_for(DPDK, count=2)
     assert ("sriovdp_devices_in_use", DPDK) in await _scrape_until(
         port, lambda found: found["sriovdp_pod_resources_known",] == 1

@@ -29,7 +29,7 @@ async def test_files_of_a_pods_devices_live_as_long_as_the_pod(
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(DPDK, count=2)
         [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
-        monkeypatch.setattr(pool_service, "_GRACE", 0.0)  # now that the kubelet tells of the pod
+        monkeypatch.setattr(pool_service, "_GRACE", 0.0)  # now that the kubelet lists the pod
         info = tmp_path / f"devinfo/intel.com-sriov_dpdk-{device}-device.json"
         grant = tmp_path / f"state/grants/intel.com_sriov_dpdk/{device}.json"
         wanted = {"type": "pci", "version": "1.1.0", "pci": {"pci-address": device, "pf-pci-address": PF}}
@@ -135,11 +135,11 @@ def _cdi_nodes(spec: Path) -> dict[str, list[str]]:
 async def test_a_vf_that_is_gone_stays_listed_while_a_pod_has_it(
     tree: Tree, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kubelet forgets what it is no longer told of: a pod's VF is unhealthy, and another that vanishes is gone."""
+    """The kubelet forgets what is no longer listed: a pod's VF is unhealthy, and another that vanishes is gone."""
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(DPDK, count=2)
         [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
-        monkeypatch.setattr(pool_service, "_GRACE", 0.0)  # now that the kubelet tells of the pod
+        monkeypatch.setattr(pool_service, "_GRACE", 0.0)  # now that the kubelet lists the pod
         for index in (2, 3):
             await asyncio.to_thread((tree.pci(PF) / f"virtfn{index}").unlink)  # first, as in drivers/pci/iov.c
             tree.remove(vf_address(PF, index))
@@ -160,7 +160,7 @@ async def test_a_vf_that_went_while_the_agent_was_away_stays_listed(
         assert await kubelet.wait_for(DPDK, count=1, healthy=False) == [device]
 
 
-async def test_a_vf_that_another_pools_pod_has_is_given_to_nobody(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
+async def test_a_vf_that_another_pools_pod_has_is_given_to_no_pod(tree: Tree, kubelet: Kubelet, tmp_path: Path) -> None:
     """A new config calls the resource otherwise: what pods have by its old name is not free."""
     renamed = "intel.com/fast"
     async with run_agent(tree, tmp_path):
@@ -175,7 +175,9 @@ async def test_a_vf_that_another_pools_pod_has_is_given_to_nobody(tree: Tree, ku
         await kubelet.wait_for(renamed, count=2)
 
 
-async def test_what_is_not_known_of_pods_is_told(tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_unknown_of_pods_is_reported(
+    tree: Tree, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without a kubelet the agent runs, says once what it does not know, and which pools no kubelet has."""
     async with run_agent(tree, tmp_path) as agent:
         await wait_until(lambda: "pod-resources/kubelet.sock is not there" in agent.offering.pod_devices.problem)

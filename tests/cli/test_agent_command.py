@@ -25,7 +25,7 @@ resourceList:
 
 
 def test_node_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The config is read for the node that is told, and each folder is the one that its option names."""
+    """The config is read for the node that is named, and each folder is the one that its option names."""
     made: list[tuple[Config, Roots]] = []
 
     class Agent:
@@ -53,7 +53,7 @@ def test_node_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_wrong_config_keeps_it_from_starting(tmp_path: Path) -> None:
-    """All faults are told, and the exit code is that of a failure."""
+    """All faults are printed, and the exit code is that of a failure."""
     (tmp_path / "c.yaml").write_text("resourceList: [{resourceName: a b, selectors: {}}, {resourceName: c}]")
     done = CliRunner().invoke(cli, ["agent", f"--config={tmp_path / 'c.yaml'}"])
     assert done.exit_code == 1

@@ -32,7 +32,7 @@ def run(tmp_path: Path, *options: str) -> Result:
 
 
 def _unknown(tmp_path: Path) -> str:
-    """What is told where there is no kubelet."""
+    """What is printed where there is no kubelet."""
     socket = tmp_path / "kubelet/pod-resources/kubelet.sock"
     return f"the kubelet does not report which pod has which device: {socket} does not exist\n"
 
@@ -47,7 +47,7 @@ def test_list_names_vf_pod_and_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("journal")
-def test_verify_tells_faults_and_ends_with_1(tmp_path: Path) -> None:
+def test_verify_reports_faults_and_ends_with_1(tmp_path: Path) -> None:
     """For scripts: what is not as it should be makes the command fail."""
     done = run(tmp_path, "--verify", "--json")
     assert done.exit_code == 1
@@ -55,14 +55,14 @@ def test_verify_tells_faults_and_ends_with_1(tmp_path: Path) -> None:
 
 
 def test_repair_releases_what_has_no_sandbox(tmp_path: Path, journal: Journal) -> None:
-    """Afterwards nothing is left to tell."""
+    """Afterwards nothing is left to report."""
     done = run(tmp_path, "--repair")
     assert (done.exit_code, done.output) == (0, "no VF is attached\n" + _unknown(tmp_path))
     assert journal.attachments() == []
 
 
 @pytest.mark.usefixtures("journal")
-def test_damaged_file_is_told(tmp_path: Path) -> None:
+def test_damaged_file_is_reported(tmp_path: Path) -> None:
     """And hides nothing else."""
     (tmp_path / "state/journal/attachment-c0-net1.json").write_text("{")
     done = run(tmp_path)

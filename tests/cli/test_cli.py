@@ -83,8 +83,8 @@ def test_discover_draws_pfs_and_vfs(tree: Tree, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("attribute", "value", "link"), [("carrier", "0", "no carrier"), ("flags", "0x1002", "down")])
-def test_discover_tells_the_link(tree: Tree, attribute: str, value: str, link: str) -> None:
-    """A PF that is down is told from one without a cable."""
+def test_discover_reports_the_link(tree: Tree, attribute: str, value: str, link: str) -> None:
+    """A PF that is down differs from one without a cable."""
     (tree.pci(PF) / "net/enp1s0" / attribute).write_text(value)
     assert json.loads(run("discover", "--json", "--sysfs", tree.root).stdout)[0]["link"] == link
     assert f"  {link}  " in run("discover", "--sysfs", tree.root).stdout
@@ -136,7 +136,7 @@ def test_validate_counts_what_is_in_the_sample() -> None:
     assert (shown.exit_code, shown.stdout) == (0, f"{SAMPLE} is valid: 3 pools, 1 PF entry\n")
 
 
-def test_validate_tells_all_faults_on_stderr(tmp_path: Path) -> None:
+def test_validate_reports_all_faults_on_stderr(tmp_path: Path) -> None:
     """Both faults of a file, and exit code 1."""
     (tmp_path / "c.yaml").write_text("resourceLst: []\nphysicalFunctions: 7\n")
     shown = run("validate", "--config", tmp_path / "c.yaml")
@@ -162,7 +162,7 @@ def test_plan_prints_steps_with_reasons(tree: Tree, tmp_path: Path) -> None:
     assert document["steps"][0] == {**first, "reason": "numVfs is 7, there are 2", "disturbs": disturbs}
 
 
-def test_plan_names_whom_apply_would_disturb(tree: Tree, tmp_path: Path) -> None:
+def test_plan_names_who_apply_would_disturb(tree: Tree, tmp_path: Path) -> None:
     """A VF whose netdev is elsewhere stands in the way, in the text and in the JSON."""
     (tree.pci(vf_address(PF, 0)) / "net/v0110f0").rename(tree.root / "elsewhere")
     arguments = ("plan", "--config", SAMPLE, "--sysfs", tree.root, "--state-dir", tmp_path)
@@ -199,8 +199,8 @@ def test_a_log_record_is_one_line() -> None:
     assert OneLineFormatter("%(levelname)s %(message)s").format(record) == "ERROR two | faults\\x1b[2J"
 
 
-async def test_attachments_tells_what_the_kubelet_gave() -> None:
-    """A VF that a pod has without any attachment, as one in DPDK mode without CNI, is told too."""
+async def test_attachments_reports_what_the_kubelet_gave() -> None:
+    """A VF that a pod has without any attachment, as one in DPDK mode without CNI, is listed too."""
     with tempfile.TemporaryDirectory() as name:
         async with Kubelet(Path(name)) as kubelet:
             kubelet.pods()["web"] = Admission({"intel.com/sriov": ["0000:01:10.0"]})

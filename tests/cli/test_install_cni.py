@@ -1,4 +1,4 @@
-"""`sriovdp install-cni`: the launcher in the runtime's folder, whatever is there and whoever runs it."""
+"""`sriovdp install-cni`: the launcher in the runtime's folder, whatever is there and runs it."""
 
 import json
 import shutil
@@ -97,7 +97,7 @@ def test_what_does_not_work_is_not_installed(node: Path, text: str, reason: str)
     assert [(path.name, path.read_text()) for path in (node / "bin").iterdir()] == [("sriov", OLD)]
 
 
-def test_place_that_is_taken_is_told(node: Path) -> None:
+def test_place_that_is_taken_is_reported(node: Path) -> None:
     """A folder of that name is not removed; the message names the place."""
     (node / "bin/sriov").mkdir(parents=True)
 
@@ -107,7 +107,7 @@ def test_place_that_is_taken_is_told(node: Path) -> None:
     assert f"installing the CNI launcher as {node / 'bin/sriov'} failed" in result.output
 
 
-def test_missing_launcher_is_told(node: Path) -> None:
+def test_missing_launcher_is_reported(node: Path) -> None:
     """A path that is none."""
     result = install(node, node / "nowhere")
 
@@ -131,7 +131,7 @@ def test_runtime_that_calls_it_brings_no_warning(node: Path, conf: object) -> No
     assert "warning" not in install(node, script(node, NEW)).output
 
 
-def test_runtime_that_would_not_find_it_is_told(node: Path) -> None:
+def test_runtime_that_would_not_find_it_is_reported(node: Path) -> None:
     """No configuration that calls it, Multus with another folder, containerd with another folder."""
     (node / "net.d/00-multus.conf").write_text(json.dumps({"type": "bridge", "name": "b"}))
     alone = install(node, script(node, NEW))

@@ -38,7 +38,7 @@ resourceList:
 """
 
 
-def test_explain_tells_pool_or_reasons(nodes: dict[str, Path], tmp_path: Path) -> None:
+def test_explain_reports_pool_or_reasons(nodes: dict[str, Path], tmp_path: Path) -> None:
     """Which pool and selector took a VF; else the first field that did not hold, for each pool and selector."""
     config = write_config(tmp_path, POOLS)
     arguments = ("explain", "--config", config, "--sysfs", nodes["x710"])

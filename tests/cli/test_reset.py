@@ -42,7 +42,7 @@ class Run:
         return CliRunner().invoke(cli, [command, *config, "--state-dir", str(self.folder / "state"), *options])
 
 
-def test_exit_codes_tell_what_happened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes_show_what_happened(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 applied and 0 nothing to do when asked for, else 0 for both; 3 refused; 1 failed."""
     assert [run("apply", "--detailed-exitcode").exit_code for _ in range(2)] == [4, 0]
     assert run("reset").exit_code == 0
@@ -80,7 +80,7 @@ def test_apply_at_boot_waits_for_its_pfs(run: Run, monkeypatch: pytest.MonkeyPat
     assert "enp1s0: create 2 VFs" in shown.stdout
 
 
-def test_what_only_a_reboot_gives_is_told(run: Run) -> None:
+def test_what_only_a_reboot_gives_is_reported(run: Run) -> None:
     """An IOMMU that is not at work and a PF without SR-IOV are reported; nothing is done about them."""
     (run.tree.root / "class/iommu").mkdir()
     (run.folder / "c.yaml").write_text(CONFIG.replace("2}", "2, vfs: [{range: '0', driver: vfio-pci}]}"))
@@ -106,7 +106,7 @@ def test_pods_that_the_kubelet_names_are_in_the_way(run: Run, monkeypatch: pytes
 
 
 def test_a_kubelet_that_does_not_answer_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a socket there is nothing to ask; a dead one is told."""
+    """Without a socket there is nothing to ask; a dead one is reported."""
     assert list_allocated(tmp_path) == {}
     assert capsys.readouterr().err == ""
     (tmp_path / "pod-resources").mkdir()

@@ -44,7 +44,7 @@ def check_pod(shown: str) -> None:
 
 
 def check_pf(netdev: str, vfs: int, tagged: int) -> None:
-    """Item 2: what `ip link show` tells of the PF: so many VFs, and the VLAN on the one that is `north`."""
+    """Item 2: what `ip link show` prints of the PF: so many VFs, and the VLAN on the one that is `north`."""
     listed = subprocess.run(["ip", "link", "show", netdev], capture_output=True, text=True, check=True).stdout
     assert re.findall(r"vf (\d+) .*", listed) == [str(index) for index in range(vfs)], listed
     assert re.findall(r"vf (\d+) .*vlan 210,", listed) == [str(tagged)], listed

@@ -130,7 +130,7 @@ def test_attaching_needs_sys_admin(deployment: Deployment, cri: Cri) -> None:
 
 
 def test_announcing_needs_net_raw(deployment: Deployment, cri: Cri) -> None:
-    """Without it the pod gets its VF, and nobody is told of its addresses."""
+    """Without it the pod gets its VF, and its addresses are not announced."""
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))
     with deployment.run_agent(without="NET_RAW") as agent:
         pod = cri.run_pod("unheard")
@@ -196,7 +196,7 @@ def test_finding_who_has_a_vf_open_needs_two_capabilities(
         group.open("r+b", buffering=0) as opened,
         subprocess.Popen(["sleep", "600"], stdin=opened, user=1000) as holder,
     ):
-        opened.close()  # it has a duplicate, and nobody else shall
+        opened.close()  # it has a duplicate, and no other may
         try:
             missing = ("", "SYS_PTRACE", "DAC_READ_SEARCH")
             outputs = [other.finish("agent", "plan", without=capability)[1] for capability in missing]

@@ -51,12 +51,12 @@ def unchanged(node: LabNode, agent: AgentProcess, api: Api, networks: None) -> I
     assert node.look() == before
     assert not list(Path("/var/lib/cni/networks").glob("*/1*"))
     assert not list(Path("/run/k8s.cni.cncf.io/devinfo/cni").glob("*"))
-    # told by PodResources, which the agent asks from time to time
+    # read from PodResources, which the agent asks from time to time
     wait_until(lambda: not list(ALLOCATED.iterdir()), "device-info is gone")
 
 
 def test_pod_of_the_application_note(api: Api, node: LabNode) -> None:
-    """Section 4.1 in today's words: eth0, net0 and north, each on the VF that Multus was told; status written back."""
+    """Section 4.1 in today's words: eth0, net0 and north, each on the VF that Multus was given; status written back."""
     api.create(write_pod("note", {SRIOV: 2}, NOTE))
     status = read_status(wait_for_phase(api, "note", "Running"))
     assert status.keys() == {"eth0", "net0", "north"}
@@ -77,7 +77,7 @@ def test_pod_that_asks_for_too_much_stays_out(api: Api) -> None:
 
 
 def test_mac_and_address_of_the_pods_choice(api: Api) -> None:
-    """The annotation's MAC and address reach VF and pod through Multus' runtimeConfig, and the status tells them."""
+    """The annotation's MAC and address reach VF and pod through Multus' runtimeConfig, and the status shows them."""
     wanted = {"interface": "net0", "mac": "02:00:00:00:0a:01", "ips": ["10.56.217.175/24"]}
     api.create(write_pod("choosy", {SRIOV: 1}, [{"name": "sriov-conf", **wanted}]))
     status = read_status(wait_for_phase(api, "choosy", "Running"))["net0"]
@@ -114,7 +114,7 @@ def _count_sent(log: str) -> int:
 
 
 def test_kubelet_and_agent_restart_with_pods(api: Api, kubelet: Kubelet, agent: AgentProcess, node: LabNode) -> None:
-    """A pod goes on through the restart of both; its VF is given to nobody else, and all are offered again."""
+    """A pod goes on through the restart of both; its VF is given to no other, and all are offered again."""
     api.create(write_pod("stays", {SRIOV: 1}, "sriov-conf@net0"))
     wait_for_phase(api, "stays", "Running")
     restart(kubelet, agent)
@@ -138,7 +138,7 @@ def restart(kubelet: Kubelet, agent: AgentProcess) -> None:
 
 
 def list_attached(node: LabNode) -> list[str]:
-    """VFs that are attached to pods, by what the agent's command tells."""
+    """VFs that are attached to pods, by what the agent's command prints."""
     return [one["device"] for one in json.loads(node.sriovdp("attachments", "--json").stdout)["attachments"]]
 
 

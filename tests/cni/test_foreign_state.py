@@ -1,4 +1,4 @@
-"""What sriov-cni and the Intel plugin of 2017 left behind, as far as it can be told without a NIC."""
+"""What sriov-cni and the Intel plugin of 2017 left behind, as far as it can be tested without a NIC."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def write(folder: Path, document: object, name: str = "c1-net1") -> ForeignState
     return ForeignState(folder)
 
 
-def test_cache_of_sriov_cni_tells_how_the_vf_was(tmp_path: Path, sysfs: Sysfs) -> None:
+def test_cache_of_sriov_cni_reports_how_the_vf_was(tmp_path: Path, sysfs: Sysfs) -> None:
     """All that it saved is what the VF gets back."""
     found = write(tmp_path / "old", {"deviceID": VF, "OrigVfState": STATE}).find(REQUEST, NETWORK, None, sysfs)
 
@@ -61,7 +61,7 @@ def test_cache_of_sriov_cni_tells_how_the_vf_was(tmp_path: Path, sysfs: Sysfs) -
     )
 
 
-def test_state_of_2017_tells_the_kernel_driver(tmp_path: Path, sysfs: Sysfs) -> None:
+def test_state_of_2017_reports_the_kernel_driver(tmp_path: Path, sysfs: Sysfs) -> None:
     """In DPDK mode it is all that plugin keeps."""
     state = {"pci_addr": VF, "ifname": "north0", "kernel_driver": "iavf", "dpdk_driver": "igb_uio", "dpdk_tool": "/x"}
     found = write(tmp_path / "old", state).find(REQUEST, NETWORK, None, sysfs)
@@ -91,7 +91,7 @@ def test_vf_that_was_given_away_is_not_released(tmp_path: Path, sysfs: Sysfs) ->
 
 
 def test_allocation_of_a_dead_sandbox_is_no_owner(tmp_path: Path) -> None:
-    """A path that leads nowhere, or to a plain file, is nobody."""
+    """A path that leads nowhere, or to a plain file, is no owner."""
     state = write(tmp_path / "old", {"deviceID": VF})
     assert state.find_owner(VF) is None
     write(tmp_path / "old/pci", "/run/netns/gone", VF)

@@ -83,7 +83,7 @@ def test_file_does_not_grow_for_ever(folder: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_text_is_inert(folder: Path, tmp_path: Path) -> None:
-    """An interface's name may hold what a shell acts on: whoever reads the file runs nothing of it."""
+    """An interface's name may hold what a shell acts on: a reader of the file runs nothing of it."""
     name = ";touch${IFS}W;#"
     write(folder / "a.log", folder, f"pod ns/p ({name}) `touch W` $(touch W)\ntouch W\x1b[2J", f"ADD c1 {name}")
     text = (folder / "a.log").read_text()

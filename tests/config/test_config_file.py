@@ -253,7 +253,7 @@ def test_fault(text: str, fault: str) -> None:
     assert fault in told
 
 
-def test_overlapping_ranges_are_told_with_both_places() -> None:
+def test_overlapping_ranges_are_reported_with_both_places() -> None:
     """A VF in two ranges would have two drivers: the later entry is named with the VF and the one it overlaps."""
     text = PF.replace("4}", "max, vfs: [{range: '0-3,9'}, {range: '5-7'}, {range: '3-5'}, {range: 9}]}")
     told = [re.findall(r"(?:vfs\[|VF )(\d+)", fault) for fault in list_faults(text)]
@@ -280,7 +280,7 @@ resourceList:
 
 
 def test_all_faults_come_at_once_in_file_order() -> None:
-    """One run tells everything, so that a file is mended in one go; the head names the file and the number."""
+    """One run lists everything, so that a file is corrected in one go; the head names the file and the number."""
     text = in_vf("range: 7-3, drivr: x") + in_selector("vendors: [x], pfName: [y]") + "zebra: 1\n"
     faults = list_faults(text)
     assert [fault.split(": ")[:2] for fault in faults] == [
@@ -313,7 +313,7 @@ def test_the_number_of_selectors_is_limited() -> None:
 
 
 def test_a_file_that_can_not_be_read_is_a_config_error(tmp_path: Path) -> None:
-    """No file, a directory, no text, too much text: all are told with the path."""
+    """No file, a directory, no text, too much text: all are reported with the path."""
     missing, binary, large = tmp_path / "none.yaml", tmp_path / "binary", tmp_path / "large"
     binary.write_bytes(b"a: 1\nb: \xff")
     large.write_bytes(b"#" * 300_000)

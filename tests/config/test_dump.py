@@ -333,7 +333,7 @@ def test_two_pools_of_one_name_on_one_node_are_a_fault(tmp_path: Path) -> None:
 
 
 def test_labels_that_nobody_told_are_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not knowing is not the same as not having; the variables of the pod tell name and labels."""
+    """Not knowing is not the same as not having; the variables of the pod have name and labels."""
     (tmp_path / "c.yaml").write_text(SHARED)
     with pytest.raises(ConfigError, match="the labels of node blue are not known; give them with --node-label"):
         load(tmp_path / "c.yaml", NodeIdentity("blue"))
@@ -363,7 +363,7 @@ def test_labels_that_nobody_told_are_a_fault(tmp_path: Path, monkeypatch: pytest
         ("[{drivers: [a]}, {drivers: [b]}]", "[{drivers: [b]}, {drivers: [c]}]", False),
     ],
 )
-def test_a_pool_that_can_get_nothing_is_told(first: str, second: str, shadowed: bool) -> None:
+def test_a_pool_that_can_get_nothing_is_reported(first: str, second: str, shadowed: bool) -> None:
     """An earlier pool that takes all that a later one selects is named, whatever the node."""
     text = f"resourceList:\n- {{resourceName: a, selectors: {first}}}\n- {{resourceName: b, selectors: {second}}}\n"
     told = "line 3: resourceList[1]: gets no device: resourceList[0] takes all that it selects; put it before that"

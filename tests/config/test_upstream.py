@@ -214,7 +214,7 @@ def test_sample(nodes: dict[str, Path], sample: str, node: str, expected: dict[s
 
 
 def test_what_the_operator_writes_is_taken_with_warnings() -> None:
-    """Go's case-insensitive keys and left-over fields are in real ConfigMaps; each is told with its place."""
+    """Go's case-insensitive keys and left-over fields are in real ConfigMaps; each is reported with its place."""
     config = load(EXAMPLES / "operator_node.json")
     assert config.warnings == (
         "line 1: resourceList[0].selectors.IsRdma: read as 'isRdma'",

@@ -158,7 +158,7 @@ class Kubelet:
                 raise AdmissionError(f"PreStartContainer failed: {error.code().name}: {error.details()}") from error
 
     async def remove(self, pod_name: str) -> None:
-        """Free a pod's devices; the protocol has no word to tell the plugin. Raises KeyError without the pod."""
+        """Free a pod's devices; the protocol has no word for the plugin. Raises KeyError without the pod."""
         del self._pods[pod_name]
 
     def pods(self) -> dict[str, Admission]:

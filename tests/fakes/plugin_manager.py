@@ -28,7 +28,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 122.0  # seconds, goroutinemap/exponentialback
 
 
 class RefusedError(Exception):
-    """The kubelet does not register a plugin; the text is what it tells the plugin."""
+    """The kubelet does not register a plugin; the text is what it sends to the plugin."""
 
 
 class Handler(Protocol):

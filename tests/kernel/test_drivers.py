@@ -102,7 +102,7 @@ def test_a_driver_of_another_name_than_its_module_is_found(tree: Tree, monkeypat
     assert resolve_driver(tree.sysfs, VF, "kernel") == "igbvf"
 
 
-def test_a_driver_that_is_not_there_is_loaded_or_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_is_not_there_is_loaded_or_reported(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded one needs no modprobe; one that modprobe does not know is an error."""
     calls = answer_modprobe(monkeypatch)
     assert resolve_driver(tree.sysfs, VF, "vfio-pci") == "vfio-pci"
@@ -166,7 +166,7 @@ def test_a_group_with_kernel_drivers_in_it_is_refused_with_their_names(tree: Tre
 
 
 def test_without_iommu_only_when_it_is_allowed(tree: Tree) -> None:
-    """That vfio would take it is not enough; when it is allowed, vfio is told so, if the kernel's vfio can do it."""
+    """That vfio would take it is not enough; if allowed, vfio's switch is set, if the kernel's vfio can do it."""
     (tree.pci(VF) / "iommu_group").unlink()
     mode = tree.root / "module/vfio/parameters/enable_unsafe_noiommu_mode"
     mode.parent.mkdir(parents=True)
@@ -180,7 +180,7 @@ def test_without_iommu_only_when_it_is_allowed(tree: Tree) -> None:
     assert (current_driver(tree.sysfs, VF), mode.read_text()) == ("vfio-pci", "Y")
 
 
-def test_a_driver_that_does_not_come_back_is_told(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_does_not_come_back_is_reported(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both reasons are in the message."""
     monkeypatch.setattr(tree, "bind", lambda *_: None)
     with pytest.raises(

@@ -66,7 +66,7 @@ def links() -> Iterator[list[str]]:
 
 @pytest.mark.netns
 async def test_link_of_this_machine(events: KernelEvents, links: list[str]) -> None:
-    """A real interface that goes down is told, and another one that does is not."""
+    """A real interface that goes down is reported, and another one is not."""
     events.links = {socket.if_nametoindex(links[0])}
     events.start()
     await asyncio.to_thread(subprocess.run, ["ip", "link", "set", links[1], "down"], check=True)

@@ -45,7 +45,7 @@ def test_a_group_that_answers_ebusy_is_busy(
 
 
 def test_holder_is_found_where_opening_is_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container that may not open the group, the processes tell who has it."""
+    """In a container that may not open the group, the processes show who has it."""
     vf = make_vf(tmp_path)
     master, slave = os.openpty()
     try:

@@ -1,4 +1,4 @@
-"""The kubelet's own plugin manager and device manager, as a process that is told what to do (`managers/main.go`)."""
+"""The kubelet's own plugin manager and device manager, as a process that takes commands (`managers/main.go`)."""
 
 import asyncio
 import itertools

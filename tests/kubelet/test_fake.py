@@ -31,7 +31,7 @@ async def test_life_of_pods(tmp_path: Path, plugin: DevicePlugin) -> None:
 
 
 async def test_wait_says_what_there_is(tmp_path: Path) -> None:
-    """Waiting in vain ends, and tells why."""
+    """Waiting without success ends, and says why."""
     async with Kubelet(tmp_path) as kubelet:
         with pytest.raises(
             TimeoutError, match=r"3 healthy devices of intel\.com/sriov_dpdk, but no plugin is registered"

@@ -104,7 +104,7 @@ async def test_list_is_not_sent_again_when_nothing_changed(tmp_path: Path, plugi
         assert [len(answer.devices) for answer in kubelet.lists(RESOURCE)] == [2, 3]
 
 
-async def test_numa_node_is_told_where_there_is_one(tmp_path: Path, plugin: DevicePlugin) -> None:
+async def test_numa_node_is_reported_where_there_is_one(tmp_path: Path, plugin: DevicePlugin) -> None:
     """The kubelet can align VFs with CPUs; without NUMA the field is absent, not node 0."""
     await plugin.update([PoolDevice("0000:3b:02.0", numa_node=1), PoolDevice("0000:3b:02.1")])
     async with serving(tmp_path, plugin) as kubelet:
@@ -194,7 +194,7 @@ async def test_unhealthy_device_is_refused(tmp_path: Path, plugin: DevicePlugin)
             await kubelet.allocate(RESOURCE, ["0000:3b:02.0"])
 
 
-async def test_error_of_the_allocation_is_told_to_the_pod(tmp_path: Path, plugin: DevicePlugin) -> None:
+async def test_error_of_the_allocation_is_reported_to_the_pod(tmp_path: Path, plugin: DevicePlugin) -> None:
     """What is wrong with the VF and what to do about it ends up in the pod's event; the pod has nothing."""
     await plugin.update([PoolDevice(STUCK)])
     async with serving(tmp_path, plugin) as kubelet:

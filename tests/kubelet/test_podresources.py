@@ -1,4 +1,4 @@
-"""Which pod has which device: asked of the kubelet, bounded, and told when it cannot be known."""
+"""Which pod has which device: asked of the kubelet, bounded, and reported when it cannot be known."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ async def test_pods_and_what_they_have(tmp_path: Path, plugin: DevicePlugin) -> 
         await endpoint.stop()
 
 
-async def test_absent_kubelet_is_told(tmp_path: Path) -> None:
+async def test_absent_kubelet_is_reported(tmp_path: Path) -> None:
     """Without the socket nothing is known, which is not the same as nothing being in use."""
     devices = await PodResources(tmp_path).list_devices()
     assert not devices.known

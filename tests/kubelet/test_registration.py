@@ -43,7 +43,7 @@ def list_sockets(folder: Path) -> list[Path]:
 
 
 def leave_socket(path: Path) -> None:
-    """A socket that nobody listens on, as a power loss leaves it."""
+    """A socket without a listener, as a power loss leaves it."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
 
@@ -95,7 +95,7 @@ async def test_restarted_kubelet_knows_the_pool_again(tmp_path: Path, watcher: b
         assert old.devices[RESOURCE][0] not in new.devices[RESOURCE]
 
 
-async def test_removed_socket_is_served_anew(tmp_path: Path, watcher: bool, folder: Path, endpoint: Endpoint) -> None:
+async def test_removed_socket_is_served_again(tmp_path: Path, watcher: bool, folder: Path, endpoint: Endpoint) -> None:
     """Somebody removes the socket, as a kubelet does that wipes its directory: it comes back."""
     async with Kubelet(tmp_path, watcher=watcher) as kubelet:
         await endpoint.start()
@@ -176,13 +176,13 @@ async def test_restarts_are_noticed_at_once(tmp_path: Path, watcher: bool, endpo
             for resource in (RESOURCE, OTHER):
                 await kubelet.wait_for_registration(resource, times=times)
                 await kubelet.wait_for(resource, count=4)
-            while endpoints.unregistered():  # noqa: ASYNC110 - the kubelet asks for the list before it tells its verdict
+            while endpoints.unregistered():  # noqa: ASYNC110 - the kubelet asks for the list before it answers
                 await asyncio.sleep(0.01)
             await kubelet.restart()
 
 
-async def test_folders_that_are_made_anew_are_noticed_at_once(tmp_path: Path, endpoints: Endpoints) -> None:
-    """An agent that is first is told of the kubelet's folders, and of those that replace them."""
+async def test_folders_that_are_made_again_are_noticed_at_once(tmp_path: Path, endpoints: Endpoints) -> None:
+    """An agent that is first notices the kubelet's folders, and those that replace them."""
     await endpoints.start()
     assert endpoints.unregistered().keys() == {RESOURCE, OTHER}
     assert "is not there" in endpoints.unregistered()[RESOURCE]

@@ -45,7 +45,7 @@ def agent(node: LabNode) -> Iterator[AgentProcess]:
 
 @pytest.fixture
 def rebooted() -> None:
-    """The guest has rebooted since the tests before this one, and told no program; for shapes with a disk.
+    """The guest has rebooted since the tests before this one, and no program knows; for shapes with a disk.
 
     The first time this never returns: the pytest after the reboot runs the test again, fixtures of its module first.
     """

@@ -57,7 +57,7 @@ class ControlPlane:
             f"--client-ca-file={self._folder}/node.crt",
         )
         # the guest need not encrypt: its processor is emulated, and Multus waits a quarter of a second for an answer;
-        # no client of Kubernetes sends a token unencrypted, so who asks here is told by the certificate
+        # no client of Kubernetes sends a token unencrypted, so the certificate says who asks here
         listen = f"TCP-LISTEN:{self._plain_port},bind=127.0.0.1,reuseaddr,fork"
         proof = f"cert={self._folder}/node.crt,key={self._folder}/node.key"
         self._launch("socat", listen, f"OPENSSL:127.0.0.1:{self._port},verify=0,{proof}")
@@ -108,7 +108,7 @@ class ControlPlane:
 
 
 def _find_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has now."""
+    """Ports of loopback that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

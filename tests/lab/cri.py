@@ -37,7 +37,7 @@ class Pod:
 
     @property
     def status(self) -> Any:
-        """PodSandboxStatusResponse, with all that containerd tells."""
+        """PodSandboxStatusResponse, with all that containerd reports."""
         request = api.PodSandboxStatusRequest(pod_sandbox_id=self.id, verbose=True)
         return self.cri.call("PodSandboxStatus", request)
 

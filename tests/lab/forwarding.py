@@ -114,7 +114,7 @@ class _Guest:
         self._vm.start(stdout=self._output.fileno(), stderr=self._output.fileno())
 
     def has(self, item: pytest.Item) -> bool:
-        """Whether this guest was told to run the test."""
+        """Whether this guest has to run the test."""
         return item.nodeid in self._nodeids
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class _Guest:
         yield self._report_death(item)
 
     def _take(self) -> Iterator[Any]:
-        """Reports that were not read before; those that nobody takes now are for the tests after this one."""
+        """Reports that were not read before; those that are not taken now are for the tests after this one."""
         self._load()
         while self._pending:
             yield self._pending.pop(0)

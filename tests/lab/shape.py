@@ -65,7 +65,7 @@ class Shape:
         for node in (0, 1):
             yield from ("-object", f"memory-backend-ram,id=memory{node},size={MEMORY_MIB // 2}M")
             yield from ("-numa", f"node,nodeid={node},cpus={node},memdev=memory{node}")
-            # a host bridge of its own is what tells the guest on which node a device is
+            # a host bridge of its own is what shows the guest on which node a device is
             yield from ("-device", f"pxb-pcie,id=bridge{node},bus_nr={64 + 64 * node},numa_node={node},bus=pcie.0")
 
     def _virtio_options(self) -> Iterator[str]:

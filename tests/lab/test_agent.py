@@ -118,7 +118,7 @@ async def test_agent_restart_under_a_running_pod(node: LabNode, kubelet: Kubelet
 
 
 async def test_a_vf_that_lost_its_driver_turns_unhealthy(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:
-    """What the pool cannot give any more is told to the kubelet, and is back once it can."""
+    """What the pool cannot give any more is reported to the kubelet, and is back once it can."""
     await kubelet.wait_for(VFIO, count=2)
     (node.pf / "virtfn4/driver/unbind").write_text(node.vf(4))
     assert await kubelet.wait_for(VFIO, count=1) == [node.vf(5)]

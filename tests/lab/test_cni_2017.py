@@ -25,7 +25,7 @@ physicalFunctions:
     vfs: [{range: "0-3", driver: kernel}]
 """
 
-# as printed, but for the netdev's name and the folder of the leases, which host-local is told here
+# as printed, but for the netdev's name and the folder of the leases, which host-local is given here
 SRIOV_CONF = """
   {
     "if0": "enp12s0f1",
@@ -153,7 +153,7 @@ def test_vf_index_is_exact(plugin: Plugin, sandbox: Any, paste: Any, node: LabNo
 
 
 def test_parallel_pods_get_different_vfs(plugin: Plugin, sandbox: Any, paste: Any, node: LabNode) -> None:
-    """Choosing is done under the lock of the PF; who comes last is told who has them all."""
+    """Choosing is done under the lock of the PF; the last one reads who has them all."""
     pods = [sandbox(f"pod-{number}") for number in range(5)]
     config = paste(SRIOV_VLANID_L2ENABLE_CONF)
 

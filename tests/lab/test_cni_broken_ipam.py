@@ -93,7 +93,7 @@ def test_pods_with_broken_ipam_leave_nothing(
 def test_agent_killed_again_and_again_with_a_hostile_journal(
     runtime: Runtime, agent: AgentProcess, node: LabNode, sandbox: Callable[[str], Sandbox]
 ) -> None:
-    """It serves after each start, whatever lies there; the files of nobody's VF stay for a person to see."""
+    """It serves after each start, whatever lies there; the files of unknown VFs stay for a person to see."""
     pod = sandbox("pod-a")
     journal = agent.root / "state/journal"
     good = config(node.vf(1), {})

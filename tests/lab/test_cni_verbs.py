@@ -82,7 +82,7 @@ def test_conformance_of_every_version(
 
 
 def test_check_finds_every_drift(plugin: Plugin, sandbox: Any, network: Any, node: LabNode) -> None:
-    """Each thing that somebody changes behind our back is told by name, and all is well when it is changed back."""
+    """Each thing that somebody changes behind our back is named, and all is well when it is changed back."""
     pod = sandbox("pod-a")
     keys = {"vlan": 210, "vlanQoS": 3, "trust": "on", "mac": "02:00:00:00:aa:01", "max_tx_rate": 100, "mtu": 1400}
     config = network(0, spoofchk="on", promisc=True, **keys)
@@ -132,7 +132,7 @@ def test_check_finds_every_drift(plugin: Plugin, sandbox: Any, network: Any, nod
     plugin.delete(pod, config)
 
 
-def test_status_tells_why_not(plugin: Plugin, sandbox: Any, network: Any, node: LabNode, tmp_path: Path) -> None:
+def test_status_reports_why_not(plugin: Plugin, sandbox: Any, network: Any, node: LabNode, tmp_path: Path) -> None:
     """Ready; no such VF, no IPAM plugin, no free VF (50); a PF that is down under pods (51)."""
     assert plugin.call("STATUS", None, network(0)) == b""
     legacy = {"cniVersion": "1.1.0", "name": "old", "if0": node.pf_netdev}
@@ -280,8 +280,8 @@ def test_stale_netns_path_is_no_obstacle(plugin: Plugin, sandbox: Any, network: 
     Path(pod.path).unlink()
 
 
-def test_damaged_journal_file_stops_nobody_else(plugin: Plugin, sandbox: Any, network: Any, node: LabNode) -> None:
-    """Its VF is kept from pods and told to the agent; other VFs go on."""
+def test_damaged_journal_file_stops_no_other(plugin: Plugin, sandbox: Any, network: Any, node: LabNode) -> None:
+    """Its VF is kept from pods and reported to the agent; other VFs go on."""
     pod = sandbox("pod-a")
     damaged = plugin.root / "journal/attachment-x-net1.json"
     damaged.parent.mkdir()
@@ -331,7 +331,7 @@ def test_pod_of_sriov_cni_is_torn_down_by_us(plugin: Plugin, sandbox: Any, netwo
 
 
 def test_same_vf_twice_at_once_has_one_winner(plugin: Plugin, sandbox: Any, network: Any) -> None:
-    """The other is told who owns it."""
+    """The other reads who owns it."""
     pods = [sandbox("pod-a"), sandbox("pod-b")]
 
     def add(pod: Sandbox) -> str:
@@ -351,7 +351,7 @@ def test_same_vf_twice_at_once_has_one_winner(plugin: Plugin, sandbox: Any, netw
 
 
 def test_plugin_as_a_program_of_its_own(plugin: Plugin, sandbox: Any, network: Any, node: LabNode) -> None:
-    """`python -m cni` does the same with the same journal, and waits for nobody who is dead."""
+    """`python -m cni` does the same with the same journal, and waits for no dead process."""
     pod = sandbox("pod-a")
     config = network(0, vlan=210)
 

@@ -51,7 +51,7 @@ def unchanged(node: LabNode, agent: AgentProcess, cri: Cri) -> Iterator[None]:
 
 
 def test_a_vf_is_a_pods_only_network(cri: Cri, node: LabNode, unchanged: None) -> None:
-    """The pod's eth0 is the VF, in its VLAN and with the address that the kubelet is told; afterwards all is back."""
+    """The pod's eth0 is the VF, in its VLAN and with the address that the kubelet gets; afterwards all is back."""
     plugin = {"type": "sriov", "deviceID": node.vf(2), "vlan": 210, "ipam": IPAM}
     cri.use_network("only", {"cniVersion": "1.0.0", "plugins": [plugin]})
     pod = cri.run_pod("only")

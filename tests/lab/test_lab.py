@@ -44,7 +44,7 @@ def test_output_and_exit_code_of_a_command_come_out() -> None:
     assert (done.stderr, done.returncode) == ("err\n", 42)
 
 
-def test_a_command_that_hangs_is_killed_and_the_console_told() -> None:
+def test_a_command_that_hangs_is_killed_and_the_console_shown() -> None:
     """After the bound the machine is gone, and its last lines are shown."""
     done = _run_in_lab("sh", "-c", "echo last words >/dev/kmsg; sleep 600", options=["--timeout", "30"])
     assert done.returncode == 125
@@ -52,7 +52,7 @@ def test_a_command_that_hangs_is_killed_and_the_console_told() -> None:
     assert "last words" in done.stderr
 
 
-def test_a_guest_that_dies_is_told_from_a_command_that_fails() -> None:
+def test_a_guest_that_dies_is_reported_from_a_command_that_fails() -> None:
     """A kernel panic is no exit code."""
     done = _run_in_lab("sh", "-c", "echo c >/proc/sysrq-trigger; sleep 600")
     assert done.returncode == 125
@@ -99,7 +99,7 @@ def test_a_trial_run_executes_the_guest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [["--pfs", "9"], ["--hugepages", "4096"]])
 def test_a_machine_that_does_not_fit_is_refused(options: list[str]) -> None:
-    """An impossible shape is told before anything boots."""
+    """An impossible shape is refused before anything boots."""
     done = _run_in_lab("true", options=options)
     assert done.returncode == 125
     assert "asked for" in done.stderr

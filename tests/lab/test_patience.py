@@ -24,7 +24,7 @@ class Machine:
 
 
 def test_a_guest_that_hangs_asleep_is_given_up_after_the_limit() -> None:
-    """It uses next to nothing, so nobody keeps it from going on."""
+    """It uses next to nothing, so it is never kept from going on."""
     machine = Machine()
     assert 100 < machine.run_until(machine.give(100), lambda _: 0.01) < 105
 

@@ -74,7 +74,7 @@ def test_apply_makes_vfs_on_every_driver_and_then_finds_nothing_to_do(node: LabN
 
 
 def test_device_nodes_for_programs_are_there(node: LabNode) -> None:
-    """vfio-pci and igb_uio give what `discover` tells and a container would get."""
+    """vfio-pci and igb_uio give what `discover` prints and a container would get."""
     node.apply()
 
     [pf] = json.loads(node.sriovdp("discover", "--json").stdout)
@@ -112,7 +112,7 @@ def test_a_foreign_admin_mac_is_set_right_on_a_bound_vf(node: LabNode) -> None:
 
 
 def test_vf_of_a_program_is_never_touched(node: LabNode) -> None:
-    """A change that would take a VF from whoever has it open is refused as a whole, with the program's number."""
+    """A change that would take a VF from a program that has it open is refused as a whole and names the program."""
     node.apply()
     before = node.look()
     group = (node.pf / "virtfn1/iommu_group").resolve().name
@@ -129,7 +129,7 @@ def test_vf_of_a_program_is_never_touched(node: LabNode) -> None:
 
 
 def test_vf_in_another_network_namespace_is_never_touched(node: LabNode) -> None:
-    """A VF that somebody moved away is in use, whoever it was."""
+    """A VF that was moved away is in use, by any program."""
     node.apply()
     subprocess.run(["ip", "netns", "add", "elsewhere"], check=True)
     try:
@@ -143,7 +143,7 @@ def test_vf_in_another_network_namespace_is_never_touched(node: LabNode) -> None
     assert len(list(node.pf.glob("virtfn*"))) == 4
 
 
-def test_too_many_vfs_are_told_with_the_limit(node: LabNode) -> None:
+def test_too_many_vfs_are_reported_with_the_limit(node: LabNode) -> None:
     """The NIC's limit is in the message, and nothing was changed."""
     node.config.write_text(ALL_DRIVERS.replace("numVfs: 4", "numVfs: 8"))
 

@@ -141,7 +141,7 @@ def pod(node: Node, index: int, name: str, address: str) -> Iterator[str]:
 
 @contextmanager
 def pinging(name: str, target: str) -> Iterator[Callable[[], tuple[int, int]]]:
-    """A ping that runs; gives a function that ends it and tells how many it sent and received."""
+    """A ping that runs; gives a function that ends it and says how many it sent and received."""
     command = ["ip", "netns", "exec", name, "ping", "-i", "0.02", "-W", "2", target]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 

@@ -194,7 +194,7 @@ def test_without_an_iommu_there_is_no_group(vnic: _Load) -> None:
 
 
 def test_vfs_share_groups_without_acs(vnic: _Load) -> None:
-    """As many as the IOMMU's module is told."""
+    """As many as the IOMMU's module is given."""
     (card,) = vnic("ice:4")
     Path("/sys/module/vnic_iommu/parameters/vfs_per_group").write_text("2")
     card.write_numvfs(4)

@@ -220,7 +220,7 @@ def test_octeontx2_sets_nothing_while_its_pf_is_down(vnic: _Load) -> None:
     ],
 )
 def test_a_setting_is_refused(vnic: _Load, habit: str, setting: str) -> None:
-    """Each with the error that it is told."""
+    """Each with the error that it is given."""
     card = _make(vnic, f"ice:1/{habit}={errno.EPERM}", 1)
     assert _errors(card, setting) == [_word(errno.EPERM)]
     card.set_habits(**{habit: 0})

@@ -45,7 +45,7 @@ def test_metrics_are_served_until_the_end(address: str, host: str) -> None:
         assert scrape(port, host)["one",] == 2.0
 
 
-def test_a_port_in_use_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     """The error names the address and what to do."""
     with (
         serve_metrics("127.0.0.1", 0, One()) as port,
@@ -55,7 +55,7 @@ def test_a_port_in_use_is_told() -> None:
         pass
 
 
-def test_an_address_of_another_node_is_told() -> None:
+def test_an_address_of_another_node_is_reported() -> None:
     """As in a DaemonSet's patch that names one node's address."""
     told = r"cannot be served at \[2001:db8::1\]:9819: Cannot assign requested address"
     with pytest.raises(SriovdpError, match=told), serve_metrics("2001:db8::1", 9819, One()):
@@ -75,7 +75,7 @@ def test_dns_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_clients_that_keep_silent_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have neither a thread each nor forever: whoever comes after them is served, and the end does not wait."""
+    """They have neither a thread each nor forever: the next client is served, and the end does not wait."""
     monkeypatch.setattr(endpoint, "_CLIENT_TIMEOUT", 0.2)
     with serve_metrics("127.0.0.1", 0, One()) as port, ExitStack() as clients:
         silent = [clients.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
@@ -98,7 +98,7 @@ def test_many_scrapes_at_once_and_clients_that_leave() -> None:
 
 
 def test_a_collector_that_fails_is_an_error_of_this_scrape_only() -> None:
-    """The scraper is told, and the next scrape is another one."""
+    """The scraper gets an error, and the next scrape is another one."""
     collector = One()
     with serve_metrics("127.0.0.1", 0, collector) as port:
         collector.value = None

@@ -151,7 +151,7 @@ def test_a_snapshot_is_plain_data(tree: Tree) -> None:
     assert json.loads(json.dumps(asdict(take_snapshot(tree.sysfs))))["pfs"][0]["vfs"][0]["index"] == 0
 
 
-def test_what_the_host_needs_is_told_of_the_live_node(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_host_needs_is_reported_of_the_live_node(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address on a PF, and a default route through what is on top of it; link-local addresses do not count."""
     connect(tree, monkeypatch).add_pf(vfs=1)
     tree.bind(vf_address(PF, 0), "igbvf")
@@ -232,7 +232,7 @@ def test_devlink_of_this_machine_is_no_error() -> None:
 
 
 def test_drivers_that_can_be_loaded_are_found_by_their_modules(tmp_path: Path) -> None:
-    """Built in or not, packed or not, with - or _ in the name; other modules are nobody's business here."""
+    """Built in or not, packed or not, with - or _ in the name; other modules are left out."""
     folder = tmp_path / platform.release()
     folder.mkdir()
     (folder / "modules.dep").write_text("extra/igb_uio.ko.xz: kernel/uio.ko.xz\nkernel/igb.ko.xz:\n")

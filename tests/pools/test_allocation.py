@@ -1,4 +1,4 @@
-"""What devices take to be used: all that can be missing is told by name. Shapes of answers are in golden files."""
+"""What devices take to be used: all that can be missing is named. Shapes of answers are in golden files."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ KERNEL, VFIO, UIO, RDMA, VDPA = (f"0000:3b:02.{n}" for n in (0, 1, 3, 5, 6))
         ),
     ],
 )
-def test_what_is_missing_is_told(pool: Pool, changes: dict[str, object], missing: set[str], reason: str) -> None:
+def test_what_is_missing_is_reported(pool: Pool, changes: dict[str, object], missing: set[str], reason: str) -> None:
     """Upstream leaves out in silence what is not there, and the program in the container finds out."""
     [found] = offer(pool).values()
     function = replace(found.candidate.function, **changes)  # type: ignore[arg-type]

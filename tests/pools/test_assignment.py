@@ -73,7 +73,7 @@ def test_the_first_pool_in_file_order_owns_a_device() -> None:
 
 
 def test_an_upstream_file_selects_what_upstream_documents() -> None:
-    """Ranges split one PF between pools; the selector without fields takes what nobody else wanted."""
+    """Ranges split one PF between pools; the selector without fields takes what no other wanted."""
     pools = load(Path(__file__).parents[1] / "config" / "examples" / "split_pf.json").pools
     node = Node((make_pf(0x3B, "ens1f0", ["iavf", "iavf", "vfio-pci", "iavf", "vfio-pci", "igb_uio", "iavf"]),))
     assert list_ids(node, *pools) == {

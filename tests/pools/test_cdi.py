@@ -136,7 +136,7 @@ def test_stale_files_are_removed_and_others_stay(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"sriovdp-intel.com-net-pci-netdev.json", *names[:2]}
 
 
-def test_what_can_not_be_is_told(tmp_path: Path) -> None:
+def test_what_can_not_be_is_reported(tmp_path: Path) -> None:
     """A vendor that CDI does not allow, and a folder that cannot be written."""
     with pytest.raises(SriovdpError, match=r"4com\.io.*begins with a letter"):
         name_device(make_pool(prefix="4com.io"), "0000:3b:02.0")

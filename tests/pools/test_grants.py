@@ -1,4 +1,4 @@
-"""Grants: what was given is remembered, what changed is told, and a lost record keeps nobody from starting."""
+"""Grants: what was given is remembered, changes are reported, and a lost record keeps no container from starting."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,14 +60,14 @@ def test_a_record_that_can_not_be_read_is_none(tmp_path: Path, text: str) -> Non
         ({"mounts": (("/etc/new", "/etc/new"),)}, []),
     ],
 )
-def test_what_changed_is_told(changes: dict[str, object], told: list[str]) -> None:
+def test_what_changed_is_reported(changes: dict[str, object], told: list[str]) -> None:
     """A sentence for each thing a container can no longer rely on; what came on top is no harm."""
     before = make_grant()
     assert before.differences(replace(before, **changes)) == told  # type: ignore[arg-type]
 
 
 def test_another_function_at_the_address_is_not_the_one_that_was_given(tmp_path: Path) -> None:
-    """In a virtual machine a function has no PF: its MAC tells it from the one that is there after a change of NICs.
+    """In a virtual machine a function has no PF: after a change of NICs the one at its address has another MAC.
 
     It is remembered after its pod, as a DHCP client of the machine may address it then.
     """

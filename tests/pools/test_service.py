@@ -1,4 +1,4 @@
-"""One pool's service on a live host of files: what it tells of its devices, and what it leaves on disk."""
+"""One pool's service on a live host of files: what it reports of its devices, and what it leaves on disk."""
 
 import json
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def list_nodes(tree: Tree) -> list[str]:
 
 
 @pytest.mark.parametrize(("exclude", "told"), [(False, 0), (True, None)])
-def test_topology_is_told_unless_excluded(tree: Tree, exclude: bool, told: int | None) -> None:
+def test_topology_is_reported_unless_excluded(tree: Tree, exclude: bool, told: int | None) -> None:
     """The NUMA node of the device, or nothing where the pool says so."""
     pool = replace(POOL, exclude_topology=exclude)
     service, node = serve(tree, pool)

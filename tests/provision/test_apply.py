@@ -104,7 +104,7 @@ def test_a_pf_that_is_down_is_set_up_first(tree: Tree, journal: Journal) -> None
     assert flags.read_text() == "0x1003"
 
 
-def test_no_carrier_is_told_and_no_reason_to_stop(
+def test_no_carrier_is_reported_and_no_reason_to_stop(
     tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A PF without a cable gets its VFs too."""
@@ -280,7 +280,7 @@ def test_pfs_are_changed_apart(tree: Tree, journal: Journal) -> None:
     assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [2, 3]
 
 
-def test_whom_the_kubelet_names_keeps_its_vf(tree: Tree, journal: Journal) -> None:
+def test_who_the_kubelet_names_keeps_its_vf(tree: Tree, journal: Journal) -> None:
     """What PodResources says counts like the journal."""
     apply(make_config(2), tree.sysfs, journal)
     with pytest.raises(InUseError, match="used by pod a/b"):
@@ -375,8 +375,8 @@ physicalFunctions:
     ]
 
 
-def test_a_step_that_hangs_is_told(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel keeps the write of sriov_numvfs for itself; what is waited for is told until it comes back."""
+def test_a_step_that_hangs_is_reported(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps the write of sriov_numvfs for itself; what is waited for is reported until it comes back."""
     monkeypatch.setattr(change, "_PATIENCE", 0.01)
     told: list[str] = []
     let_go = threading.Event()

@@ -46,7 +46,7 @@ def test_what_a_pf_can_not_be_is_drift_too(tree: Tree, tmp_path: Path) -> None:
     assert "it can have at most 7" in told
 
 
-def test_a_pf_that_comes_or_goes_is_told(tree: Tree) -> None:
+def test_a_pf_that_comes_or_goes_is_reported(tree: Tree) -> None:
     """By name and address; a node that stays the same is silent."""
     node = take_snapshot(tree.sysfs)
     assert describe_change(node, node) == []

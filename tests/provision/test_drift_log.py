@@ -14,7 +14,7 @@ def _log_all(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
-def test_each_difference_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_difference_is_reported_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
     """Looking again and again at the same adds nothing; a second difference does not bring up the first."""
     drift = DriftLog(lasting=0)
     assert drift.settled

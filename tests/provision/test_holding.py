@@ -1,4 +1,4 @@
-"""Apply and reset beside CNI requests of another process: nobody changes a VF that the other works on."""
+"""Apply and reset beside CNI requests of another process: neither changes a VF that the other works on."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ from sriovdp.provision.reset import reset
 from sriovdp.state.journal import Journal, read_boot_id
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 
-# a process that holds the lock of a VF as an ADD does, writes an entry, and lets go when it is told to
+# a process that holds the lock of a VF as an ADD does, writes an entry, and lets go on command
 HOLDER = """
 import json, sys
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_use_that_begins_after_the_first_look_is_seen(tree: Tree, journal: Journ
             assert waited
 
         def find_owners() -> dict[str, str]:
-            """The first look finds nobody; then the ADD goes on while apply waits."""
+            """The first look finds no user; then the ADD goes on while apply waits."""
             if not waited:
                 waited.append(1)
                 end(describe(vf))

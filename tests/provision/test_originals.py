@@ -1,4 +1,4 @@
-"""Reset: PFs as they were before the first apply, whoever is in the way is named, and the record is forgotten."""
+"""Reset: PFs as they were before the first apply, who is in the way is named, and the record is forgotten."""
 
 import json
 import os
@@ -120,7 +120,7 @@ def test_a_pf_that_is_gone_keeps_its_record(tree: Tree, journal: Journal) -> Non
 
 
 def test_one_pf_can_be_given_back_alone(tree: Tree, journal: Journal) -> None:
-    """By its name or address; a name without a record is an error. One that left the config is told by apply."""
+    """By its name or address; a name without a record is an error. One that left the config is reported by apply."""
     tree.add_pf("0000:02:00.0", "enp2s0")
     apply(MIXED, tree.sysfs, journal)
     with pytest.raises(DeviceError, match=r"resetting enp9s0 failed: .*; there is a record of enp1s0, enp2s0"):

@@ -126,7 +126,7 @@ def test_plan(config: Config, node: Node, steps: list[str]) -> None:
 
 
 def test_a_mac_of_an_attached_vf_is_the_pods_business() -> None:
-    """An agent that starts again while a pod has its own MAC plans nothing; a wrong driver is still told."""
+    """An agent that starts again while a pod has its own MAC plans nothing; a wrong driver is still reported."""
     node = make_node(("igbvf", "02:11:22:33:44:55"))
     assert list_steps(make_config(1), node, ("0000:01:10.0",)) == []
     dpdk = make_config(1, ("0", "vfio-pci", "stable"))
@@ -196,7 +196,7 @@ def test_a_stable_mac_is_local_and_unicast(pf_mac: bytes, index: int) -> None:
 
 
 def test_vfs_of_others_are_only_dressed() -> None:
-    """Externally managed: no number, no MTU and no link of the PF is changed, and too few VFs are told."""
+    """Externally managed: no number, no MTU and no link of the PF is changed, and too few VFs are reported."""
     (entry,) = make_config(3, ("0-2", "vfio-pci", "keep")).physical_functions
     down = replace(PF, netdev=NetDevice("enp1s0", 2, PF_MAC, 1500, up=False, carrier=None))
     config = Config((replace(entry, externally_managed=True, mtu=9000),))
@@ -299,8 +299,8 @@ def test_rates_are_set_together(wish: dict[str, int], now: dict[str, int], chang
     assert list_steps(Config((replace(entry, vfs=vfs),)), node) == told
 
 
-def test_a_vf_without_iommu_that_nobody_allowed_is_told() -> None:
-    """It works, and whoever has it can write to all memory."""
+def test_a_vf_without_iommu_that_nobody_allowed_is_reported() -> None:
+    """It works, and its user can write to all memory."""
     node = make_node(("vfio-pci", STABLE[0]))
     vf = replace(node.pfs[0].vfs[0], traits=Traits(noiommu=True))
     unsafe = Node((replace(PF, vfs=(vf,)),))
@@ -312,7 +312,7 @@ def test_a_vf_without_iommu_that_nobody_allowed_is_told() -> None:
     assert plan(allowed, unsafe).warnings == ()
 
 
-def test_switchdev_is_told_with_its_representors() -> None:
+def test_switchdev_is_reported_with_its_representors() -> None:
     """Whoever looks for VF settings has to know."""
     (vf,) = make_node(("igbvf", STABLE[0])).pfs[0].vfs
     node = Node((replace(PF, switchdev=True, vfs=(replace(vf, representor="enp1s0_0"),)),))
@@ -332,7 +332,7 @@ def test_what_an_interrupted_apply_left_is_put_right() -> None:
 
 
 def test_a_vf_whose_netdev_is_elsewhere_keeps_its_settings() -> None:
-    """Somebody's container has it, known to us or not: MAC and trust are its business; a wrong driver is told."""
+    """Somebody's container has it, known to us or not: MAC and trust are its business; a wrong driver is reported."""
     node = make_node(("igbvf", "02:11:22:33:44:55"))
     elsewhere = Node((replace(PF, vfs=(replace(node.pfs[0].vfs[0], netdev=None),)),))
     assert list_steps(make_config(1), elsewhere) == []

@@ -7,7 +7,7 @@ UNIT = Path(__file__).parents[2] / "config/deploy/systemd/sriovdp-provision.serv
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """No unknown key, nothing that systemd would pass over in silence; and it tells of one that is put in."""
+    """No unknown key, nothing that systemd would pass over in silence; and it reports one that is put in."""
     verify = ["systemd-analyze", "verify"]
     good = subprocess.run([*verify, UNIT], capture_output=True, text=True, check=False)
     assert (good.returncode, good.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Work that may hang: told while it does, and left alone when nobody waits for it any more."""
+"""Work that may hang: reported while it does, and left alone when no caller waits for it any more."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ import pytest
 from sriovdp.provision.waiting import run_aside, run_together, telling
 
 
-def test_what_takes_long_is_told_again_and_again() -> None:
+def test_what_takes_long_is_reported_again_and_again() -> None:
     """The thing that is being waited for, and none of those before it."""
     told: list[str] = []
     enough = threading.Event()

@@ -66,7 +66,7 @@ class Builder:
         self.rdma = 0
 
     def build(self, node: dict[str, Any]) -> None:
-        """All functions, interfaces on top of them, and what netlink tells."""
+        """All functions, interfaces on top of them, and what netlink reports."""
         for folder in ("bus/pci/devices", "class/net"):
             (self.root / folder).mkdir(parents=True)
         for driver in node.get("drivers", []):
@@ -157,7 +157,7 @@ class Builder:
         return folder
 
     def add_netdev(self, folder: Path, netdev: dict[str, Any]) -> None:
-        """A netdev, up unless told otherwise; `upper` is stacked on it."""
+        """A netdev, up by default; `upper` is stacked on it."""
         self.ifindex += 1
         path = folder / "net" / netdev["name"]
         path.mkdir(parents=True)

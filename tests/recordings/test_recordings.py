@@ -32,7 +32,7 @@ resourceList:
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All recorded nodes as trees; nobody writes into them."""
+    """All recorded nodes as trees; no test writes into them."""
     folder = tmp_path_factory.mktemp("nodes")
     for name in NAMES:
         build(name, folder / name)
@@ -202,7 +202,7 @@ def test_eight_pfs_with_1024_vfs(trees: Path) -> None:
 
 
 def test_the_lab_before_and_after_split(trees: Path) -> None:
-    """A real igb: seven VFs to be had, then as the sample says, with the settings that rtnetlink told."""
+    """A real igb: seven VFs are possible, then as the sample says, with the settings that rtnetlink reported."""
     before, after = (find_igb(look(f"igb_{when}", trees)) for when in ("before", "after"))
     assert (before.total_vfs, before.vfs, before.vf_device) == (7, (), "10ca")
     assert [vf.driver for vf in after.vfs] == ["igbvf"] * 4 + ["vfio-pci"] * 2 + ["igb_uio"]
@@ -217,7 +217,7 @@ def find_igb(node: Node) -> PhysicalFunction:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    """A fake node that passes for this machine: a PF with two VFs, and things that nobody else should see."""
+    """A fake node that passes for this machine: a PF with two VFs, and things that must not be seen elsewhere."""
     tree = connect(Tree(tmp_path / "sys"), monkeypatch)
     tree.add_pf(netdev="enx5254001234ab", vfs=2)
     tree.bind(vf_address(PF, 0), "igbvf")
@@ -229,7 +229,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     return tree
 
 
-def test_a_recording_tells_nothing_of_people_and_pieces(tree: Tree, tmp_path: Path) -> None:
+def test_a_recording_reports_nothing_of_people_and_pieces(tree: Tree, tmp_path: Path) -> None:
     """No MAC, not even in a name, no IP address, no serial number; what was equal stays equal."""
     node = take_snapshot(tree.sysfs)
     record(tree.root, node, collect_facts(tree.sysfs, node), tmp_path / "out")
@@ -261,7 +261,7 @@ def test_recording_does_not_write_over_anything(tree: Tree, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "junk", ["", "[]", '{"vf_settings": {"a": {"b": {}}}}', '{"vf_settings": {"a": {"0": {"x": 1}}}}']
 )
-def test_a_broken_recording_is_told(junk: str, tmp_path: Path) -> None:
+def test_a_broken_recording_is_reported(junk: str, tmp_path: Path) -> None:
     """Whatever is in netlink.json, nothing but our own error comes out."""
     (tmp_path / FACTS).write_text(junk)
     with pytest.raises(DeviceError, match="is not as written"):

@@ -80,7 +80,7 @@ def test_an_embedded_key_is_taken_along(apt: Path) -> None:
 
 
 def test_nothing_is_added_twice(apt: Path) -> None:
-    """A machine that has the suite keeps its sources as they are, whoever added it."""
+    """A machine that has the suite keeps its sources as they are, in any file."""
     (apt / "sources.list.d/debian.sources").write_text(DEB822)
     assert add_backports("bookworm", apt)
     before = (apt / ADDED).read_text()
@@ -97,7 +97,7 @@ def test_nothing_is_added_twice(apt: Path) -> None:
     ],
     ids=["none", "source packages only", "disabled"],
 )
-def test_without_a_source_of_the_release_it_is_told_what_to_do(apt: Path, sources: str) -> None:
+def test_without_a_source_of_the_release_it_is_reported_what_to_do(apt: Path, sources: str) -> None:
     """No guess is made about where a machine gets its packages."""
     (apt / "sources.list.d/debian.sources").write_text(sources)
     with pytest.raises(SetupError, match="add a source with the suite bookworm-backports"):

@@ -105,7 +105,7 @@ def test_file_of_the_first_release_is_read(tmp_path: Path) -> None:
     assert journal.find_attachment("c1", "net1") == ATTACHMENT
 
 
-def test_journal_on_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_journal_on_a_full_disk_is_reported(tmp_path: Path) -> None:
     """A folder that cannot be made stands for a disk that takes nothing."""
     (tmp_path / "file").touch()
     Journal(tmp_path / "journal").check_writable()
@@ -175,8 +175,8 @@ def test_owner_is_fit_for_a_terminal() -> None:
     ("args", "owner"),
     [("K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0", "pod ns/web-0 (net1)"), ("", "container c1 (net1)")],
 )
-def test_owner_is_told_as_a_person_knows_it(args: str, owner: str) -> None:
-    """A refusal names the pod where the runtime told it."""
+def test_owner_is_reported_as_a_person_knows_it(args: str, owner: str) -> None:
+    """A refusal names the pod where the runtime named it."""
     assert replace(ATTACHMENT, args=args).owner == owner
 
 
@@ -201,7 +201,7 @@ NO_FILE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", NO_FILE)
 def test_what_is_no_entry_is_a_damage_and_hides_no_other(tmp_path: Path, kind: str) -> None:
-    """Neither an exception that nobody expects, nor a wait that does not end."""
+    """Neither an unexpected exception, nor a wait that does not end."""
     journal = Journal(tmp_path)
     journal.write_attachment(ATTACHMENT)
     NO_FILE[kind](tmp_path / "attachment-c2-net1.json")

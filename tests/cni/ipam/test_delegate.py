@@ -113,7 +113,7 @@ def test_deletion_of_a_plugin_that_may_need_the_interface_is_done_first(script: 
 
 
 def test_deletion_that_fails_gives_its_error(script: Any) -> None:
-    """Whoever releases goes on with the VF, and tells afterwards."""
+    """The release goes on with the VF, and reports it afterwards."""
     assert str(Deletion(script("echo oops >&2; exit 3")).finish()).endswith("exit code 3: oops")
     assert "no IPAM plugin" in str(Deletion(attach({"type": "absent"})).finish())
     assert Deletion(attach({})).finish() is None

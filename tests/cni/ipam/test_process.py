@@ -37,7 +37,7 @@ def test_everything_comes_back(start: Any) -> None:
     assert process.wait(timeout=30) == (7, b"x" * 300_000, bytes(200_000))
 
 
-def test_signal_is_told(start: Any) -> None:
+def test_signal_is_reported(start: Any) -> None:
     """A plugin that is killed by somebody else."""
     assert start("kill -9 $$").wait() == (-9, b"", b"")
 
@@ -64,7 +64,7 @@ def test_bounds(start: Any, tmp_path: Path, text: str, timeout: float, told: str
 
 
 def test_cancel_leaves_time_to_end(start: Any) -> None:
-    """What a plugin has begun, as to write a lease, it may end: nobody else can."""
+    """What a plugin has begun, as to write a lease, it may end: no other program can."""
     cancelled = threading.Event()
     cancelled.set()
 
@@ -72,7 +72,7 @@ def test_cancel_leaves_time_to_end(start: Any) -> None:
 
 
 def test_stop_leaves_time_to_end(start: Any, tmp_path: Path) -> None:
-    """The same when nobody reads the answer."""
+    """The same when the answer is not read."""
     process = start(f"sleep 0.3; touch {tmp_path}/lease")
 
     process.stop()

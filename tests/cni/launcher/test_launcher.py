@@ -177,7 +177,7 @@ async def test_environment_at_its_bound_and_beyond(launcher: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("environment", [{"CNI_IFNAME": "net1"}, {"CNI_COMMAND": ""}], ids=["unset", "empty"])
 async def test_without_a_command(launcher: Path, environment: dict[str, str]) -> None:
-    """A person who runs it is told what it is, in the specification's shape."""
+    """A person who runs it reads what it is, in the specification's shape."""
     outcome = await run(launcher, b"{}", **environment)
 
     assert outcome.error["code"] == 4
@@ -186,7 +186,7 @@ async def test_without_a_command(launcher: Path, environment: dict[str, str]) ->
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("STATUS", 50)])
 async def test_no_agent(launcher: Path, tmp_path: Path, command: str, code: int) -> None:
-    """Without a socket, and with one that nobody serves, the runtime is told to try again, or not available.
+    """Without a socket, and with one without a server, the runtime has to try again, or not available.
 
     The DEL here names no container: nobody could ever replay it.
     """
@@ -202,7 +202,7 @@ async def test_no_agent(launcher: Path, tmp_path: Path, command: str, code: int)
 
 
 async def test_error_is_json_whatever_the_path_is(launcher: Path) -> None:
-    """Quotes, backslashes, control characters and bytes that are no text are escaped, and too long a path is told."""
+    """Quotes, backslashes, control characters and bytes that are no text are escaped, too long a path is named."""
     quoted = await run(launcher, CNI_COMMAND="ADD", SRIOVDP_SOCKET='/a"b\\c\nd\x7f\udcff')
     long = await run(launcher, CNI_COMMAND="ADD", SRIOVDP_SOCKET="/" + '"' * 3000)
 
@@ -227,7 +227,7 @@ async def test_error_is_json_whatever_the_path_is(launcher: Path) -> None:
     ids=["nothing", "part of the header", "part of stdout", "garbage", "version", "exit code", "size"],
 )
 async def test_agent_that_misbehaves(launcher: Path, tmp_path: Path, answer: bytes, reason: str) -> None:
-    """Nothing of a broken answer is printed; the runtime is told what is wrong and to try again."""
+    """Nothing of a broken answer is printed; the runtime reads what is wrong and that it has to try again."""
     async with scripted(tmp_path / "agent.sock", answer):
         outcome = await run(launcher, CNI_COMMAND="ADD", SRIOVDP_SOCKET=str(tmp_path / "agent.sock"))
 
@@ -284,7 +284,7 @@ async def test_stdin_that_never_ends(impatient_launcher: Path) -> None:
 
 
 async def test_stdout_that_nobody_reads(impatient_launcher: Path, tmp_path: Path) -> None:
-    """The alarm ends it, blocked or ignored as its signal may be by whoever execs it."""
+    """The alarm ends it, blocked or ignored as its signal may be by the program that execs it."""
     reader, writer = os.pipe()
     try:
         async with serving(tmp_path / "agent.sock", lambda request, _, __: Reply(0, b"x" * STDOUT_MAX)):
@@ -303,7 +303,7 @@ async def test_stdout_that_nobody_reads(impatient_launcher: Path, tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_killed_launcher_cancels_its_request(launcher: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """The running verb learns at once that nobody waits, and an ADD that succeeds all the same is undone."""
+    """The running verb learns at once that no client waits, and an ADD that succeeds all the same is undone."""
     running, undone = threading.Event(), threading.Event()
 
     def handle(request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:

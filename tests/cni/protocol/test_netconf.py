@@ -125,7 +125,7 @@ def test_no_json_object_is_a_decoding_failure(stdin: bytes) -> None:
     assert caught.value.code == 6
 
 
-def test_missing_device_tells_where_it_should_have_come_from() -> None:
+def test_missing_device_reports_where_it_should_have_come_from() -> None:
     """The most frequent support question is answered by the error itself."""
     conf = parse(deviceID=None)
 

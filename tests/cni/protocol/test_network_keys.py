@@ -46,7 +46,7 @@ def test_each_key_has_a_field_and_a_name_of_its_own() -> None:
     "key", ["spoofchk", "trust", "link_state", "logLevel", "vlanProto", "driver", "dad", "onUnsupported"]
 )
 def test_empty_text_is_no_value(key: str) -> None:
-    """So templates render what nobody filled in; sriov-cni takes it."""
+    """So templates render what is not filled in; sriov-cni takes it."""
     conf = parse(**{key: ""})
     assert (dict(conf.settings), conf.driver, conf.log_level, conf.dad, conf.warnings) == (
         {},
@@ -217,6 +217,6 @@ def test_what_the_node_allows_is_not() -> None:
 
 
 def test_spellings_lead_to_keys() -> None:
-    """None is told twice."""
+    """None is reported twice."""
     assert set(SPELLINGS.values()) == set(NAMES)
     assert sum(1 + len(key.also) for key in KEYS) == len(SPELLINGS)

@@ -94,7 +94,7 @@ def test_error_has_code_message_and_remedy() -> None:
     ],
 )
 def test_other_errors_have_codes_of_ours(error: Exception, code: int) -> None:
-    """Errors of the kernel side and plain bugs can be told apart by the caller."""
+    """Errors of the kernel side and plain bugs differ for the caller."""
     assert json.loads(render_error(error))["code"] == code
 
 

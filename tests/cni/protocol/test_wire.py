@@ -96,7 +96,7 @@ def test_value_keeps_equal_signs_and_emptiness() -> None:
     ],
 )
 def test_malformed_environment(environment: bytes, reason: str) -> None:
-    """Each fault of the environment is told."""
+    """Each fault of the environment is reported."""
     with pytest.raises(WireError, match=reason):
         decode(frame(environment))
 
@@ -118,7 +118,7 @@ def test_malformed_environment(environment: bytes, reason: str) -> None:
     ],
 )
 def test_malformed_header(header: bytes, reason: str) -> None:
-    """Each fault of the header is told before anything is read on its word."""
+    """Each fault of the header is reported before anything is read on its word."""
     with pytest.raises(WireError, match=reason):
         decode_header(header)
 

@@ -46,7 +46,7 @@ async def test_request_reaches_the_handler_and_its_reply_comes_back(tmp_path: Pa
 
 @pytest.mark.parametrize("outcome", ["answers", "raises"])
 async def test_fd_arrives_and_is_closed_afterwards(tmp_path: Path, outcome: str) -> None:
-    """The handler has the sender's file, closed on exec; when the reply is there, nobody here has it open."""
+    """The handler has the sender's file, closed on exec; when the reply is there, no one here has it open."""
     file, extra = tmp_path / "netns", tmp_path / "extra"
     seen: list[tuple[int, int]] = []
 
@@ -120,7 +120,7 @@ async def test_request_in_single_bytes(tmp_path: Path) -> None:
     ],
     ids=["garbage", "oversize", "environment"],
 )
-async def test_malformed_request_is_told(
+async def test_malformed_request_is_reported(
     tmp_path: Path, data: bytes, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What cannot be read is answered with a CNI error and logged, and the next request is served."""
@@ -135,7 +135,7 @@ async def test_malformed_request_is_told(
 
 
 @pytest.mark.parametrize(("version", "older"), [(9, "the agent is the older one"), (0, "the launcher is the older")])
-async def test_launcher_of_another_version_is_told_in_version_1(tmp_path: Path, version: int, older: str) -> None:
+async def test_launcher_of_another_version_is_reported_in_version_1(tmp_path: Path, version: int, older: str) -> None:
     """Every launcher can print a reply of version 1; it says which side to update, and to try again."""
     async with serving(tmp_path / "agent.sock"):
         error = await refusal(tmp_path / "agent.sock", struct.pack(">4sIIII", b"SRIO", version, 0, 0, 0) + b"more")
@@ -218,7 +218,7 @@ async def test_stale_socket_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("below", "reason"), [("", "it is no socket"), ("agent.sock", "the CNI socket cannot be made")]
 )
-async def test_file_in_the_way_is_told_and_kept(tmp_path: Path, below: str, reason: str) -> None:
+async def test_file_in_the_way_is_reported_and_kept(tmp_path: Path, below: str, reason: str) -> None:
     """A file where the socket or its directory should be is not removed."""
     file = tmp_path / "run"
     file.write_text("precious")

@@ -52,7 +52,7 @@ async def test_more_requests_than_workers_are_all_answered(tmp_path: Path) -> No
 async def test_client_that_leaves_before_its_request_is_no_error(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However much it had sent, it is told in the log below warnings, and the next request is served."""
+    """However much it had sent, it is logged below warnings, and the next request is served."""
     caplog.set_level("INFO")
 
     async with serving(tmp_path / "agent.sock"):
@@ -71,7 +71,7 @@ async def test_client_that_leaves_before_its_request_is_no_error(
 async def test_client_that_leaves_before_its_reply_cancels(
     tmp_path: Path, command: str, code: int, then: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The verb's event is set, and an ADD that is done all the same is undone by a DEL, which nobody can cancel."""
+    """The verb's event is set, and an ADD that is done all the same is undone by a DEL, which cannot be cancelled."""
     caplog.set_level("INFO")
     seen: list[str] = []
 
@@ -137,7 +137,7 @@ async def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_nothing_blocks_the_event_loop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The debug mode of asyncio tells of slow callbacks: none is while verbs, clients and frames are."""
+    """The debug mode of asyncio reports slow callbacks: none is while verbs, clients and frames are."""
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 5.0  # far above what a busy machine costs, far below what verbs and clients wait
@@ -158,7 +158,7 @@ async def test_nothing_blocks_the_event_loop(tmp_path: Path, caplog: pytest.LogC
     assert "Executing" not in caplog.text
 
     loop.slow_callback_duration = 0.01
-    loop.call_soon(time.sleep, 0.05)  # the proof that it would have been told
+    loop.call_soon(time.sleep, 0.05)  # the proof that it would be reported
     await until(lambda: "Executing" in caplog.text)
 
 

@@ -31,7 +31,7 @@ DEL = Request("DEL", "c1", "/run/netns/a", "net1", "K8S_POD_NAME=red", "/opt/cni
 GC = Request("GC", "", "", "", "", "/opt/cni/bin", b'{"name": "net-a"}')
 VARIABLES = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "net1"}
 
-# An agent that ends itself by SIGKILL in the state that it is told: no cleaning up, and its socket's file stays.
+# An agent that ends itself by SIGKILL in the state that it is given: no cleaning up, and its socket's file stays.
 KILLED = """if True:
     import os, signal, socket, sys
     path, state = sys.argv[1:]
@@ -63,7 +63,7 @@ STATES = [
 
 
 class Agent:
-    """What the agent's verbs are to the spool: it remembers requests and answers as told."""
+    """What the agent's verbs are to the spool: it remembers requests and answers as it is set."""
 
     def __init__(self, *replies: Reply) -> None:
         self.replies = list(replies)
@@ -134,7 +134,7 @@ def test_gc_without_agent_is_kept_too(launcher: Path, folder: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("state", STATES)
 def test_agent_killed_in_each_state(static_launcher: Path, folder: Path, tmp_path: Path, state: str) -> None:
-    """ADD is told to try again; DEL is kept, and the file of the dead agent's socket is no obstacle."""
+    """ADD has to try again; DEL is kept, and the file of the dead agent's socket is no obstacle."""
     path = tmp_path / "agent.sock"
     outcomes = []
     for command in ("ADD", "DEL"):
@@ -169,7 +169,7 @@ def test_agent_that_lives_but_does_not_answer_gets_no_spool(
 
 @pytest.mark.parametrize("command", ["DEL", "GC"])
 def test_spool_that_can_not_be_written_is_an_error(launcher: Path, tmp_path: Path, command: str) -> None:
-    """The DEL is not lost: the runtime is told of both, and asks again."""
+    """The DEL is not lost: the runtime reads both, and asks again."""
     (tmp_path / "file").touch()
     spool = str(tmp_path / "file/spool")
     paths = {"SRIOVDP_SOCKET": str(tmp_path / "none.sock"), "SRIOVDP_SPOOL": spool}

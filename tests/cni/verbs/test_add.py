@@ -35,5 +35,5 @@ def test_what_dpdk_mode_does_not_have_is_refused(network: NetConf, told: str) ->
 
 
 def test_vf_without_a_visible_pf_is_not_compared() -> None:
-    """In a virtual machine nobody knows the PF's MTU."""
+    """In a virtual machine the PF's MTU is not known."""
     assert choose_mode(conf(mtu=9000), Vf(VF.address, 0, None, None), "vfio-pci") == "dpdk"

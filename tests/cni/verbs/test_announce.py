@@ -98,7 +98,7 @@ def test_address_under_detection_is_not_advertised() -> None:
 
 @pytest.mark.netns
 def test_only_the_interface_that_was_attached_is_announced() -> None:
-    """One that is gone, is down, or is another with the same name, is not; one without a carrier is told apart."""
+    """One that is gone, is down, or is another with the same name, is not; one without a carrier differs."""
     name, mac = "announce", MAC.hex(":")
     script = f"""
         ip netns add {name} && ip -n {name} link add va address {mac} type veth peer name vb
@@ -151,7 +151,7 @@ def test_one_thread_announces_all_when_each_is_due(monkeypatch: pytest.MonkeyPat
 
 
 def test_attachment_that_fails_keeps_no_other_from_being_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even by an error that nobody thought of."""
+    """Not even by an unforeseen error."""
     done = _record_rounds(monkeypatch, [RuntimeError("unheard of"), True, True], pauses=(0, 0))
     _announce_to_the_end(ATTACHMENT, ATTACHMENT)
 

@@ -1,4 +1,4 @@
-"""The verbs as far as they can be told without a NIC: recovery, and what a request has to be."""
+"""The verbs as far as they can be tested without a NIC: recovery, and what a request has to be."""
 
 import json
 import re
@@ -107,7 +107,7 @@ def test_recovery_contains_a_broken_entry(
 def test_recovery_contains_every_exception(
     verbs: Verbs, recovery: Recovery, owed: Attachment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What no code foresaw: the entry's own VF is given to nobody, the others are released."""
+    """What no code foresaw: the entry's own VF is given to no pod, the others are released."""
     real = restore.restore_vf
 
     def fail_once(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> None:
@@ -184,7 +184,7 @@ def ask(verbs: Verbs, command: str, **keys: object) -> dict[str, object]:
 
 
 def test_status_of_a_node_without_vfs(verbs: Verbs) -> None:
-    """No ADD can be served (50), and the reason is told."""
+    """No ADD can be served (50), and the reason is reported."""
     error = ask(verbs, "STATUS")
     assert (error["code"], "has no VFs" in str(error["msg"])) == (50, True)
 
@@ -242,7 +242,7 @@ def test_work_under_way_is_not_taken_for_interrupted(
     assert verbs.journal.attachments() == []
 
 
-def test_debug_log_tells_the_time_of_each_step(
+def test_debug_log_reports_the_time_of_each_step(
     verbs: Verbs, owed: Attachment, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In ms, in the order of the steps; without debug nothing is said."""

@@ -128,7 +128,7 @@ BAD: list[bytes] = [
 
 @pytest.mark.parametrize("stdin", BAD, ids=lambda stdin: stdin[:60].decode())
 def test_no_configuration_keeps_a_container_that_owns_nothing(node: Node, stdin: bytes) -> None:
-    """DEL of what nobody has is success, the first time and each further one."""
+    """DEL of what no container has is success, the first time and each further one."""
     assert [node.delete(stdin), node.delete(stdin)] == [0, 0]
 
 

@@ -86,7 +86,7 @@ def pod(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 def test_names_of_the_pod_stay_behind(pod: Pod) -> None:
-    """One is the host's too, one is nobody's; neither comes along, nor keeps the VF there."""
+    """One is the host's too, one is free; neither comes along, nor keeps the VF there."""
     taken = f"{pod.name}x"
     run(f"ip link add {taken} type bridge")
     try:

@@ -95,7 +95,7 @@ def test_taken_name_is_refused(pod: int, device: Link) -> None:
 
 
 @pytest.mark.parametrize("hosts_name_is_free", [True, False])
-def test_move_to_a_taken_name_is_told_by_the_kernel(pod: int, device: Link, hosts_name_is_free: bool) -> None:
+def test_move_to_a_taken_name_is_reported_by_the_kernel(pod: int, device: Link, hosts_name_is_free: bool) -> None:
     """EEXIST, whether the kernel moved the device before it saw that, or not; ADD makes a sentence of it."""
     if not hosts_name_is_free:
         netns.run_in(pod, lambda: run(f"ip link add {device.name} type bridge"))
@@ -183,7 +183,7 @@ def test_refused_route_names_the_route(pod: int, device: Link) -> None:
         netns.run_in(pod, sandbox.configure_addresses, CONF, "net1", unreachable)
 
 
-def test_namespace_is_told_from_a_plain_file(pod: int, tmp_path: Path) -> None:
+def test_namespace_is_reported_from_a_plain_file(pod: int, tmp_path: Path) -> None:
     """What a lost bind mount leaves behind is no sandbox."""
     (tmp_path / "stale").touch()
     plain = os.open(tmp_path / "stale", os.O_RDONLY)

@@ -73,7 +73,7 @@ def test_vlan_is_never_let_go() -> None:
 
 
 def test_broken_nic_is_not_asked_again() -> None:
-    """What is no refusal of a setting is told as it is."""
+    """What is no refusal of a setting is reported as it is."""
     kernel = Kernel("trust", errno.EIO)
     with pytest.raises(KernelError, match=r"setting vlan, .*trust"):
         apply(kernel, skip=True)
