@@ -364,9 +364,9 @@ def _read_attachment(path: Path) -> Attachment:
         raise UnreadableError(f"it is of version {str(record.get('version'))[:20]}, this program reads {VERSION}")
     attachment = build(Attachment, record)
     if not is_pci_address(attachment.device):
-        raise UnreadableError(f"device is {attachment.device!r}")
+        raise UnreadableError(f"device is {attachment.device[:60]!r}")
     if path.name != _attachment_name(attachment.container_id, attachment.ifname):
-        raise UnreadableError(f"it is about {attachment.key}")
+        raise UnreadableError(f"it is about {attachment.key[:60]!r}")
     for name in ("netns", "args", "path", "interface", "container_id", "ifname"):
         if "\0" in getattr(attachment, name):
             raise UnreadableError(f"{name} holds a NUL")
