@@ -29,7 +29,7 @@ def is_meant_as_json(text: str) -> bool:
 
 @dataclass
 class JsonError(Exception):
-    """A text is no JSON: `line` and `column` from 1, and a sentence. `final`: YAML would misread it."""
+    """A text is no JSON: `line` of the file and `column` from 1, and a sentence. `final`: YAML would misread it."""
 
     line: int
     column: int
@@ -37,17 +37,18 @@ class JsonError(Exception):
     final: bool = False
 
 
-def read_json(text: str) -> Document:
-    """Read JSON. Raises JsonError."""
-    return _Reader(text).read()
+def read_json(text: str, first: int = 1) -> Document:
+    """Read JSON whose first line is this one of its file. Raises JsonError."""
+    return _Reader(text, first).read()
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, first: int) -> None:
         self.text = text
+        self.first = first
         self.at = 0
         self.ended = 0  # where the last thing that was read ends
-        self.document = Document()
+        self.document = Document(begin=first)
         self.open: list[int] = []  # where the brackets are that are open
         self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
@@ -61,12 +62,12 @@ class _Reader:
         return self.document
 
     def line(self, at: int) -> int:
-        return bisect(self.starts, at)
+        return self.first - 1 + bisect(self.starts, at)
 
     def fault(self, problem: str, at: int | None = None) -> JsonError:
         at = at if at is not None else self.at if self.at < len(self.text) else self.ended
         line = self.line(at)
-        return JsonError(line, at - self.starts[line - 1] + 1, problem)
+        return JsonError(line, at - self.starts[line - self.first] + 1, problem)
 
     def peek(self) -> str:
         """The next sign that is no blank; nothing at the end."""

@@ -28,7 +28,7 @@ class Embedded:
 
 def is_manifest(tree: Plain) -> bool:
     """Whether a tree is a Kubernetes object. The config file has no `kind`."""
-    return isinstance(tree, dict) and isinstance(tree.get("kind"), str) and "apiVersion" in tree
+    return isinstance(tree, dict) and isinstance(tree.get("kind"), str)
 
 
 def find_embedded(documents: Sequence[Document], key: str, node: str) -> Embedded:
@@ -45,7 +45,9 @@ def find_embedded(documents: Sequence[Document], key: str, node: str) -> Embedde
         chosen = [entry for entry in found if node and node in entry.names] or likely or found
     if len(chosen) == 1:
         return chosen[0]
-    keys = ", ".join(entry.names[0] for entry in chosen or likely or found)
+    listed = chosen or likely or found
+    first = [entry.names[0] for entry in listed]
+    keys = ", ".join(entry.names[-1] if first.count(entry.names[0]) > 1 else entry.names[0] for entry in listed)
     if not keys:
         raise ValueError("this is a Kubernetes manifest without a config file; give a ConfigMap with `data`")
     if key and not chosen:

@@ -47,7 +47,7 @@ def _read_all(text: str, source: str, first: int = 1, *, moves: bool = True) -> 
     json_error: JsonError | None = None
     if is_meant_as_json(text):
         try:
-            return [_move(read_json(text), place)]
+            return [read_json(text, first) if moves else _move(read_json(text), place)]
         except JsonError as error:
             json_error = error  # YAML takes some of it all the same: comments with #, a comma before a bracket
     try:
@@ -64,7 +64,7 @@ def _read_all(text: str, source: str, first: int = 1, *, moves: bool = True) -> 
     if json_error is not None:
         inside = f"line {json_error.line}, column {json_error.column} of this text: " if not moves else ""
         column = f", column {json_error.column}" if first == 1 and moves else ""
-        fault = f"line {place(json_error.line)}{column}: {inside}{json_error.problem}"
+        fault = f"line {json_error.line if moves else first}{column}: {inside}{json_error.problem}"
     raise ConfigError(source, [fault])
 
 

@@ -51,6 +51,32 @@ def test_the_manifest_is_read() -> None:
     ]
 
 
+def test_a_manifest_cut_to_its_data_is_read() -> None:
+    """Without `apiVersion`, as people copy it; faults inside are those of the text."""
+    cut = CONFIG_MAP.replace("apiVersion: v1\n", "")
+    assert list_names(cut) == ["a"]
+    with pytest.raises(ConfigError, match=r"line 8: '}' stands here, and '\[' of line 6 is open"):
+        parse(cut.replace("      ]\n", ""), "x")
+
+
+def test_every_line_in_a_fault_is_one_of_the_file() -> None:
+    """Those of brackets too that are open, where the text begins further down."""
+    with pytest.raises(ConfigError, match=r"and '\[' of line 7 and '{' of line 6 are not closed") as caught:
+        parse(CONFIG_MAP.replace("      ]\n    }\n", ""), "x")
+    assert "line 8" in str(caught.value)
+    one_line = json.dumps(make_map("m", **{"config.json": '{\n"resourceList": [\n}'}))
+    with pytest.raises(ConfigError, match=r"line 1: line 3, column 1 of this text: .* '\[' of line 2 is open"):
+        parse(one_line, "x")
+
+
+def test_two_maps_with_one_key_are_told_apart() -> None:
+    """By the names that --key takes."""
+    both = "\n---\n".join(json.dumps(make_map(name, **{"config.json": TEXT % name})) for name in ("red", "blue"))
+    with pytest.raises(ConfigError, match=r"choose one by its key: red/config\.json, blue/config\.json"):
+        parse(both, "x")
+    assert list_names(both, "blue/config.json") == ["blue"]
+
+
 def test_a_policy_of_the_network_operator_is_read() -> None:
     """It has the text in `spec.sriovDevicePlugin.config`."""
     policy = {
