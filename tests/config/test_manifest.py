@@ -64,7 +64,7 @@ def test_every_line_in_a_fault_is_one_of_the_file() -> None:
     with pytest.raises(ConfigError, match=r"and '\[' of line 7 and '{' of line 6 are not closed") as caught:
         parse(CONFIG_MAP.replace("      ]\n    }\n", ""), "x")
     assert "line 8" in str(caught.value)
-    one_line = json.dumps(make_map("m", **{"config.json": '{\n"resourceList": [\n}'}))
+    one_line = json.dumps(make_map("m", **{"config.json": '{\n"resourceList": [1\n}'}))
     with pytest.raises(ConfigError, match=r"line 1: line 3, column 1 of this text: .* '\[' of line 2 is open"):
         parse(one_line, "x")
 
