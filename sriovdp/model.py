@@ -78,6 +78,8 @@ def split_args(args: str) -> dict[str, str]:
 
 def escape_unprintable(text: str) -> str:
     r"""The text as it may go to a terminal: an interface's name may hold an escape character, which becomes `\x1b`."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
