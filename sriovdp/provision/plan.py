@@ -1,5 +1,6 @@
 """The difference between a node and its config, as the steps that remove it. No I/O."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -87,6 +88,7 @@ def plan(
     that a PF of this node has now, as a bond gives one to all its members, stays until the VF is created again. Raises
     DeviceError when a PF cannot have as many VFs as the config wants, and when VFs of two PFs would have the same MACs.
     """
+    node = _tell_apart(node)
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
     taken = [(pf, entry) for pf, entry in entries if entry is not None]
     _check_given_macs(taken)
@@ -102,6 +104,20 @@ def plan(
             warnings.append(f"physicalFunctions[{number}] ({_write_select(entry.select)}): {why}")
     warnings += _warn_of_twins(taken, steps)
     return Plan(tuple(steps), tuple(warnings))
+
+
+def _tell_apart(node: Node) -> Node:
+    """PFs with one MAC, of which no driver reports the permanent one, as in a team: their addresses tell them apart."""
+    macs = Counter(pf.netdev.own_mac for pf in node.pfs if pf.netdev)
+    return replace(
+        node,
+        pfs=tuple(
+            replace(pf, netdev=replace(pf.netdev, permanent_mac=f"{pf.netdev.own_mac}/{pf.address}"))
+            if pf.netdev and macs[pf.netdev.own_mac] > 1
+            else pf
+            for pf in node.pfs
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
