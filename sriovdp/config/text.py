@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import yaml
-
-from sriovdp.config.document import MAX_BYTES, Document, read_yaml
+from sriovdp.config.document import MAX_BYTES, Document
 from sriovdp.config.json_text import JsonError, is_meant_as_json, read_json
 from sriovdp.config.manifest import find_embedded, is_manifest
 from sriovdp.errors import ConfigError
@@ -50,17 +48,15 @@ def _read_all(text: str, source: str, first: int = 1, *, moves: bool = True) -> 
             return [read_json(text, first) if moves else _move(read_json(text), place)]
         except JsonError as error:
             json_error = error  # YAML takes some of it all the same: comments with #, a comma before a bracket
+    from sriovdp.config.yaml_text import YamlError, read_yaml  # noqa: PLC0415 - JSON is read without PyYAML's import
+
     try:
         if not (json_error and json_error.final):
             return [_move(document, place) for document in read_yaml(text)]
         fault = ""
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        fault = f"line {place(line)}: {error.problem}"
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        fault = f"line {place(line)}: the character U+{error.character:04X} is not allowed"
-        json_error = None
+    except YamlError as error:
+        fault = f"line {place(error.line)}: {error.problem}"
+        json_error = json_error if error.is_text else None
     if json_error is not None:
         inside = f"line {json_error.line}, column {json_error.column} of this text: " if not moves else ""
         column = f", column {json_error.column}" if first == 1 and moves else ""

@@ -89,6 +89,7 @@ _LATER = (
     *("pyroute2", "sriovdp.kernel.devlink_info"),  # on a node with an E810
     *("cni.verbs.dispatch", "cni.verbs.recovery", "cni.verbs.gc", "cni.protocol.netconf", "cni.ipam", "cni.vf"),
     *("sriovdp.provision.apply", "sriovdp.provision.plan"),  # once the pools are with the kubelet, as are the verbs
+    *("yaml", "sriovdp.config.yaml_text"),  # unless the config file is YAML
     *("pydantic", "grpc_tools.protoc", "kubernetes", "http", "email", "urllib.request", "xml"),
 )
 
