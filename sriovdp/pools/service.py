@@ -57,6 +57,7 @@ class PoolService:
         self._refused_at: dict[str, float] = {}
         self._doubtful: frozenset[str] = frozenset()
         self._is_writable = False  # until the first look has tried it
+        self._refreshed: set[str] = set()  # since the last look was taken over
         self._lock = threading.Lock()
 
     def update(
@@ -99,8 +100,11 @@ class PoolService:
         """Take over what there is now; gives what keeps the whole pool from being given, empty for nothing."""
         fault = self._find_unwritable()
         with self._lock:
+            # a container that starts is given what it finds then, which a look begun before does not know
+            newer = {id_: self._accesses[id_] for id_ in self._refreshed & accesses.keys()}
+            self._refreshed.clear()
             self._offers = offers
-            self._accesses = accesses
+            self._accesses = accesses = accesses | newer
             try:
                 self._cdi.write(self.pool, accesses)
                 if self._cdi.enabled:
@@ -235,6 +239,7 @@ class PoolService:
                 self.pool
             ):
                 self._accesses |= accesses
+                self._refreshed |= accesses.keys()
                 self._cdi.write(self.pool, self._accesses)
 
     def _build_device(self, offer: Offer, fault: str) -> PoolDevice:

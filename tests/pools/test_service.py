@@ -190,3 +190,19 @@ def test_a_container_with_nodes_is_still_held_against_them_with_cdi(tree: Tree) 
     later, _ = serve(tree, cdi=True)
     with pytest.raises(SriovdpError, match="container has node /dev/vfio/10, and needs /dev/vfio/16"):
         later.verify([VF])
+
+
+def test_a_look_that_began_earlier_does_not_undo_the_start_of_a_container(tree: Tree) -> None:
+    """The runtime reads the spec after PreStartContainer, and a slow look may end between the two."""
+    service, node = serve(tree, cdi=True)
+    service.allocate([VF])
+    (tree.pci(VF) / "iommu_group").unlink()
+    (tree.pci(VF) / "iommu_group").symlink_to(tree.root / "kernel/iommu_groups/16")
+    service.verify([VF])
+    service.update(assign([POOL], node)[0], node, {})
+    assert list_nodes(tree) == ["/dev/vfio/vfio", "/dev/vfio/16"]
+    (tree.pci(VF) / "iommu_group").unlink()
+    (tree.pci(VF) / "iommu_group").symlink_to(tree.root / "kernel/iommu_groups/10")
+    later = take_snapshot(tree.sysfs)
+    service.update(assign([POOL], later)[0], later, {})
+    assert list_nodes(tree) == ["/dev/vfio/vfio", "/dev/vfio/10"]
