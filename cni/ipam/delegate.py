@@ -93,7 +93,7 @@ class IpamCall:
         self._take_turn()
         try:
             self._process = self._start()
-        except IpamError:
+        except BaseException:  # a turn that is kept is one less for every network
             self._give_turn_back()
             raise
 

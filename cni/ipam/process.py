@@ -52,7 +52,7 @@ class PluginProcess:
                 setsigmask=[],
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
             )
-        except OSError:
+        except BaseException:  # ValueError too: what no environment can hold
             self._close()
             raise
         finally:

@@ -24,8 +24,12 @@ def open_beneath(folder: str | Path, relative: str, flags: int, mode: int = 0) -
     `folder` may lead through symbolic links, `relative` may not, and never leaves the folder. The call does not wait
     for the other end of a FIFO. Raises OSError: ELOOP for a link, EXDEV for a way out, ENOSYS for an old kernel.
     """
-    if "\0" in relative:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), relative)
+    try:
+        path = os.fsencode(relative)
+    except UnicodeEncodeError:  # JSON can hold a lone surrogate, which no file system names
+        path = b"\0"
+    if b"\0" in path:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), f"{folder}/{relative!a}")
     how = _OpenHow(flags | os.O_CLOEXEC | (0 if flags & os.O_PATH else os.O_NONBLOCK | os.O_NOCTTY), mode, _RESOLVE)
     start = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -33,7 +37,7 @@ def open_beneath(folder: str | Path, relative: str, flags: int, mode: int = 0) -
             opened: int = _libc.syscall(
                 ctypes.c_long(_OPENAT2),
                 ctypes.c_int(start),
-                ctypes.c_char_p(os.fsencode(relative)),
+                ctypes.c_char_p(path),
                 ctypes.byref(how),
                 ctypes.c_size_t(ctypes.sizeof(how)),
             )

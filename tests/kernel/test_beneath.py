@@ -31,6 +31,7 @@ def test_file_below_is_opened_and_closed_on_exec(tmp_path: Path) -> None:
         ("link", errno.ELOOP),
         ("folder/out", errno.ELOOP),
         ("a\0b", errno.EINVAL),
+        ("a\ud800b", errno.EINVAL),
         ("missing/b", errno.ENOENT),
     ],
 )

@@ -18,6 +18,7 @@ from cni.ipam.delegate import (
     collect_garbage,
     delete_addresses,
 )
+from cni.ipam.turns import MOST
 from cni.protocol.spec import Result
 from sriovdp.state.journal import Attachment, Original
 
@@ -262,3 +263,14 @@ def test_a_journal_entry_with_a_broken_ipam_owes_nothing(script: Any, ipam: Any)
     """No ADD took such a configuration."""
     attachment = script("exit 1")
     assert Deletion(replace(attachment, config=attachment.config | {"ipam": ipam})).finish() is None
+
+
+def test_call_that_cannot_be_made_keeps_no_turn_and_no_file(script: Any) -> None:
+    """As many as a plugin may have at once, and more: the next one runs all the same."""
+    attachment = script("exit 0")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(MOST + 1):
+        with pytest.raises(ValueError, match="null byte"):
+            delete_addresses(replace(attachment, args="a\0b"))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    delete_addresses(attachment)

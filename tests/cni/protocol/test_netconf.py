@@ -125,6 +125,22 @@ def test_no_json_object_is_a_decoding_failure(stdin: bytes) -> None:
     assert caught.value.code == 6
 
 
+@pytest.mark.parametrize("closing", ["]" * 5000, '\\"' + "]" * 5000, "}" * 5000, "\u2222" * 100 + "]" * 5000])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_brackets_in_a_text_hide_no_depth(closing: str, encoding: str) -> None:
+    """Read here, such a network would fail when it is written for the IPAM plugin."""
+    text = f'{{"name": "{closing}", "x": {"[" * 900}{"]" * 900}}}'
+    with pytest.raises(CniError) as caught:
+        parse_network(text.encode(encoding), "DEL")
+    assert caught.value.code == 6
+
+
+def test_brackets_in_a_text_are_no_depth() -> None:
+    """An opening one nests as little as a closing one."""
+    text = json.dumps({"cniVersion": "1.0.0", "name": "n", "type": "sriov", "x": "[" * 5000})
+    assert parse_network(text.encode(), "DEL").raw["x"] == "[" * 5000
+
+
 def test_missing_device_reports_where_it_should_have_come_from() -> None:
     """The most frequent support question is answered by the error itself."""
     conf = parse(deviceID=None)
