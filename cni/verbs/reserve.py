@@ -86,9 +86,12 @@ class Reservation:
         reserve: Callable[[PciAddress], tuple[Vf, Attachment]],
         conf: NetConf,
     ) -> tuple[Vf, Attachment]:
-        """The first candidate that is free. Raises CniError with the owner of each when there is none."""
+        """The first candidate that is free. When there is none, raises CniError with the owner of each.
+
+        Raises BusyError instead as long as another request works on one of them.
+        """
         owners: list[str] = []
-        busy: BusyError | None = None
+        is_busy = False
         for device in candidates:
             with ExitStack() as tried:
                 try:
@@ -99,14 +102,15 @@ class Reservation:
                     if isinstance(error, CniError) and error.code != DEVICE_IN_USE:
                         raise
                     owners.append(error.message)
-                    busy = busy or (error if isinstance(error, BusyError) else None)
+                    is_busy |= isinstance(error, BusyError)
                     continue
                 held.enter_context(tried.pop_all())
                 return taken
-        if busy:  # it may be free in a moment
-            raise busy
         said = "; ".join(owners) or "none of its VFs has an unused netdev on the host"
-        raise CniError(DEVICE_IN_USE, f"{conf.pf}: no VF is free: {said}", hint="create more VFs, or remove pods")
+        text = f"{conf.pf}: no VF is free: {said}"
+        if is_busy:
+            raise BusyError(text, hint="one may be free in a moment: repeat the call")
+        raise CniError(DEVICE_IN_USE, text, hint="create more VFs, or remove pods")
 
     def _settle_previous(self, device: PciAddress, request: Request) -> None:
         """Make sure that the VF and the interface are free; take a VF back from an owner whose sandbox is gone.

@@ -67,7 +67,9 @@ async def test_a_refused_pool_comes_again(tmp_path: Path, make: Callable[[Path],
             await kubelet.wait_for(RESOURCE, count=4)
             await kubelet.wait_for_step("registered")
             refused = [step for n in range(1, times + 1) for step in (f"refused #{n}: {TEXT}", f"deregistered #{n}")]
-            assert kubelet.log.settled() == [*refused, "connected", f"registered #{times + 1}"]
+            # the kubelet forgets a refused socket by its resource's name: that can meet the next one's connection
+            steps = [step for step in kubelet.log.settled() if step != "disconnected"]
+            assert steps == [*refused, "connected", f"registered #{times + 1}"]
 
 
 async def test_the_kubelet_restarts(tmp_path: Path, make: Callable[[Path], AnyKubelet]) -> None:
