@@ -135,7 +135,7 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # what the present files said when they were last read, by name, with what tells another version of a file
+        # what each file held when it was read last, by name, with the stamp that another version of it does not have
         self._seen: Mapping[str, tuple[_Stamp, Attachment | Damage]] = {}
 
     @property

@@ -168,8 +168,8 @@ async def test_a_vf_that_another_pools_pod_has_is_given_to_no_pod(tree: Tree, ku
         [device] = (await kubelet.admit("red", {DPDK: 1})).devices[DPDK]
     async with run_agent(tree, tmp_path, CONFIG.replace("sriov_dpdk", "fast")):
         assert await kubelet.wait_for(renamed, count=1, healthy=False) == [device]
-        told = rf"{device}\): it is not healthy: pod default/red \(container main\) has it as {DPDK}"
-        with pytest.raises(AdmissionError, match=told):
+        reported = rf"{device}\): it is not healthy: pod default/red \(container main\) has it as {DPDK}"
+        with pytest.raises(AdmissionError, match=reported):
             await kubelet.allocate(renamed, [device])
         await kubelet.remove("red")
         await kubelet.wait_for(renamed, count=2)

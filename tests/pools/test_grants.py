@@ -47,7 +47,7 @@ def test_a_record_that_can_not_be_read_is_none(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({}, []),
         ({"part": "VF 1 of 0000:5e:00.0"}, ["it was VF 1 of 0000:3b:00.0 and is VF 1 of 0000:5e:00.0"]),
@@ -60,10 +60,10 @@ def test_a_record_that_can_not_be_read_is_none(tmp_path: Path, text: str) -> Non
         ({"mounts": (("/etc/new", "/etc/new"),)}, []),
     ],
 )
-def test_what_changed_is_reported(changes: dict[str, object], told: list[str]) -> None:
+def test_what_changed_is_reported(changes: dict[str, object], reported: list[str]) -> None:
     """A sentence for each thing a container can no longer rely on; what came on top is no harm."""
     before = make_grant()
-    assert before.differences(replace(before, **changes)) == told  # type: ignore[arg-type]
+    assert before.differences(replace(before, **changes)) == reported  # type: ignore[arg-type]
 
 
 def test_another_function_at_the_address_is_not_the_one_that_was_given(tmp_path: Path) -> None:

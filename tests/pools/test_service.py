@@ -63,13 +63,13 @@ def list_nodes(tree: Tree) -> list[str]:
     return [node["path"] for node in spec["devices"][0]["containerEdits"]["deviceNodes"]]
 
 
-@pytest.mark.parametrize(("exclude", "told"), [(False, 0), (True, None)])
-def test_topology_is_reported_unless_excluded(tree: Tree, exclude: bool, told: int | None) -> None:
+@pytest.mark.parametrize(("exclude", "reported"), [(False, 0), (True, None)])
+def test_topology_is_reported_unless_excluded(tree: Tree, exclude: bool, reported: int | None) -> None:
     """The NUMA node of the device, or nothing where the pool says so."""
     pool = replace(POOL, exclude_topology=exclude)
     service, node = serve(tree, pool)
     (device,) = service.update(assign([pool], node)[0], node, {})
-    assert (device.id, device.numa_node, device.healthy) == (VF, told, True)
+    assert (device.id, device.numa_node, device.healthy) == (VF, reported, True)
 
 
 def test_a_device_that_the_host_uses_leaves_with_its_reason(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,14 +58,14 @@ def attach(journal: Journal, device: str, *, released: bool = False) -> None:
 
 def test_a_node_is_brought_to_its_config_and_stays(tree: Tree, journal: Journal) -> None:
     """All drivers and MACs are as wanted, the netdevs have their admin MACs, and a second apply writes nothing."""
-    told: list[str] = []
-    apply(MIXED, tree.sysfs, journal, told.append)
+    reported: list[str] = []
+    apply(MIXED, tree.sysfs, journal, reported.append)
     vfs = take_snapshot(tree.sysfs).pfs[0].vfs
     assert [vf.driver for vf in vfs] == ["igbvf", "igbvf", "vfio-pci", "igb_uio"]
     assert [vf.settings.mac for vf in vfs if vf.settings] == [make_stable_mac(PF_MAC, index) for index in range(4)]
     assert [vf.netdev.mac for vf in vfs if vf.netdev] == [make_stable_mac(PF_MAC, index) for index in range(2)]
-    assert (told[0], told.count("enp1s0: has carrier")) == ("enp1s0: create 4 VFs", 1)
-    assert told[-1] == "done: 9 steps, read back and verified"
+    assert (reported[0], reported.count("enp1s0: has carrier")) == ("enp1s0: create 4 VFs", 1)
+    assert reported[-1] == "done: 9 steps, read back and verified"
     written = len(tree.log)
     again: list[str] = []
     assert apply(MIXED, tree.sysfs, journal, again.append).steps == ()
@@ -110,10 +110,10 @@ def test_no_carrier_is_reported_and_no_reason_to_stop(
     """A PF without a cable gets its VFs too."""
     monkeypatch.setattr(change, "_CARRIER_TIMEOUT", 0.0)
     (tree.pci(PF) / "net/enp1s0/carrier").write_text("0")
-    told: list[str] = []
-    apply(make_config(1), tree.sysfs, journal, told.append)
-    assert "enp1s0: no carrier after 0 s, going on without" in told
-    assert told[-1].startswith("done")
+    reported: list[str] = []
+    apply(make_config(1), tree.sysfs, journal, reported.append)
+    assert "enp1s0: no carrier after 0 s, going on without" in reported
+    assert reported[-1].startswith("done")
 
 
 def test_a_changed_mac_reaches_the_netdev(tree: Tree, journal: Journal) -> None:
@@ -303,15 +303,15 @@ def test_one_pf_fails_and_is_brought_back_and_the_other_is_done(
         bind(address, driver)
 
     monkeypatch.setattr(tree, "bind", refuse)
-    told: list[str] = []
+    reported: list[str] = []
     with pytest.raises(
         KernelError, match=r"enp2s0 VF 2: bind .* failed: .*EIO.*; enp2s0 was brought back to what it was"
     ):
-        apply(make_config(3, {"0-2": "vfio-pci"}), tree.sysfs, journal, told.append)
+        apply(make_config(3, {"0-2": "vfio-pci"}), tree.sysfs, journal, reported.append)
     first, second = take_snapshot(tree.sysfs).pfs
     assert [vf.driver for vf in first.vfs] == ["vfio-pci"] * 3
     assert PfState.of(second) == PfState.of(before)
-    assert "enp2s0: undoing" in told
+    assert "enp2s0: undoing" in reported
     assert read_text(tree.pci(PF2) / "sriov_drivers_autoprobe") == "1"
 
 
@@ -352,18 +352,18 @@ physicalFunctions:
   - {range: "0-1", driver: kernel, mac: ["02:00:00:00:AA:00", "02:00:00:00:aa:01"], maxTxRate: 500}
   - {range: "2", driver: vfio-pci, mac: {2: "02:00:00:00:aa:02"}, minTxRate: 0}
 """
-    told: list[str] = []
-    apply(parse(text, "x"), tree.sysfs, journal, told.append)
+    reported: list[str] = []
+    apply(parse(text, "x"), tree.sysfs, journal, reported.append)
     found = [
         (vf.settings.mac[-2:], vf.settings.max_tx_rate) for vf in take_snapshot(tree.sysfs).pfs[0].vfs if vf.settings
     ]
     assert found == [("00", 500), ("01", 500), ("02", 0)]
-    carrier, rate = told.index("enp1s0: has carrier"), told.index("enp1s0 VF 0: set min rate 0, max rate 500")
+    carrier, rate = reported.index("enp1s0: has carrier"), reported.index("enp1s0 VF 0: set min rate 0, max rate 500")
     assert (
-        told.index("enp1s0 VF 2: bind to vfio-pci")
+        reported.index("enp1s0 VF 2: bind to vfio-pci")
         < rate
         < carrier
-        < told.index("enp1s0 VF 0: bind to its kernel driver")
+        < reported.index("enp1s0 VF 0: bind to its kernel driver")
     )
     assert apply(parse(text, "x"), tree.sysfs, journal).steps == ()
     changed = apply(parse(text.replace("AA:00", "bb:00").replace("500", "300"), "x"), tree.sysfs, journal).steps
@@ -378,11 +378,11 @@ physicalFunctions:
 def test_a_step_that_hangs_is_reported(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel keeps the write of sriov_numvfs for itself; what is waited for is reported until it comes back."""
     monkeypatch.setattr(change, "_PATIENCE", 0.01)
-    told: list[str] = []
+    reported: list[str] = []
     let_go = threading.Event()
 
     def report(text: str) -> None:
-        told.append(text)
+        reported.append(text)
         if "not done after" in text:
             let_go.set()
 
@@ -392,8 +392,8 @@ def test_a_step_that_hangs_is_reported(tree: Tree, journal: Journal, monkeypatch
 
     monkeypatch.setattr(change, "write_text", write)
     apply(make_config(2), tree.sysfs, journal, report)
-    assert any(line.startswith("enp1s0: create 2 VFs: not done after 0 s; a call that hangs") for line in told)
-    assert told[-1].startswith("done")
+    assert any(line.startswith("enp1s0: create 2 VFs: not done after 0 s; a call that hangs") for line in reported)
+    assert reported[-1].startswith("done")
 
 
 def test_only_one_apply_is_at_work(tree: Tree, journal: Journal) -> None:

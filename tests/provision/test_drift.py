@@ -42,8 +42,8 @@ def test_a_driver_that_somebody_changed_is_drift(tree: Tree, tmp_path: Path) -> 
 
 def test_what_a_pf_can_not_be_is_drift_too(tree: Tree, tmp_path: Path) -> None:
     """A status page is not stopped by it."""
-    (told,) = list_drift(make_config(8), tree.sysfs, Journal(tmp_path / "journal"))
-    assert "it can have at most 7" in told
+    (reported,) = list_drift(make_config(8), tree.sysfs, Journal(tmp_path / "journal"))
+    assert "it can have at most 7" in reported
 
 
 def test_a_pf_that_comes_or_goes_is_reported(tree: Tree) -> None:

@@ -293,8 +293,8 @@ def test_rates_are_set_together(wish: dict[str, int], now: dict[str, int], chang
     (vf,) = make_node(("igbvf", ZERO)).pfs[0].vfs
     settings = VfSettings(ZERO, min_tx_rate=now.get("min_tx_rate", 0), max_tx_rate=now.get("max_tx_rate", 0))
     node = Node((replace(PF, vfs=(replace(vf, settings=settings),)),))
-    told = [f"VF 0 (0000:01:10.0): set {changes}"] if changes else []
-    assert list_steps(Config((replace(entry, vfs=vfs),)), node) == told
+    reported = [f"VF 0 (0000:01:10.0): set {changes}"] if changes else []
+    assert list_steps(Config((replace(entry, vfs=vfs),)), node) == reported
 
 
 def test_a_vf_without_iommu_that_nobody_allowed_is_reported() -> None:
@@ -303,8 +303,8 @@ def test_a_vf_without_iommu_that_nobody_allowed_is_reported() -> None:
     vf = replace(node.pfs[0].vfs[0], traits=Traits(noiommu=True))
     unsafe = Node((replace(PF, vfs=(vf,)),))
     config = make_config(1, ("0", "vfio-pci", "stable"))
-    (told,) = plan(config, unsafe).warnings
-    assert told == "enp1s0 VF 0 (0000:01:10.0) is on vfio-pci without an IOMMU, and no noiommu: true allows that"
+    (reported,) = plan(config, unsafe).warnings
+    assert reported == "enp1s0 VF 0 (0000:01:10.0) is on vfio-pci without an IOMMU, and no noiommu: true allows that"
     (entry,) = config.physical_functions
     allowed = Config((replace(entry, vfs=(replace(entry.vfs[0], noiommu=True),)),))
     assert plan(allowed, unsafe).warnings == ()
@@ -322,10 +322,10 @@ def test_what_an_interrupted_apply_left_is_put_right() -> None:
     node = make_node(("vfio-pci", STABLE[0]), pf=replace(PF, autoprobe=False))
     address = node.pfs[0].vfs[0].address
     left = {PF.address: Leftovers(autoprobe=True, overrides=frozenset({address}))}
-    told = ["enp1s0 VF 0 (0000:01:10.0): clear driver_override", "enp1s0: switch drivers' autoprobe on"]
-    assert [str(step) for step in plan(Config(), node, leftovers=left).steps] == told
+    reported = ["enp1s0 VF 0 (0000:01:10.0): clear driver_override", "enp1s0: switch drivers' autoprobe on"]
+    assert [str(step) for step in plan(Config(), node, leftovers=left).steps] == reported
     mends = [str(step) for step in plan(make_config(1), node, leftovers=left).steps]
-    assert mends == ["enp1s0 VF 0 (0000:01:10.0): bind to its kernel driver", told[1]]
+    assert mends == ["enp1s0 VF 0 (0000:01:10.0): bind to its kernel driver", reported[1]]
     assert plan(Config(), make_node(pf=PF), leftovers={PF.address: Leftovers(autoprobe=True)}).is_empty
 
 

@@ -117,19 +117,19 @@ def test_a_damaged_entry_keeps_its_vf(tmp_path: Path) -> None:
     assert list_unknown(journal) == []
     path.write_text("{")
     assert list_attached(journal) == {}
-    (told,) = list_unknown(journal)
-    assert str(path) in told
+    (reported,) = list_unknown(journal)
+    assert str(path) in reported
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 400, b"[" * 9000, b'{"device": 7}', b"\xff\xfe", b"null"])
 def test_a_damaged_entry_stops_no_apply(tree: Tree, tmp_path: Path, content: bytes) -> None:
     """It is a warning; every PF is made as the config says, and given back."""
     (tmp_path / "attachment-c1-net1.json").write_bytes(content)
-    journal, told = Journal(tmp_path), list[str]()
-    outcome = apply(make_config(2), tree.sysfs, journal, told.append)
+    journal, reported = Journal(tmp_path), list[str]()
+    outcome = apply(make_config(2), tree.sysfs, journal, reported.append)
     assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [2]
     assert any("attachment-c1-net1.json" in warning for warning in outcome.warnings)
-    reset(tree.sysfs, journal, told.append)
+    reset(tree.sysfs, journal, reported.append)
     assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [0]
 
 
