@@ -11,7 +11,7 @@ from cni.protocol.keys import is_ifname
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import KERNEL_DRIVER, USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.model import KERNEL_DRIVER, PciAddress, VfSettings, is_userspace
 from sriovdp.state.journal import Original
 
 _PROTOCOLS = {0x88A8: "802.1ad", 0xA888: "802.1ad"}  # the second is how v2.8 cached it
@@ -28,10 +28,10 @@ def read_original(document: Mapping[str, Any], sysfs: Sysfs, device: PciAddress)
     """
     driver = drivers_of(sysfs, device)
     if "pci_addr" in document:
-        return Original(_find_own_driver(sysfs, device) if driver in USERSPACE_DRIVERS else driver, None)
+        return Original(_find_own_driver(sysfs, device) if is_userspace(driver) else driver, None)
     given = document.get("OrigVfState")
     state: Mapping[str, Any] = given if isinstance(given, dict) else {}
-    name = state.get("HostIFName") if driver not in USERSPACE_DRIVERS else None
+    name = state.get("HostIFName") if not is_userspace(driver) else None
     name = name if isinstance(name, str) and is_ifname(name) else None
     settings = _read_settings(state)
     if not name and settings:

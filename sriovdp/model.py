@@ -19,9 +19,23 @@ NO_DRIVER = "none"
 """The config's word for no driver at all."""
 
 USERSPACE_DRIVERS = frozenset({"vfio-pci", "igb_uio", "uio_pci_generic"})
-"""Drivers that hand a VF to a program in user space: the VF then has no netdev."""
+"""Drivers that hand a VF to a program in user space: the VF then has no netdev. See `is_userspace`."""
 
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
+
+
+def is_vfio(driver: str | None) -> bool:
+    """Whether a driver is vfio-pci, or a variant of it for one family of devices, like `mlx5_vfio_pci`.
+
+    Variants are built on the same core (drivers/vfio/pci/*/: mlx5, hisilicon, pds, qat, virtio, nvgrace-gpu), so a
+    program reaches the device in the same way; their names end in the same words.
+    """
+    return driver is not None and driver.replace("-", "_").endswith("vfio_pci")
+
+
+def is_userspace(driver: str | None) -> bool:
+    """Whether a driver hands a function to a program in user space or to a virtual machine."""
+    return driver in USERSPACE_DRIVERS or is_vfio(driver)
 
 
 class PciAddress(str):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cni.protocol.keys import Findings, fault, section, text
-from sriovdp.model import USERSPACE_DRIVERS
+from sriovdp.model import USERSPACE_DRIVERS, is_userspace
 
 _DPDK_KEYS = ("kernel_driver", "dpdk_driver", "dpdk_tool")
 
@@ -76,6 +76,6 @@ def _read_dpdk(raw: Mapping[str, Any], findings: Findings) -> dict[str, str]:
     if dpdk.get("dpdk_tool"):
         findings.warnings.append("dpdk.dpdk_tool has no effect: sriovdp binds drivers itself")
     driver = dpdk.get("dpdk_driver")
-    if dpdk and driver not in USERSPACE_DRIVERS:
+    if dpdk and not is_userspace(driver):
         raise fault("dpdk.dpdk_driver", driver, " or ".join(sorted(USERSPACE_DRIVERS)))
     return dpdk

@@ -13,7 +13,7 @@ from cni.protocol.netconf import NetConf, read_netconf
 from cni.protocol.permission import list_refusals
 from cni.protocol.spec import INVALID_CONFIG
 from sriovdp.errors import CniError
-from sriovdp.model import USERSPACE_DRIVERS
+from sriovdp.model import is_userspace
 
 _OWN_TYPE = "sriov"
 # of a list of plugins, specification, section 1
@@ -125,4 +125,4 @@ def _no_plugin_of_ours(kinds: list[Any]) -> CniError:
 def _guess_mode(conf: NetConf) -> str | None:
     if conf.driver is None:
         return None
-    return "dpdk" if conf.driver in USERSPACE_DRIVERS else "kernel"
+    return "dpdk" if is_userspace(conf.driver) else "kernel"

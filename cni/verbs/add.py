@@ -19,7 +19,7 @@ from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import USERSPACE_DRIVERS, ZERO_MAC, VfSettings
+from sriovdp.model import ZERO_MAC, VfSettings, is_userspace
 from sriovdp.state.journal import Attachment, Journal
 
 
@@ -35,7 +35,7 @@ def choose_mode(conf: NetConf, vf: Vf, driver: str) -> Literal["kernel", "dpdk"]
             f"{vf}: it has no driver",
             hint="`sriovdp apply` binds it as the config says, and the key `driver` for this attachment",
         )
-    if wanted not in USERSPACE_DRIVERS:
+    if not is_userspace(wanted):
         return "kernel"
     if conf.ipam == "dhcp":
         raise CniError(

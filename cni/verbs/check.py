@@ -26,7 +26,7 @@ from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netdevs import list_parents
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs, read_link
-from sriovdp.model import PciAddress
+from sriovdp.model import PciAddress, is_vfio
 from sriovdp.state.journal import Attachment, Journal
 from sriovdp.state.locks import Locks
 
@@ -116,7 +116,7 @@ class Comparison:
         current = drivers.current_driver(self.sysfs, address)
         if not drivers.is_bound_as_wanted(current, wanted):
             return [f"it is bound to {current or 'no driver'}, not to {wanted}"]
-        if current == "vfio-pci":
+        if is_vfio(current):
             group = read_link(self.sysfs.pci(address) / "iommu_group")
             if not group or not Path("/dev/vfio", group).exists():
                 return [f"it has no /dev/vfio/{group or 'GROUP'}"]

@@ -25,7 +25,7 @@ from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import USERSPACE_DRIVERS, PciAddress, find_pod
+from sriovdp.model import PciAddress, find_pod, is_userspace
 from sriovdp.state.journal import Attachment, Journal, Original
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Reservation:
     def _refuse_in_use(self, vf: Vf, original: Original) -> None:
         """Raise CniError when this host or a program on it uses the VF. Raises KernelError."""
         user, hint = None, "end that program or virtual machine"
-        if original.driver in USERSPACE_DRIVERS:
+        if is_userspace(original.driver):
             user = find_holder(self.sysfs, vf.address)
         elif (device := find_netdev(self.sysfs, self.netlink, vf.address)) and (
             use := find_host_use(self.sysfs, device)

@@ -27,7 +27,7 @@ from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.tuning import find_changes, select_restorable
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import PciAddress
+from sriovdp.model import KERNEL_DRIVER, PciAddress
 from sriovdp.state.journal import Attachment, Original
 
 logger = logging.getLogger(__name__)
@@ -152,6 +152,8 @@ def _verify(vf: Vf, now: Original, original: Original) -> None:
     expected = replace(original, name=now.name, altnames=now.altnames, up=now.up, tuning=now.tuning)
     # what another plugin's state file does not have, or no PF could be asked for
     expected = replace(expected, mac=expected.mac or now.mac, mtu=expected.mtu or now.mtu)
+    if original.driver == KERNEL_DRIVER and drivers.is_bound_as_wanted(now.driver, KERNEL_DRIVER):
+        expected = replace(expected, driver=now.driver)
     if expected.settings is None:
         expected = replace(expected, settings=now.settings)
     if now != expected:

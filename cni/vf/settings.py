@@ -15,7 +15,7 @@ from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.rtnl.tuning import Tuning
 from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.kernel.tuning import read_tuning
-from sriovdp.model import USERSPACE_DRIVERS, PciAddress, VfSettings, name_vf
+from sriovdp.model import PciAddress, VfSettings, is_userspace, name_vf
 from sriovdp.state.journal import Original
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | N
 def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
     """How the VF is now, for the journal. Raises CniError when its netdev should be on the host and is not."""
     driver = drivers.current_driver(sysfs, vf.address)
-    if driver is None or driver in USERSPACE_DRIVERS:
+    if driver is None or is_userspace(driver):
         return Original(driver or "", vf.settings)
     name = netdevs.find_netdev(sysfs, vf.address)
     found = _read_netdev(sysfs, netlink, name, vf) if name else None

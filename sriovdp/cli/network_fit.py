@@ -9,7 +9,7 @@ from cni.protocol.nad import NadReport, check_nad
 from cni.protocol.netconf import NetConf
 from sriovdp.cli.networks import Network
 from sriovdp.config.values import Config
-from sriovdp.model import USERSPACE_DRIVERS, Node
+from sriovdp.model import Node, is_userspace
 from sriovdp.policy import make_policy
 from sriovdp.pools.assignment import assign
 from sriovdp.pools.candidates import Candidate
@@ -76,7 +76,7 @@ class Surroundings:
 
     def _report(self, network: Network, devices: Sequence[Candidate]) -> NadReport:
         """Of a network that names no driver, the devices say in which mode they are attached."""
-        modes = {"dpdk" if device.driver in USERSPACE_DRIVERS else "kernel" for device in devices}
+        modes = {"dpdk" if is_userspace(device.driver) else "kernel" for device in devices}
         report = check_nad(network.document, policy=self.policy)
         if len(modes) == 1 and not any(conf.driver for conf in report.networks):
             report = check_nad(network.document, policy=self.policy, mode=modes.pop())
@@ -96,11 +96,11 @@ class Surroundings:
         found, what = Findings(), f"{device} ({device.id})"
         driver = conf.driver or device.driver
         mtu = self.mtus.get(device.pf.address)
-        if driver in USERSPACE_DRIVERS and conf.ipam == "dhcp":
+        if is_userspace(driver) and conf.ipam == "dhcp":
             found.faults.append(f"ipam.type is dhcp, but {what} is on {driver}: there is no netdev to ask with")
         if conf.mtu and mtu and conf.mtu > mtu:
             sentence = f"mtu is {conf.mtu}, but the PF of {what} has {mtu}; set `mtu` of {device.pf.name} in the config"
-            (found.faults if driver in USERSPACE_DRIVERS else found.warnings).append(sentence)
+            (found.faults if is_userspace(driver) else found.warnings).append(sentence)
         found.warnings += _list_unsupported(conf, device, what)
         return found
 
@@ -112,5 +112,5 @@ def _list_unsupported(conf: NetConf, device: Candidate, what: str) -> Iterator[s
             yield f"{key} has no effect on {what}: {device.pf.driver} does not support it"
     if device.traits.link_type == "infiniband" and conf.settings.get("vlan"):
         yield f"vlan has no effect on {what}: InfiniBand has no port VLAN"
-    if conf.driver in USERSPACE_DRIVERS and str(device.pf.driver).startswith(_BIFURCATED):
+    if is_userspace(conf.driver) and str(device.pf.driver).startswith(_BIFURCATED):
         yield f"driver {conf.driver} is no use with {what}: DPDK uses it through {device.pf.driver}; leave driver out"

@@ -16,7 +16,7 @@ from sriovdp.config.network_policy import CniConfig
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.terms import DeviceType, HealthCondition, Placement, VdpaType
 from sriovdp.limits import PATTERN_SIGNS
-from sriovdp.model import DeviceNode, Mount, PhysicalFunction
+from sriovdp.model import DeviceNode, Mount, PhysicalFunction, is_vfio
 
 MAX_SELECTORS = 1000
 """Each device is compared with each selector, and each selector with all before it."""
@@ -121,7 +121,7 @@ class VfConfig:
         placed = place_macs(self.mac, self.indices)
         if self.max_tx_rate and (self.min_tx_rate or 0) > self.max_tx_rate:
             raise ValueError(f"minTxRate {self.min_tx_rate} is more than maxTxRate {self.max_tx_rate}")
-        if self.noiommu and self.driver != "vfio-pci":
+        if self.noiommu and not is_vfio(self.driver):
             raise ValueError("noiommu is for vfio-pci; remove it, or write driver: vfio-pci")
         return replace(self, mac=placed)
 

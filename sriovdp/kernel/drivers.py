@@ -1,20 +1,20 @@
 """Binding a VF to a driver: driver_override and drivers_probe, verified by the driver link; never new_id."""
 
-import subprocess
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, VerifyError
 from sriovdp.kernel.device_name import named
+from sriovdp.kernel.modules import list_drivers, list_modules, load_module
 from sriovdp.kernel.netdevs import find_netdev
-from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS
+from sriovdp.kernel.sysfs import Folder, Sysfs, list_names, read_link, read_text, write_text
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, is_userspace, is_vfio
 
-_VFIO = "vfio-pci"
-_VIABLE_DRIVERS = frozenset({None, _VFIO, "pci-stub", "pcieport"})  # drivers/vfio, vfio_dev_viable; DMA ownership
+_VIABLE_DRIVERS = frozenset({None, "pci-stub", "pcieport"})  # drivers/vfio, vfio_dev_viable; DMA ownership
 _BRIDGE_CLASS = "0x0604"
-_MODPROBE_TIMEOUT = 60.0
+_IDS = ("vendor", "device", "class")
 _NETDEV_TIMEOUT = 10.0  # seconds; slow drivers register their netdev a while after the probe
 
 
@@ -27,12 +27,13 @@ def current_driver(sysfs: Sysfs, address: str) -> str | None:
 def resolve_driver(sysfs: Sysfs, address: str, wanted: str) -> str:
     """The driver's real name: for `kernel`, the one that the function's modalias asks for; loads its module.
 
-    Raises DeviceError when there is no such driver on this machine.
+    It stays `kernel` where only the kernel itself can say, as with a driver that is built in: `bind` then lets it
+    choose. Raises DeviceError when there is no such driver on this machine.
     """
     if wanted == KERNEL_DRIVER:
-        return _kernel_driver(sysfs, address)
+        return _find_kernel_driver(sysfs, address)
     if not _driver_path(sysfs, wanted).is_dir():
-        _load_module(wanted)
+        load_module(wanted)
     if not _driver_path(sysfs, wanted).is_dir():
         raise DeviceError(
             f"binding to {wanted} failed: the kernel has no PCI driver of that name",
@@ -46,7 +47,7 @@ def is_bound_as_wanted(driver: str | None, wanted: str) -> bool:
     if wanted == NO_DRIVER:
         return driver is None
     if wanted == KERNEL_DRIVER:
-        return driver is not None and driver not in USERSPACE_DRIVERS
+        return driver is not None and not is_userspace(driver)
     return driver == wanted
 
 
@@ -54,14 +55,15 @@ def is_bound_as_wanted(driver: str | None, wanted: str) -> bool:
 def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = (), *, noiommu: bool = False) -> None:
     """Bind a function to the named driver, unbinding it first, and read back that it is bound.
 
-    `companions` are functions that are about to get a driver for user space too. `noiommu`: vfio-pci may have it
-    without an IOMMU. On failure the previous driver is put back. Raises DeviceError (its IOMMU group does not allow
-    vfio-pci), KernelError (the kernel refused) or VerifyError (it did not bind after all).
+    With `kernel` the kernel chooses among the drivers that it has. `companions` are functions that are about to get a
+    driver for user space too. `noiommu`: vfio-pci may have it without an IOMMU. On failure the previous driver is put
+    back. Raises DeviceError (its IOMMU group does not allow vfio-pci), KernelError (the kernel refused) or VerifyError
+    (it did not bind after all).
     """
     previous = current_driver(sysfs, address)
-    if previous == driver:
+    if previous is not None and is_bound_as_wanted(previous, driver):
         return
-    if driver == _VFIO:
+    if is_vfio(driver):
         check_iommu_group(sysfs, address, companions, noiommu=noiommu)
         if not (sysfs.pci(address) / "iommu_group").exists():
             _allow_noiommu(sysfs)
@@ -126,7 +128,8 @@ def check_iommu_group(sysfs: Sysfs, address: str, companions: Collection[str] = 
 
 def _is_viable(sysfs: Sysfs, address: str) -> bool:
     is_bridge = (read_text(sysfs.pci(address) / "class") or "").startswith(_BRIDGE_CLASS)
-    return is_bridge or current_driver(sysfs, address) in _VIABLE_DRIVERS
+    driver = current_driver(sysfs, address)
+    return is_bridge or driver in _VIABLE_DRIVERS or is_vfio(driver)
 
 
 def _noiommu_switch(sysfs: Sysfs) -> Path:
@@ -170,63 +173,94 @@ def _probe(sysfs: Sysfs, address: str, driver: str) -> None:
     """Probe with driver_override set, which a VF needs even for its own driver when sriov_drivers_autoprobe is 0.
 
     Without an override the PF's autoprobe flag lets every probe of its VFs fail (drivers/pci/pci-driver.c,
-    pci_device_can_probe).
+    pci_device_can_probe); so it is on for the moment when the kernel is to choose.
     """
     override = sysfs.pci(address) / "driver_override"
-    write_text(override, driver)  # before it is unbound: from then on no other driver can take it
+    is_free = driver == KERNEL_DRIVER
+    write_text(override, "\n" if is_free else driver)  # before it is unbound: from then on no other driver can take it
     try:
         unbind(sysfs, address)
-        write_text(sysfs.root / "bus/pci/drivers_probe", address)
+        if is_free:
+            with _autoprobe_on(sysfs, address):
+                write_text(sysfs.root / "bus/pci/drivers_probe", address)
+        else:
+            write_text(sysfs.root / "bus/pci/drivers_probe", address)
     finally:
         write_text(override, "\n")
     bound = current_driver(sysfs, address)
-    if bound != driver:
+    if is_free and bound is None:
+        modalias = read_text(sysfs.pci(address) / "modalias")
+        raise VerifyError(
+            f"binding to its kernel driver failed: no driver of this kernel, built in or module, takes {modalias}",
+            hint="install the kernel's full module package; see the kernel log (dmesg) for a driver that failed",
+        )
+    if bound is None or not is_bound_as_wanted(bound, driver):
         raise VerifyError(
             f"it was probed for {driver} but is {f'bound to {bound}' if bound else 'unbound'}",
             hint="the kernel log (dmesg) has the driver's reason",
         )
 
 
-def _kernel_driver(sysfs: Sysfs, address: str) -> str:
-    """The driver for a function's modalias: what modprobe would load, then what that module registers."""
-    modalias = read_text(sysfs.pci(address) / "modalias") or ""
-    listed = _run_modprobe("--resolve-alias", modalias)
-    for module in listed.stdout.split():
-        if module.replace("_", "-") in USERSPACE_DRIVERS or module in USERSPACE_DRIVERS:
-            continue
-        _load_module(module)
-        for name in (module, *list_names(sysfs.root / "module" / module / "drivers")):
-            driver = name.removeprefix("pci:")
-            if _driver_path(sysfs, driver).is_dir():
-                return driver
-    raise DeviceError(
-        f"binding to its kernel driver failed: no module of this kernel knows {modalias}",
-        hint="install the kernel's full module package",
-    )
+@contextmanager
+def _autoprobe_on(sysfs: Sysfs, address: str) -> Iterator[None]:
+    """Let the VFs of a function's PF be probed without an override; a function that is no VF always is."""
+    switch = sysfs.pci(address) / "physfn/sriov_drivers_autoprobe"
+    if read_text(switch) != "0":
+        yield
+        return
+    write_text(switch, "1")
+    try:
+        yield
+    finally:
+        write_text(switch, "0")
+
+
+def _find_kernel_driver(sysfs: Sysfs, address: str) -> str:
+    """The driver for a function's modalias: one that the kernel has, else of a module that can be loaded.
+
+    A driver that is built in is in no list of modules by its device ids (include/linux/module.h, MODULE_DEVICE_TABLE):
+    then a like function shows it, or the kernel is left to choose. Raises DeviceError when a module cannot be loaded.
+    """
+    modules = [name for name in list_modules(read_text(sysfs.pci(address) / "modalias") or "") if not _is_other(name)]
+    registered = list_drivers(sysfs.root)
+    for module in modules:
+        if driver := _choose_registered(sysfs, module, registered):
+            return driver
+    if driver := _find_driver_of_twin(sysfs, address):
+        return driver
+    for module in modules:
+        load_module(module)
+        if driver := _choose_registered(sysfs, module, list_drivers(sysfs.root)):
+            return driver
+    return KERNEL_DRIVER
+
+
+def _is_other(module: str) -> bool:
+    """Whether a module is for user space: vfio-pci and its variants claim every device, with a driver_override."""
+    return is_userspace(module) or is_userspace(module.replace("_", "-"))
+
+
+def _choose_registered(sysfs: Sysfs, module: str, registered: Collection[str]) -> str | None:
+    """The PCI driver of a module, which often has its name, with the other dash or in capitals (LiquidIO_VF)."""
+    own = (name.removeprefix("pci:") for name in list_names(sysfs.root / "module" / module / "drivers"))
+    return next((name for name in (module, *own, module.replace("_", "-")) if name in registered), None)
+
+
+def _find_driver_of_twin(sysfs: Sysfs, address: str) -> str | None:
+    """The kernel driver that a function with the same ids has, like the VF's neighbour, or its PF with virtio."""
+    ids = _read_ids(sysfs, address)
+    for other in sysfs.addresses():
+        driver = read_link(sysfs.root / "bus/pci/devices" / other / "driver")
+        if driver and driver not in _VIABLE_DRIVERS and not is_userspace(driver) and _read_ids(sysfs, other) == ids:
+            return driver
+    return None
+
+
+def _read_ids(sysfs: Sysfs, address: str) -> list[str | None]:
+    """Of a VF those that the kernel gives it (drivers/pci/iov.c, pci_iov_add_virtfn)."""
+    folder = Folder(f"{sysfs.root}/bus/pci/devices/{address}")
+    return [folder.text(name) for name in _IDS]
 
 
 def _driver_path(sysfs: Sysfs, driver: str) -> Path:
     return sysfs.root / "bus/pci/drivers" / driver
-
-
-def _load_module(module: str) -> None:
-    loaded = _run_modprobe("--", module)
-    if loaded.returncode != 0 and loaded.stderr:
-        raise DeviceError(
-            f"loading module {module} failed: {loaded.stderr.strip()}",
-            hint="install the module for this kernel; the kernel log (dmesg) has the reason when it is there",
-        )
-
-
-def _run_modprobe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["modprobe", *arguments], capture_output=True, text=True, timeout=_MODPROBE_TIMEOUT, check=False
-        )
-    except FileNotFoundError:
-        raise DeviceError("modprobe is not installed", hint="install the package kmod") from None
-    except OSError as error:
-        raise KernelError(f"starting modprobe failed: {error.strerror}", errno=error.errno or 0) from error
-    except subprocess.TimeoutExpired:
-        asked = " ".join(arguments)
-        raise DeviceError(f"`modprobe {asked}` did not end within {_MODPROBE_TIMEOUT:.0f} s") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sriovdp.kernel.drivers import current_driver
 from sriovdp.kernel.sysfs import Sysfs, check_answer, list_names, read_link, read_text
-from sriovdp.model import USERSPACE_DRIVERS
+from sriovdp.model import is_userspace
 
 _REFUSED = {errno.EPERM, errno.EACCES}  # to a container that was not given the device
 
@@ -17,7 +17,7 @@ def find_holder(sysfs: Sysfs, address: str, dev: Path = Path("/dev")) -> str | N
     Unbinding a VF from vfio-pci waits in the kernel for its user to let go (drivers/vfio/vfio_main.c,
     vfio_unregister_group_dev), so this has to be asked first.
     """
-    if current_driver(sysfs, address) not in USERSPACE_DRIVERS:
+    if not is_userspace(current_driver(sysfs, address)):
         return None
     path = sysfs.pci(address)
     group = read_link(path / "iommu_group")

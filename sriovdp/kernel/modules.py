@@ -1,12 +1,16 @@
-"""Which drivers there are for PCI functions: those the kernel has, and modules that it can load."""
+"""Which drivers there are for PCI functions: those the kernel has, and modules that it can load. And loading them."""
 
 import os
+import subprocess
 from pathlib import Path
 
+from sriovdp.errors import DeviceError, KernelError
 from sriovdp.kernel.sysfs import Folder, check_answer
-from sriovdp.model import USERSPACE_DRIVERS
+from sriovdp.model import USERSPACE_DRIVERS, is_vfio
 
 _LISTS = ("modules.dep", "modules.builtin")
+_MODPROBE = "modprobe"
+_MODPROBE_TIMEOUT = 60.0
 
 
 def list_drivers(root: Path) -> frozenset[str]:
@@ -24,7 +28,44 @@ def list_loadable(modules: Path = Path("/lib/modules")) -> frozenset[str]:
             check_answer(error, f"reading the kernel's list of modules {name}")
             continue
         known |= {_name_module(line.partition(":")[0]) for line in text.splitlines()}
-    return frozenset(driver for driver in USERSPACE_DRIVERS if driver.replace("-", "_") in known)
+    variants = {name for name in known if is_vfio(name)} - {"vfio_pci"}
+    return frozenset(driver for driver in USERSPACE_DRIVERS if driver.replace("-", "_") in known) | variants
+
+
+def list_modules(modalias: str) -> list[str]:
+    """Modules of this kernel for a modalias, the first choice first; none where modprobe does not know or is missing.
+
+    Raises DeviceError when modprobe does not end, KernelError when it cannot be started.
+    """
+    listed = _run_modprobe("--resolve-alias", modalias)
+    return listed.stdout.split() if listed else []
+
+
+def load_module(module: str) -> None:
+    """Load a module and those that it needs. Raises DeviceError with modprobe's reason, KernelError."""
+    loaded = _run_modprobe("--", module)
+    if loaded is None:
+        raise DeviceError(f"loading module {module} failed: modprobe is not installed", hint="install the package kmod")
+    if loaded.returncode != 0 and loaded.stderr:
+        raise DeviceError(
+            f"loading module {module} failed: {loaded.stderr.strip()}",
+            hint="install the module for this kernel; the kernel log (dmesg) has the reason when it is there",
+        )
+
+
+def _run_modprobe(*arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """What modprobe answers; None when it is not installed."""
+    try:
+        return subprocess.run(
+            [_MODPROBE, *arguments], capture_output=True, text=True, timeout=_MODPROBE_TIMEOUT, check=False
+        )
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KernelError(f"starting modprobe failed: {error.strerror}", errno=error.errno or 0) from error
+    except subprocess.TimeoutExpired:
+        asked = " ".join(arguments)
+        raise DeviceError(f"`modprobe {asked}` did not end within {_MODPROBE_TIMEOUT:.0f} s") from None
 
 
 def _name_module(path: str) -> str:

@@ -33,6 +33,7 @@ from sriovdp.model import (
     VdpaDevice,
     VfSettings,
     VirtualFunction,
+    is_vfio,
 )
 from sriovdp.node.recording import Facts, read_facts
 
@@ -247,7 +248,7 @@ class _Reader:
         """Traits of a function; what its own netdev or devlink does not have is read from its PF."""
         number = place.number("type") if place and netdev else None
         link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
-        group = common["iommu_group"] if common["driver"] == "vfio-pci" else None
+        group = common["iommu_group"] if is_vfio(common["driver"]) else None
         return Traits(
             acpi_index=folder.text("acpi_index"),
             link_type=link_type,

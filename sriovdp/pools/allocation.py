@@ -13,7 +13,7 @@ from typing import Protocol
 from sriovdp.config.values import Pool, Selector
 from sriovdp.errors import DeviceError, naming
 from sriovdp.limits import PATTERN_SIGNS
-from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction
+from sriovdp.model import DeviceNode, Mount, PhysicalFunction, RdmaDevice, Subfunction, VirtualFunction, is_vfio
 from sriovdp.pools.assignment import Offer
 
 Info = Mapping[str, Mapping[str, str]]
@@ -105,7 +105,7 @@ def _drive(function: PhysicalFunction | VirtualFunction | Subfunction, host: Hos
     """What a program needs for driving a function from user space."""
     if isinstance(function, Subfunction):
         return Access({})
-    if function.driver == "vfio-pci":
+    if is_vfio(function.driver):
         return _drive_by_vfio(function)
     if function.driver in _UIO_DRIVERS:
         if function.uio is None:
@@ -120,7 +120,7 @@ def _drive_by_vfio(function: PhysicalFunction | VirtualFunction) -> Access:
     """The container of all groups, and the function's group; one without an IOMMU goes by another name on the host."""
     if function.iommu_group is None:
         raise DeviceError(
-            "it is on vfio-pci but in no IOMMU group",
+            f"it is on {function.driver} but in no IOMMU group",
             hint="enable the IOMMU in the firmware and on the kernel's command line (intel_iommu=on)",
         )
     container, group = "/dev/vfio/vfio", f"/dev/vfio/{function.iommu_group}"

@@ -10,11 +10,11 @@ from sriovdp.config.values import Config, PfConfig, Pool
 from sriovdp.model import (
     KERNEL_DRIVER,
     NO_DRIVER,
-    USERSPACE_DRIVERS,
     Node,
     PciAddress,
     PhysicalFunction,
     VirtualFunction,
+    is_userspace,
 )
 from sriovdp.pools.candidates import Candidate, list_candidates
 from sriovdp.pools.near_misses import Miss, NearMisses
@@ -163,12 +163,12 @@ def _predict_pf(pf: PhysicalFunction, entry: PfConfig | None) -> PhysicalFunctio
     if entry.externally_managed:
         count = len(pf.vfs)
     now = {vf.index: vf for vf in pf.vfs}
-    kernel = next((vf.driver for vf in pf.vfs if vf.driver and vf.driver not in USERSPACE_DRIVERS), KERNEL_DRIVER)
+    kernel = next((vf.driver for vf in pf.vfs if vf.driver and not is_userspace(vf.driver)), KERNEL_DRIVER)
     vfs = []
     for index in range(count):
         wanted = entry.vf(index).driver
         vf = now.get(index) or _make_vf(pf, index)
-        kept = vf.driver if vf.driver not in USERSPACE_DRIVERS else None
+        kept = vf.driver if not is_userspace(vf.driver) else None
         named = {KERNEL_DRIVER: kept or kernel, NO_DRIVER: None}.get(wanted, wanted)
         vfs.append(replace(vf, driver=named))
     return replace(pf, vfs=tuple(vfs))
@@ -183,7 +183,7 @@ def _make_vf(pf: PhysicalFunction, index: int) -> VirtualFunction:
 
 
 def _add_kernel(drivers: tuple[str, ...]) -> tuple[str, ...]:
-    return (*drivers, KERNEL_DRIVER) if any(driver not in USERSPACE_DRIVERS for driver in drivers) else drivers
+    return (*drivers, KERNEL_DRIVER) if any(not is_userspace(driver) for driver in drivers) else drivers
 
 
 def _place_selector(place: KeyPath, pool: Pool, number: int) -> KeyPath:

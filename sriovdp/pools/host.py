@@ -8,7 +8,7 @@ from pathlib import Path
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
 from sriovdp.limits import PATTERN_SIGNS
-from sriovdp.model import Subfunction
+from sriovdp.model import Subfunction, is_vfio
 from sriovdp.pools.candidates import Candidate
 
 _SYS = Path("/sys")
@@ -49,7 +49,7 @@ class LiveHost:
             return replace(candidate, function=replace(function, driver=read_link(folder / "driver")))
         folder = self.sysfs.pci(function.address)
         driver, group = read_link(folder / "driver"), read_link(folder / "iommu_group")
-        name = read_text(self.sysfs.root / f"kernel/iommu_groups/{group}/name") if driver == "vfio-pci" else None
+        name = read_text(self.sysfs.root / f"kernel/iommu_groups/{group}/name") if is_vfio(driver) else None
         fresh = replace(
             function,
             driver=driver,

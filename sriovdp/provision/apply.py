@@ -15,7 +15,7 @@ from sriovdp.config.values import Config
 from sriovdp.errors import BusyError, DeviceError, SriovdpError, VerifyError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs, read_text
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction, is_vfio
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.change import Change
 from sriovdp.provision.holding import HeldVfs, list_vfs
@@ -299,9 +299,9 @@ def _find_drivers(sysfs: Sysfs, steps: list[Step]) -> dict[str, str]:
     for step in binds:
         if step.wanted not in found and (step.address or step.wanted != KERNEL_DRIVER):
             found[step.wanted] = drivers.resolve_driver(sysfs, step.address or step.pf, step.wanted)
-        if step.wanted == "vfio-pci" and step.address:
+        if is_vfio(step.wanted) and step.address:
             drivers.check_iommu_group(sysfs, step.address, companions, noiommu=step.noiommu)
-        elif step.wanted == "vfio-pci" and drivers.has_no_iommu(sysfs):
+        elif is_vfio(step.wanted) and drivers.has_no_iommu(sysfs):
             drivers.check_iommu(sysfs, step.pf, noiommu=step.noiommu)
     return found
 

@@ -5,7 +5,7 @@ import time
 from sriovdp.config.values import Config
 from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import Node
+from sriovdp.model import Node, is_vfio
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.waiting import Report
 
@@ -31,7 +31,7 @@ def list_reboot_needs(config: Config, node: Node, sysfs: Sysfs) -> list[str]:
         for pf, entry in entries
         if entry.num_vfs != 0 and pf.total_vfs == 0
     ]
-    wants_vfio = any(vfs.driver == "vfio-pci" and not vfs.noiommu for _, entry in entries for vfs in entry.vfs)
+    wants_vfio = any(is_vfio(vfs.driver) and not vfs.noiommu for _, entry in entries for vfs in entry.vfs)
     if wants_vfio and drivers.has_no_iommu(sysfs):
         needs.append(
             "vfio-pci needs an IOMMU and none is at work: switch VT-d or AMD-Vi on in the firmware, and boot with "

@@ -19,7 +19,7 @@ from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress, VfSettings
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress, VfSettings, is_userspace
 from sriovdp.provision.holding import HeldVfs
 from sriovdp.provision.steps import (
     BindDriver,
@@ -64,7 +64,7 @@ class Change:
 
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
-        companions = [step for step in steps if isinstance(step, BindDriver) and step.wanted in USERSPACE_DRIVERS]
+        companions = [step for step in steps if isinstance(step, BindDriver) and is_userspace(step.wanted)]
         with Netlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
             for step in steps:
                 self.report(str(step))
@@ -167,13 +167,14 @@ class Change:
         if step.wanted == NO_DRIVER:
             drivers.unbind(self.sysfs, address)
             return
-        if step.wanted not in USERSPACE_DRIVERS:
+        if not is_userspace(step.wanted):
             self.wait_for_carrier()
         if step.again:
             drivers.unbind(self.sysfs, address)
         if step.wanted not in self.resolved:
             self.resolved[step.wanted] = drivers.resolve_driver(self.sysfs, address, step.wanted)
         drivers.bind(self.sysfs, address, self.resolved[step.wanted], companions, noiommu=step.noiommu)
+        self.resolved[step.wanted] = drivers.current_driver(self.sysfs, address) or self.resolved[step.wanted]
         if step.again or step.wanted == KERNEL_DRIVER:
             self._awaited.append(address)
 

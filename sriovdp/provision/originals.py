@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sriovdp.model import NO_DRIVER, USERSPACE_DRIVERS, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.model import NO_DRIVER, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction, is_userspace
 from sriovdp.provision.steps import (
     BindDriver,
     SetAdminMac,
@@ -39,8 +39,8 @@ def plan_return(state: PfState, pf: PhysicalFunction, *, keep_number: bool = Fal
     for vf in state.vfs:
         steps += _return_settings(pf, vf, now.get(vf.index))
     binds = [bind for vf in state.vfs if (bind := _return_driver(pf, vf, now.get(vf.index)))]
-    steps += [bind for bind in binds if bind.wanted in USERSPACE_DRIVERS]
-    steps += [bind for bind in binds if bind.wanted not in USERSPACE_DRIVERS]
+    steps += [bind for bind in binds if is_userspace(bind.wanted)]
+    steps += [bind for bind in binds if not is_userspace(bind.wanted)]
     bound = {bind.index for bind in binds}
     for vf in state.vfs:
         steps += _return_mtu(pf, vf, now.get(vf.index), rebound=recreated or vf.index in bound)

@@ -17,6 +17,7 @@ from sriovdp.model import (
     PciAddress,
     PhysicalFunction,
     VirtualFunction,
+    is_userspace,
     name_vf,
 )
 from sriovdp.provision.settings import make_stable_mac, plan_settings
@@ -191,11 +192,14 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], m
             binds.append(bind)
         if free and entry.mtu and wish.driver == KERNEL_DRIVER:
             mtus += _plan_vf_mtu(pf, index, vf, entry.mtu, rebound=bind is not None)
-    early = {*USERSPACE_DRIVERS, NO_DRIVER}
-    yield from (bind for bind in binds if bind.wanted in early)
+    yield from (bind for bind in binds if _is_early(bind))
     yield from rates
-    yield from (bind for bind in binds if bind.wanted not in early)
+    yield from (bind for bind in binds if not _is_early(bind))
     yield from mtus
+
+
+def _is_early(bind: BindDriver) -> bool:
+    return bind.wanted == NO_DRIVER or is_userspace(bind.wanted)
 
 
 def _is_rate(step: Step) -> bool:
@@ -246,13 +250,16 @@ def _wish(pf: PhysicalFunction, entry: PfConfig, index: int) -> VfConfig:
 
 
 def _must_stay(pf: PhysicalFunction, wish: VfConfig) -> bool:
-    """A bifurcated driver serves DPDK and the kernel at once; taken away, DPDK finds nothing to work with."""
+    """A bifurcated driver serves DPDK and the kernel at once; taken away, DPDK finds nothing to work with.
+
+    A variant of vfio-pci, like mlx5_vfio_pci, is there for virtual machines, and gets what the config gives it.
+    """
     return pf.driver in _BIFURCATED_DRIVERS and wish.driver in USERSPACE_DRIVERS
 
 
 def _is_elsewhere(vf: VirtualFunction) -> bool:
     """Whether a netdev driver has the VF, but its netdev is not here: it is in a container of somebody's."""
-    return vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and vf.netdev is None
+    return vf.driver is not None and not is_userspace(vf.driver) and vf.netdev is None
 
 
 def _plan_driver(
@@ -267,7 +274,7 @@ def _plan_driver(
         target = {KERNEL_DRIVER: "its kernel driver", NO_DRIVER: "no driver"}.get(wish.driver, wish.driver)
         reason = f"the config wants {target}, it has {vf.driver or 'no driver'}"
         return BindDriver(pf.address, pf.name, reason, *place, wish.driver, noiommu=wish.noiommu)
-    if vf.driver is not None and vf.driver not in USERSPACE_DRIVERS and (renamed or _has_stale_mac(pf, vf, wish)):
+    if vf.driver is not None and not is_userspace(vf.driver) and (renamed or _has_stale_mac(pf, vf, wish)):
         reason = f"a driver takes {'a GUID' if _is_infiniband(pf) else 'an admin MAC'} over when it is bound"
         return BindDriver(pf.address, pf.name, reason, *place, vf.driver, again=True)
     return None

@@ -8,7 +8,7 @@ from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import USERSPACE_DRIVERS, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction, name_vf
+from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction, is_userspace, name_vf
 from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
 from sriovdp.state.journal import Journal, read_boot_id
 
@@ -110,7 +110,7 @@ def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tupl
 
 def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
     """Who uses a VF as far as the kernel reports."""
-    if vf.driver in USERSPACE_DRIVERS:
+    if is_userspace(vf.driver):
         return find_holder(sysfs, vf.address)
     if vf.driver is not None and vf.netdev is None:
         return f"another network namespace: it is bound to {vf.driver}, but its netdev is not here"

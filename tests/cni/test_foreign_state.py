@@ -12,7 +12,7 @@ from cni.foreign_state import ForeignState
 from cni.policy import Policy
 from cni.protocol.netconf import Network
 from cni.protocol.wire import Request
-from sriovdp.kernel import drivers
+from sriovdp.kernel import modules
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import VfSettings
 
@@ -154,11 +154,11 @@ def test_driver_that_a_file_names_is_not_loaded(tmp_path: Path, sysfs: Sysfs, mo
     (device / "driver").symlink_to("/x/vfio-pci")
     (device / "modalias").write_text("pci:v00008086d00001889\n")
     (sysfs.root / "bus/pci/drivers/iavf").mkdir(parents=True)
-    monkeypatch.setattr(drivers, "_run_modprobe", run)
+    monkeypatch.setattr(modules, "_run_modprobe", run)
     found = write(tmp_path / "old", {"pci_addr": VF, "kernel_driver": "n_hdlc"}).find(REQUEST, NETWORK, None, sysfs)
     assert found
     assert found.original.driver == "iavf"
-    assert asked == [("--resolve-alias", "pci:v00008086d00001889"), ("--", "iavf")]
+    assert asked == [("--resolve-alias", "pci:v00008086d00001889")]
 
 
 WRONG: tuple[object, ...] = ("x", -1, 2**40, 1.5, True, [], {}, None)

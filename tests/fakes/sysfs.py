@@ -261,5 +261,5 @@ def connect(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     monkeypatch.setattr(change, "Netlink", lambda: Netlink(tree))
     monkeypatch.setattr(change, "write_text", tree.write)
     monkeypatch.setattr(drivers, "write_text", tree.write)
-    monkeypatch.setattr(drivers, "_kernel_driver", lambda *_: "igbvf")
+    monkeypatch.setattr(drivers, "_find_kernel_driver", lambda *_: "igbvf")
     return tree

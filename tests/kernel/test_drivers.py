@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sriovdp.errors import DeviceError, VerifyError
-from sriovdp.kernel import drivers
+from sriovdp.kernel import drivers, modules
 from sriovdp.kernel.drivers import bind, current_driver, is_bound_as_wanted, resolve_driver, unbind, wait_for_netdev
 from tests.fakes.sysfs import PF, Tree, vf_address
 
@@ -31,7 +31,7 @@ def answer_modprobe(monkeypatch: pytest.MonkeyPatch, output: str = "", error: st
         calls.append(arguments)
         return subprocess.CompletedProcess(arguments, 1 if error else 0, output, error)
 
-    monkeypatch.setattr(drivers, "_run_modprobe", run)
+    monkeypatch.setattr(modules, "_run_modprobe", run)
     return calls
 
 
@@ -90,9 +90,81 @@ def test_the_kernel_driver_is_the_one_of_the_modalias(tree: Tree, monkeypatch: p
     calls = answer_modprobe(monkeypatch, "vfio_pci\nigbvf\n")
     assert resolve_driver(tree.sysfs, VF, "kernel") == "igbvf"
     assert calls[0] == ("--resolve-alias", "pci:v00008086d000010CAsv00sd00bc02sc00i00")
+
+
+def test_a_registered_driver_needs_no_modprobe(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is loaded, so it does not matter that modprobe would fail."""
+    calls: list[tuple[str, ...]] = []
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        calls.append(arguments)
+        is_load = arguments[0] == "--"
+        return subprocess.CompletedProcess(arguments, int(is_load), "" if is_load else "igbvf\n", "busy" * is_load)
+
+    monkeypatch.setattr(modules, "_run_modprobe", run)
+    unbind(tree.sysfs, VF)
+    assert resolve_driver(tree.sysfs, VF, "kernel") == "igbvf"
+    assert [call[0] for call in calls] == ["--resolve-alias"]
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-program"])
+def test_a_function_with_the_same_ids_shows_the_driver(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The driver is built in, and no list of modules has its ids; or there is no modprobe at all."""
+    monkeypatch.setattr(modules, "_MODPROBE", command)
+    other = tree.add_vf(PF, 1)
+    unbind(tree.sysfs, VF)
+    tree.bind(other, "vfio-pci")
+    assert resolve_driver(tree.sysfs, VF, "kernel") == "kernel"
+    tree.unbind(other)
+    tree.bind(other, "igbvf")
+    assert resolve_driver(tree.sysfs, VF, "kernel") == "igbvf"
+
+
+def test_the_kernel_chooses_a_driver_that_is_built_in(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It probes without an override, which the PF's autoprobe allows for that moment."""
     answer_modprobe(monkeypatch, "")
-    with pytest.raises(DeviceError, match="no module of this kernel knows pci:v00008086"):
-        resolve_driver(tree.sysfs, VF, "kernel")
+    tree.unbind(VF)
+    tree.bind(VF, "vfio-pci")
+    (tree.pci(PF) / "sriov_drivers_autoprobe").write_text("0\n")
+    bind(tree.sysfs, VF, resolve_driver(tree.sysfs, VF, "kernel"))
+    assert current_driver(tree.sysfs, VF) == "igbvf"
+    assert tree.log == [
+        ("driver_override", "\n"),
+        ("unbind", VF),
+        ("sriov_drivers_autoprobe", "1"),
+        ("drivers_probe", VF),
+        ("sriov_drivers_autoprobe", "0"),
+        ("driver_override", "\n"),
+    ]
+
+
+def test_no_kernel_driver_at_all_is_an_error_and_the_old_one_comes_back(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows none for these ids."""
+    answer_modprobe(monkeypatch, "")
+    tree.unbind(VF)
+    tree.bind(VF, "vfio-pci")
+    really = tree.bind
+    monkeypatch.setattr(tree, "bind", lambda address, driver: driver == "vfio-pci" and really(address, driver))
+    with pytest.raises(VerifyError, match=r"enp1s0 VF 0 .*no driver of this kernel, built in or module, takes pci:v0"):
+        bind(tree.sysfs, VF, resolve_driver(tree.sysfs, VF, "kernel"))
+    assert current_driver(tree.sysfs, VF) == "vfio-pci"
+
+
+@pytest.mark.parametrize("driver", ["mlx5_vfio_pci", "hisi_acc_vfio_pci", "virtio_vfio_pci", "pds-vfio-pci"])
+def test_a_variant_of_vfio_is_for_user_space(tree: Tree, driver: str) -> None:
+    """It needs an IOMMU group of its own, and is no kernel driver."""
+    (tree.root / "bus/pci/drivers" / driver).mkdir()
+    assert not is_bound_as_wanted(driver, "kernel")
+    bind(tree.sysfs, VF, driver)
+    assert current_driver(tree.sysfs, VF) == driver
+    unbind(tree.sysfs, VF)
+    (tree.pci(VF) / "iommu_group").unlink()
+    with pytest.raises(DeviceError, match="no IOMMU group"):
+        bind(tree.sysfs, VF, driver)
 
 
 def test_a_driver_of_another_name_than_its_module_is_found(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

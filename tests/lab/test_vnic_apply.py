@@ -1,5 +1,6 @@
 """`sriovdp apply` on the software NIC: drivers that accept `sriov_numvfs` and do something else."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,3 +31,18 @@ def test_fewer_vfs_than_wanted(vnic: _Load, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "accepted sriov_numvfs 3, but there are 2 VFs" in done.stderr
     assert card.numvfs() == 0
+
+
+def test_a_registered_driver_is_used_although_modprobe_fails(vnic: _Load, tmp_path: Path) -> None:
+    """The kernel has a driver of the name that modprobe gives for the VFs' modalias, whatever module made it."""
+    (card,) = vnic("ice:4")
+    ip(f"link set dev {card.netdev} up")
+    hidden = shutil.move("/run/modprobe.d/vnic.conf", tmp_path / "vnic.conf")
+    try:
+        assert subprocess.run(["modprobe", "iavf"], capture_output=True, check=False).returncode != 0
+        done = _apply(card, tmp_path, "kernel")
+    finally:
+        shutil.copy(hidden, "/run/modprobe.d/vnic.conf")
+    assert done.returncode == 0, done.stderr
+    assert {(card.vf(index) / "driver").readlink().name for index in range(3)} == {"iavf"}
+    card.write_numvfs(0)

@@ -235,7 +235,7 @@ def test_drivers_that_can_be_loaded_are_found_by_their_modules(tmp_path: Path) -
     """Built in or not, packed or not, with - or _ in the name; other modules are left out."""
     folder = tmp_path / platform.release()
     folder.mkdir()
-    (folder / "modules.dep").write_text("extra/igb_uio.ko.xz: kernel/uio.ko.xz\nkernel/igb.ko.xz:\n")
+    (folder / "modules.dep").write_text("extra/igb_uio.ko.xz: kernel/uio.ko.xz\nkernel/igb.ko.xz:\nmlx5-vfio-pci.ko:\n")
     (folder / "modules.builtin").write_text("kernel/drivers/vfio/pci/vfio-pci.ko\n")
-    assert list_loadable(tmp_path) == {"igb_uio", "vfio-pci"}
+    assert list_loadable(tmp_path) == {"igb_uio", "vfio-pci", "mlx5_vfio_pci"}
     assert list_loadable(tmp_path / "none") == frozenset()

@@ -54,6 +54,15 @@ def test_what_is_missing_is_reported(pool: Pool, changes: dict[str, object], mis
         find_access(pool, changed, FakeHost(missing))
 
 
+def test_a_variant_of_vfio_needs_what_vfio_needs() -> None:
+    """A virtual machine that can be moved has its VF on mlx5_vfio_pci, and opens the same nodes."""
+    pool = make_pool(VFIO)
+    [found] = offer(pool).values()
+    function = replace(found.candidate.function, driver="mlx5_vfio_pci")
+    variant = replace(found, candidate=replace(found.candidate, function=function))
+    assert find_access(pool, variant, FakeHost()) == find_access(pool, found, FakeHost())
+
+
 def test_the_selector_that_takes_a_device_decides_what_comes_with_it() -> None:
     """Of two alternatives, only the one that matched counts."""
     other = Selector(drivers=("vfio-pci",), is_rdma=True, need_vhost_net=True)
