@@ -13,7 +13,7 @@ from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
 from cni.vf import sandbox
 from cni.vf.names import remove_altnames
-from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, set_netdev_mac
+from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, refuse_settings, set_netdev_mac
 from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.netlink import Netlink
@@ -109,11 +109,16 @@ class Addition:
             raise CniError(TRY_AGAIN, f"{self.vf}: the runtime gave up this ADD, which is undone")
 
     def _set_on_pf(self, attachment: Attachment) -> list[str]:
+        """Gives what the PF does not take and can be done without; a MAC then is the netdev's alone."""
         changes = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
         if not changes:
             return []
+        skips, on_netdev = self.conf.skips_unsupported, attachment.mode == "kernel"
+        if self.vf.settings is None:
+            names = [name for name in changes if not (name == "mac" and on_netdev)]
+            return [*refuse_settings(self.vf, names, skip_unsupported=skips), *({"mac"} & changes.keys())]
         wanted = replace(attachment.original.settings or VfSettings(ZERO_MAC), **changes)
-        return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=self.conf.skips_unsupported)
+        return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=skips, skip_mac=on_netdev)
 
     def _bind_driver(self) -> None:
         """After the PF's side: a driver takes the admin MAC over when it is bound."""

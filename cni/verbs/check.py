@@ -101,9 +101,9 @@ class Comparison:
         if not wanted:
             return []
         with Netlink() as netlink:
-            current = find_vf(self.sysfs, netlink, PciAddress(self.attachment.device)).settings
-        if current is None:
-            return ["its PF has no netdev on the host, so its settings cannot be read"]
+            vf = find_vf(self.sysfs, netlink, PciAddress(self.attachment.device))
+        if (current := vf.settings) is None:
+            return [f"{', '.join(wanted)} cannot be read: {vf.explain()}"]
         return [
             f"{name} on the PF is {_write(now)}, {_write(value)} was set"
             for name, value in wanted.items()

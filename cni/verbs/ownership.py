@@ -31,23 +31,24 @@ def ask_nobody(device: str, *, fresh: bool) -> Owner | None:
     return None
 
 
-def check_owner(policy: Policy, owners: Owners, device: str, pod: str, *, is_named: bool) -> None:
+def check_owner(policy: Policy, owners: Owners, device: str, pod: str, *, is_named: bool, has_pf: bool = True) -> None:
     """Raise CniError when the kubelet gave the VF to another pod, or to none although it is the kubelet's to give.
 
     `is_named`: the network names the VF; one that is chosen here, as in 2017, no kubelet gave. What is not so as it was
-    last known is asked again, as a pod may just have been admitted.
+    last known is asked again, as a pod may just have been admitted. A function without a PF may be a NIC of this host,
+    and not a VF that a hypervisor gave to it: then only the kubelet's word makes it a pod's.
     """
     if policy.allocation == "ignored":
         return
     for fresh in (False, True):
-        reason = _find_reason(policy, owners(device, fresh=fresh), pod, is_named=is_named)
+        is_required = policy.allocation == "required" or not has_pf
+        reason = _find_reason(owners(device, fresh=fresh), pod, is_named=is_named, is_required=is_required)
         if not reason:
             return
     raise CniError(DEVICE_IN_USE, f"it is not for {f'pod {pod}' if pod else 'this container'}: {reason}", hint=_HINT)
 
 
-def _find_reason(policy: Policy, owner: Owner | None, pod: str, *, is_named: bool) -> str:
-    is_required = policy.allocation == "required"
+def _find_reason(owner: Owner | None, pod: str, *, is_named: bool, is_required: bool) -> str:
     if owner is None:
         return "the kubelet does not say which pod has it" if is_required else ""
     if owner.pod:

@@ -18,8 +18,9 @@ from cni.verbs.choice import check_pf, list_candidates
 from cni.verbs.draft import draft_attachment
 from cni.verbs.ownership import Owners, check_owner
 from cni.verbs.release import Release, is_alive
-from cni.vf.settings import Vf, find_netdev, find_vf, read_original
+from cni.vf.settings import Vf, find_vf, is_alone, read_original
 from sriovdp.errors import BusyError, CniError, naming
+from sriovdp.kernel import netdevs
 from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.host_use import find_host_use
@@ -55,7 +56,8 @@ class Reservation:
         pod = find_pod(request.args)
 
         def reserve(device: PciAddress) -> tuple[Vf, Attachment]:
-            check_owner(self.policy, self.owners, device, pod, is_named=conf.device is not None)
+            has_pf = not is_alone(self.sysfs, device)
+            check_owner(self.policy, self.owners, device, pod, is_named=conf.device is not None, has_pf=has_pf)
             self._settle_previous(device, request)
             vf = find_vf(self.sysfs, self.netlink, device)
             original = read_original(self.sysfs, self.netlink, vf)
@@ -144,16 +146,20 @@ class Reservation:
         user, hint = None, "end that program or virtual machine"
         if is_userspace(original.driver):
             user = find_holder(self.sysfs, vf.address)
-        elif (device := find_netdev(self.sysfs, self.netlink, vf.address)) and (
-            use := find_host_use(self.sysfs, device)
-        ):
+        elif use := self._find_host_use(vf.address):
             user, hint = f"this host: {use}", "take it away there, and let no network manager set up VFs"
         if user:
             raise CniError(DEVICE_IN_USE, f"{vf}: it is used by {user}", hint=hint)
 
+    def _find_host_use(self, address: PciAddress) -> str:
+        """What this host uses a VF for; of a VF with several netdevs each one counts, as a new driver takes all."""
+        links = map(self.netlink.find, netdevs.list_netdevs(self.sysfs, address).values())
+        return next((use for link in links if link and (use := find_host_use(self.sysfs, link))), "")
+
     def _is_in_use(self, other: Attachment) -> bool:
         """Whether its sandbox lives. A netdev that is home says no: the inode may be another namespace's by now."""
-        is_home = other.mode == "kernel" and find_netdev(self.sysfs, self.netlink, PciAddress(other.device)) is not None
+        number = other.original.dev_port
+        is_home = other.mode == "kernel" and netdevs.find_netdev(self.sysfs, other.device, number) is not None
         return is_alive(other) and not is_home
 
 

@@ -10,9 +10,10 @@ from cni.protocol.spec import LIMITED_CONNECTIVITY, NOT_AVAILABLE
 from cni.protocol.wire import Request
 from cni.verbs.choice import list_candidates
 from cni.verbs.draft import draft_attachment
-from cni.vf.settings import find_vf
+from cni.vf.settings import find_netdev, find_vf, is_alone
 from sriovdp.errors import CniError, DeviceError, SriovdpError
 from sriovdp.kernel.device_name import DeviceName
+from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
@@ -50,8 +51,15 @@ class Status:
                 find_vf(self.sysfs, netlink, conf.device)
             elif conf.pf is not None:
                 self._check_free(conf, netlink)
-            elif not any((self.sysfs.pci(address) / "physfn").exists() for address in self.sysfs.addresses()):
+            elif not any(self._is_for_pods(netlink, address) for address in self.sysfs.addresses()):
                 raise DeviceError("this node has no VFs", hint="`sriovdp apply` makes them as the config says")
+
+    def _is_for_pods(self, netlink: Netlink, address: str) -> bool:
+        """Whether this is a VF; one without a PF here only as long as this host does not use it: it may be a NIC."""
+        if not is_alone(self.sysfs, address):
+            return (self.sysfs.pci(address) / "physfn").exists()
+        device = find_netdev(self.sysfs, netlink, PciAddress(address))
+        return device is None or not find_host_use(self.sysfs, device)
 
     def _check_free(self, conf: NetConf, netlink: Netlink) -> None:
         assert conf.keys_2017  # noqa: S101 - the caller looked

@@ -32,9 +32,9 @@ def fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
 
     It is not when the pod moved it on to another namespace, or when the kernel is not done with the sandbox in time.
     """
-    device = attachment.device
+    device, number = attachment.device, attachment.original.dev_port
     name = DeviceName(sysfs, device)
-    if find_netdev(sysfs, device):
+    if find_netdev(sysfs, device, number):
         return True
     if netns_fd is not None:
         try:
@@ -42,9 +42,9 @@ def fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
                 netns.run_in(netns_fd, _send_home, attachment, list_parents(sysfs, device), host_fd, name)
         except KernelError as error:
             logger.warning("%s: its netdev did not leave the sandbox of %s: %s", name, attachment.owner, error)
-        return find_netdev(sysfs, device) is not None
+        return find_netdev(sysfs, device, number) is not None
     deadline = time.monotonic() + _PATIENCE
-    while not find_netdev(sysfs, device):
+    while not find_netdev(sysfs, device, number):
         if time.monotonic() > deadline:
             return False
         time.sleep(_PAUSE)

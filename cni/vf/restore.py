@@ -18,6 +18,7 @@ from cni.vf.settings import (
     bind_driver,
     find_netdev,
     find_vf,
+    is_vf,
     read_original,
     set_netdev_mac,
 )
@@ -41,7 +42,7 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
     """
     address = PciAddress(attachment.device)
     original = attachment.original
-    if not (sysfs.root / "bus/pci/devices" / address / "physfn").exists():
+    if not is_vf(sysfs, address):
         logger.warning("%s: gone from this node; there is nothing to restore", address)
         return
     with Netlink() as netlink:
@@ -74,7 +75,7 @@ def _take_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
             bind_again(sysfs, address, original.driver)
     is_new |= bind_driver(sysfs, address, original.driver)
     if original.name is not None:
-        drivers.wait_for_netdev(sysfs, address)
+        drivers.wait_for_netdev(sysfs, address, original.dev_port)
     return is_new
 
 
@@ -150,6 +151,7 @@ def _set_recorded(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) ->
 def _verify(vf: Vf, now: Original, original: Original) -> None:
     # its old name may be taken by another interface, which does not make the VF unfit for the next pod
     expected = replace(original, name=now.name, altnames=now.altnames, up=now.up, tuning=now.tuning)
+    expected = replace(expected, dev_port=now.dev_port)
     # what another plugin's state file does not have, or no PF could be asked for
     expected = replace(expected, mac=expected.mac or now.mac, mtu=expected.mtu or now.mtu)
     if original.driver == KERNEL_DRIVER and drivers.is_bound_as_wanted(now.driver, KERNEL_DRIVER):

@@ -2,6 +2,8 @@
 
 import errno
 import logging
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cni.protocol.spec import DEVICE_FAILURE
@@ -13,16 +15,18 @@ from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.rtnl.tuning import Tuning
-from sriovdp.kernel.sysfs import Sysfs, read_link
+from sriovdp.kernel.sysfs import Folder, Sysfs, read_link
 from sriovdp.kernel.tuning import read_tuning
-from sriovdp.model import PciAddress, VfSettings, is_userspace, name_vf
+from sriovdp.model import ZERO_MAC, PciAddress, VfSettings, escape_unprintable, is_userspace, name_vf
 from sriovdp.state.journal import Original
 
 logger = logging.getLogger(__name__)
 
+_NETWORK_CLASS = "0x02"
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})  # a driver without that setting, or with half of it
 # what drivers say to a setting that they do not take; anything else is no matter of one setting
 _REFUSALS = _UNSUPPORTED | {errno.EINVAL, errno.EPERM, errno.ERANGE}
+_VLAN_NAMES = frozenset({"vlan", "qos", "vlan_proto"})  # they keep pods apart
 # what the kernel sets as a whole; in this order the kernel sets them within one request too (do_setvfinfo)
 _GROUPS = (
     ("mac",),
@@ -38,25 +42,50 @@ _GROUPS = (
 class Vf:
     """Which VF it is, and the settings that the PF held for it when it was looked up.
 
-    `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace. `pf` is
-    its name, or its PCI address then.
+    `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace; `settings`
+    is None too when the PF's driver has none of its VFs. `pf` is its name, or its PCI address then. In a virtual
+    machine the PF is its host's: then `index` is None, and `pf` the function's own netdev.
     """
 
     address: PciAddress
-    index: int
+    index: int | None
     pf_ifindex: int | None
     settings: VfSettings | None
     pf_mtu: int | None = None
     pf: str = "PF"
 
     def __str__(self) -> str:
+        if self.index is None:
+            return escape_unprintable(f"{self.pf} ({self.address})" if self.pf else self.address)
         return name_vf(self.pf, self.index, self.address)
+
+    def explain(self) -> str:
+        """Why nothing of the VF can be set through its PF."""
+        if self.index is None:
+            return "its PF is not on this machine, as in a virtual machine"
+        if self.pf_ifindex is None:
+            return "its PF has no netdev on the host"
+        return f"the driver of {self.pf} has no settings of it"
+
+
+def is_alone(sysfs: Sysfs, address: str) -> bool:
+    """Whether this is a network function that has no PF here and is none: what a virtual machine sees of a VF."""
+    folder = Folder(f"{sysfs.root}/bus/pci/devices/{address}")
+    is_network = (folder.text("class") or "").startswith(_NETWORK_CLASS)
+    return is_network and not (folder.has("physfn") or folder.has("sriov_totalvfs"))
+
+
+def is_vf(sysfs: Sysfs, address: str) -> bool:
+    """Whether this is a VF, or what may be one whose PF is not here."""
+    return os.path.lexists(f"{sysfs.root}/bus/pci/devices/{address}/physfn") or is_alone(sysfs, address)
 
 
 def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
-    """Look a VF up. Raises DeviceError when there is no such VF."""
+    """Look a VF up, also one whose PF is not here. Raises DeviceError when there is no such VF."""
     pf_path = f"{sysfs.pci(address)}/physfn"
     index = find_vf_index(pf_path, address)
+    if index is None and is_alone(sysfs, address):
+        return Vf(address, None, None, None, pf=netdevs.find_netdev(sysfs, address) or "")
     if index is None:
         raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
     name = netdevs.find_pf_netdev(sysfs, address)
@@ -88,7 +117,9 @@ def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
         )
     device, tuning = found
     flags = (device.up, device.promisc, device.allmulti)
-    return Original(driver, vf.settings, device.name, device.altnames, device.mac, device.mtu, *flags, tuning)
+    all_netdevs = netdevs.list_netdevs(sysfs, vf.address)
+    number = min(all_netdevs) if len(all_netdevs) > 1 else None
+    return Original(driver, vf.settings, device.name, device.altnames, device.mac, device.mtu, *flags, tuning, number)
 
 
 def _read_netdev(sysfs: Sysfs, netlink: Netlink, name: str, vf: Vf) -> tuple[Link, Tuning | None] | None:
@@ -101,19 +132,34 @@ def _read_netdev(sysfs: Sysfs, netlink: Netlink, name: str, vf: Vf) -> tuple[Lin
     return (device, None) if device else None
 
 
-def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsupported: bool = False) -> list[str]:
+def refuse_settings(vf: Vf, names: Collection[str], *, skip_unsupported: bool = False) -> list[str]:
+    """Settings of a VF whose PF takes none: gives their names where they may be skipped; a VLAN never may.
+
+    Raises CniError with their names and the reason.
+    """
+    if names and (not skip_unsupported or _VLAN_NAMES.intersection(names)):
+        raise CniError(
+            DEVICE_FAILURE,
+            f"{vf}: setting {', '.join(names)} failed: {vf.explain()}",
+            hint="leave these keys out, or use a VF whose PF is here and takes them",
+        )
+    for name in names:
+        logger.warning("%s: skipped %s: %s", vf, name, vf.explain())
+    return list(names)
+
+
+def apply_settings(
+    netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsupported: bool = False, skip_mac: bool = False
+) -> list[str]:
     """Set what differs from the settings that `vf` was looked up with, in one request.
 
     When the driver refuses that, one after the other, so that the error names the one that the NIC does not take. Gives
-    the names of settings that the NIC does not have, where those may be skipped; a VLAN never may.
-    Raises KernelError, and CniError when no PF is visible.
+    the names of settings that the NIC does not have, where those may be skipped; a VLAN never may, and a MAC may with
+    `skip_mac`, as then the netdev gets it. Raises KernelError, and CniError when nothing can be set through the PF.
     """
-    if vf.settings is None or vf.pf_ifindex is None:
-        raise CniError(
-            DEVICE_FAILURE,
-            f"{vf}: setting VLAN, MAC or rates failed: its PF has no netdev on the host",
-            hint="leave these keys out for a VF whose PF another driver or host owns",
-        )
+    if vf.settings is None or vf.pf_ifindex is None or vf.index is None:
+        refuse_settings(vf, list(VfSettings(ZERO_MAC).changes_to(wanted)))
+        return []
     changes = vf.settings.changes_to(wanted)
     groups = [{name: changes[name] for name in group} for group in _GROUPS if group[0] in changes]
     if len(groups) > 1:
@@ -134,7 +180,7 @@ def apply_settings(netlink: Netlink, vf: Vf, wanted: VfSettings, *, skip_unsuppo
             if "vlan" in group:  # it keeps pods apart: without it the VF would be in another network
                 error.hint = "this NIC or its driver lacks that; use a VLAN and protocol that it has, or another NIC"
                 raise
-            if not skip_unsupported:
+            if not skip_unsupported and not (skip_mac and "mac" in group):
                 error.hint = 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'
                 raise
             logger.warning("%s: skipped what the NIC does not support: %s", vf, error.message)

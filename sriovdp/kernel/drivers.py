@@ -154,11 +154,14 @@ def unbind(sysfs: Sysfs, address: str) -> None:
 
 
 @named
-def wait_for_netdev(sysfs: Sysfs, address: str) -> str:
-    """Name of the function's netdev in this network namespace, awaited after a bind. Raises DeviceError."""
+def wait_for_netdev(sysfs: Sysfs, address: str, number: int | None = None) -> str:
+    """Name of the function's netdev in this network namespace, awaited after a bind. Raises DeviceError.
+
+    `number` is as with `find_netdev`.
+    """
     deadline = time.monotonic() + _NETDEV_TIMEOUT
     while True:
-        if name := find_netdev(sysfs, address):
+        if name := find_netdev(sysfs, address, number):
             return name
         if time.monotonic() > deadline:
             driver = current_driver(sysfs, address)

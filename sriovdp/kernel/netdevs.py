@@ -1,14 +1,16 @@
 """Which netdev is a function's own. The one answer for all that looks below a PCI function or a subfunction.
 
 A folder `net` may hold the representors of a PF's VFs and subfunctions beside its own netdev (switchdev mode), and the
-netdev of a virtio function lies one device deeper, in `virtioN/net`. Only netdevs of this network namespace are seen.
+netdev of a virtio function lies one device deeper, in `virtioN/net`. A function may have a netdev for each port of its
+NIC (drivers/net/ethernet/mellanox/mlx4/en_netdev.c, mlx4_en_init_netdev); the one of the first port is its own, and
+`dev_port` tells them apart. Only netdevs of this network namespace are seen.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sriovdp.kernel.sysfs import Folder, Sysfs, list_names, read_text
+from sriovdp.kernel.sysfs import Folder, Sysfs, list_names, read_int, read_text
 from sriovdp.model import PciAddress, is_pci_address
 
 _UPLINK = re.compile(r"p\d+(s\d+)?")  # names by net/devlink/port.c, __devlink_port_phys_port_name_get
@@ -28,6 +30,11 @@ class Port:
         """The netdev's name."""
         return self.folder.name
 
+    @property
+    def number(self) -> int:
+        """Which one it is of a function that has several: its `dev_port`, counted from 0."""
+        return read_int(f"{self.folder.path}/dev_port") or 0
+
 
 def list_ports(function: Folder) -> list[Port]:
     """The netdevs below a function, representors too."""
@@ -44,9 +51,15 @@ def _read_port(netdev: str) -> str:
 
 def choose_own(ports: Sequence[Port]) -> Folder | None:
     """The function's own netdev: in switchdev mode the uplink."""
+    found = _list_own(ports)
+    own = found[0] if len(found) == 1 else min(found, key=lambda port: port.number, default=None)
+    return own.folder if own else None
+
+
+def _list_own(ports: Sequence[Port]) -> list[Port]:
+    """All netdevs of a function itself: several where it has several ports."""
     own = [port for port in ports if not _REPRESENTOR.fullmatch(port.port)]
-    uplinks = [port for port in own if _UPLINK.fullmatch(port.port)]
-    return next((port.folder for port in uplinks or own), None)
+    return [port for port in own if _UPLINK.fullmatch(port.port)] or own
 
 
 def is_uplink(netdev: Folder) -> bool:
@@ -60,13 +73,20 @@ def list_representors(ports: Sequence[Port]) -> dict[int, str]:
     return {int(m[3]): name for m, name in found if m and m[2] == "vf" and m[1] in {None, "c0"}}
 
 
-def find_netdev(sysfs: Sysfs, function: str) -> str | None:
+def find_netdev(sysfs: Sysfs, function: str, number: int | None = None) -> str | None:
     """Name of a function's own netdev, if it is in this network namespace. `function` is a PCI address.
 
+    With a number the netdev of that `dev_port`: the own one may be away, and that of the next port still here.
     Raises DeviceError when there is no such function, KernelError.
     """
-    own = choose_own(list_ports(Folder(str(sysfs.pci(function)))))
+    ports = list_ports(Folder(str(sysfs.pci(function))))
+    own = choose_own(ports if number is None else [port for port in ports if port.number == number])
     return own.name if own else None
+
+
+def list_netdevs(sysfs: Sysfs, function: str) -> dict[int, str]:
+    """Names of all netdevs of a function itself in this network namespace, by their `dev_port`. Raises as above."""
+    return {port.number: port.name for port in _list_own(list_ports(Folder(str(sysfs.pci(function)))))}
 
 
 def find_pf_netdev(sysfs: Sysfs, vf: str) -> str | None:

@@ -44,7 +44,8 @@ class Original:
 
     `driver` is empty when it was unbound. `name`, `altnames`, `mac`, `mtu`, `up` and the flags are the netdev's and
     None/empty in DPDK mode. `settings` is None when no PF is visible to set anything through. `tuning` is that of
-    `sriovdp.kernel.tuning`, None where it could not be read: then a release binds the driver again.
+    `sriovdp.kernel.tuning`, None where it could not be read: then a release binds the driver again. `dev_port` says
+    which netdev it is of a function that has several.
     """
 
     driver: str
@@ -57,6 +58,7 @@ class Original:
     promisc: bool = False
     allmulti: bool = False
     tuning: Mapping[str, str] | None = None
+    dev_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

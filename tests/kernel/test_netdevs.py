@@ -1,5 +1,6 @@
 """Which netdev is a function's own, in the shapes of sysfs that NICs make; and all who ask get the same answer."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from cni.vf.settings import find_netdev as find_vf_netdev
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError
 from sriovdp.kernel import drivers
-from sriovdp.kernel.netdevs import find_function, find_netdev, find_pf_netdev, list_parents
+from sriovdp.kernel.netdevs import find_function, find_netdev, find_pf_netdev, list_netdevs, list_parents
 from sriovdp.model import PciAddress
 from tests.fakes.sysfs import PF, Tree, vf_address
 
@@ -110,3 +111,29 @@ def test_interfaces_that_are_no_functions(tree: Tree) -> None:
     (tree.pci(PF) / "mlx5_core.sf.2/net/eth9/device").symlink_to("../../../mlx5_core.sf.2")
     (tree.root / "class/net/eth9").symlink_to(tree.pci(PF) / "mlx5_core.sf.2/net/eth9")
     assert find_function(tree.sysfs, "eth9") is None
+
+
+def test_of_two_netdevs_that_of_the_first_port_is_the_own(tree: Tree) -> None:
+    """Whatever their names are; with its number it is not mistaken for the other one, which stays here."""
+    add(tree, VF, "eth8")
+    add(tree, VF, "eth9")
+    for name, number in (("eth8", "1"), ("eth9", "0")):
+        (tree.pci(VF) / "net" / name / "dev_port").write_text(f"{number}\n")
+    assert find_netdev(tree.sysfs, VF) == find_netdev(tree.sysfs, VF, 0) == "eth9"
+    assert list_netdevs(tree.sysfs, VF) == {0: "eth9", 1: "eth8"}
+    assert find_function(tree.sysfs, "eth8") is None
+    shutil.rmtree(tree.pci(VF) / "net/eth9")
+    assert find_netdev(tree.sysfs, VF, 0) is None
+    assert drivers.wait_for_netdev(tree.sysfs, VF, 1) == "eth8"
+
+
+def test_a_vf_in_a_virtual_machine_is_found_without_its_pf(tree: Tree) -> None:
+    """A PF is none, and neither is another kind of device."""
+    tree.add_function("0000:05:00.0", vendor="0x1af4", device="0x1041")
+    tree.add_function("0000:06:00.0", **{"class": "0x010000"})
+    add(tree, "0000:05:00.0", "eth4", below="virtio0")
+    found = find_vf(tree.sysfs, Client(), PciAddress("0000:05:00.0"))  # type: ignore[arg-type]
+    assert (str(found), found.index, found.settings) == ("eth4 (0000:05:00.0)", None, None)
+    for address in (PF, "0000:06:00.0"):
+        with pytest.raises(DeviceError, match="is no VF"):
+            find_vf(tree.sysfs, Client(), PciAddress(address))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ FREE, OFFERED = Owner(), Owner("", is_offered=True)
 MINE, OTHERS = Owner("default/web", is_offered=True), Owner("default/db", is_offered=True)
 
 
-def ask(answers: list[Owner | None], allocation: Allocation, *, is_named: bool = True) -> str:
+def ask(answers: list[Owner | None], allocation: Allocation, *, is_named: bool = True, has_pf: bool = True) -> str:
     """Why the pod default/web does not get the VF, empty when it does; the answers must all be asked for."""
     left = list(answers)
 
@@ -23,7 +23,7 @@ def ask(answers: list[Owner | None], allocation: Allocation, *, is_named: bool =
         return left.pop(0)
 
     try:
-        check_owner(Policy(allocation=allocation), answer, VF, "default/web", is_named=is_named)
+        check_owner(Policy(allocation=allocation), answer, VF, "default/web", is_named=is_named, has_pf=has_pf)
     except CniError as error:
         refused = error.message if error.code == DEVICE_IN_USE else f"code {error.code}"
     else:
@@ -70,3 +70,20 @@ def test_a_pod_is_known_by_cni_args() -> None:
     assert find_pod("K8S_POD_NAME=b") == "default/b"
     assert find_pod("") == ""
     assert ask_nobody(VF, fresh=True) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "allocation", "reason"),
+    [
+        ([MINE], "when-known", ""),
+        ([FREE, FREE], "when-known", "the kubelet gave it to no pod"),
+        ([None, None], "when-known", "the kubelet does not say"),
+        ([], "ignored", ""),
+    ],
+)
+def test_a_function_without_a_pf_is_only_for_the_pod_that_the_kubelet_gave_it_to(
+    answers: list[Owner | None], allocation: Allocation, reason: str
+) -> None:
+    """It may be a plain NIC of this host, which a network could name."""
+    assert reason in (found := ask(answers, allocation, has_pf=False))
+    assert bool(reason) == bool(found)

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from cni.vf.settings import Vf, apply_settings
-from sriovdp.errors import KernelError
+from cni.vf.settings import Vf, apply_settings, refuse_settings
+from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.model import PciAddress, VfSettings
 
@@ -78,3 +78,37 @@ def test_broken_nic_is_not_asked_again() -> None:
     with pytest.raises(KernelError, match=r"setting vlan, .*trust"):
         apply(kernel, skip=True)
     assert len(kernel.requests) == 1
+
+
+ADDRESS = PciAddress("0000:01:10.0")
+
+
+@pytest.mark.parametrize(
+    ("vf", "reason"),
+    [
+        (
+            Vf(ADDRESS, None, None, None, pf="eth1"),
+            r"eth1 \(0000:01:10.0\): .*its PF is not on this machine, as in a virt",
+        ),
+        (Vf(ADDRESS, 3, None, None, pf="0000:01:00.0"), r"0000:01:00.0 VF 3 .*its PF has no netdev on the host"),
+        (Vf(ADDRESS, 3, 7, None, pf="eth0"), r"eth0 VF 3 .*the driver of eth0 has no settings of it"),
+    ],
+)
+def test_what_no_pf_can_set_is_refused_with_its_reason(vf: Vf, reason: str) -> None:
+    """The error names the keys; a VLAN is never let go, as it keeps pods apart."""
+    with pytest.raises(CniError, match=reason) as refused:
+        refuse_settings(vf, ["trust", "spoofchk"])
+    assert "setting trust, spoofchk failed" in refused.value.message
+    assert refuse_settings(vf, ["trust"], skip_unsupported=True) == ["trust"]
+    assert refuse_settings(vf, []) == []
+    with pytest.raises(CniError, match="setting vlan, trust failed"):
+        refuse_settings(vf, ["vlan", "trust"], skip_unsupported=True)
+
+
+def test_a_mac_that_the_pf_does_not_take_is_left_to_the_netdev() -> None:
+    """Only where there is a netdev that gets it."""
+    kernel = Kernel("mac")
+    vf = Vf(ADDRESS, 3, 7, NOW)
+    assert apply_settings(cast("Netlink", kernel), vf, WANTED, skip_mac=True) == ["mac"]
+    with pytest.raises(KernelError, match="setting mac failed"):
+        apply(Kernel("mac"))
