@@ -5,6 +5,9 @@ PYTHON := .venv/bin/python
 LAB ?=
 FUZZ ?=
 
+# Compiled code is kept, whatever the caller's environment says: the lab's guest cannot write it.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTEST_OPTIONS := -ra --strict-markers --strict-config
 
 .PHONY: help setup demo test test-cluster lint fuzz reference bench launcher-arm64 lab-shell clean

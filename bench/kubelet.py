@@ -136,9 +136,9 @@ async def _measure(root: Path, resources: int, checkout: Path | None = None) -> 
             env={**os.environ, "PYTHONPATH": str(checkout or Path.cwd())},
         )
     try:
-        streams = [asyncio.create_task(_follow(sockets, n)) for n in range(resources)]
+        streams = [asyncio.create_task(follow(sockets, n)) for n in range(resources)]
         found = await asyncio.wait_for(asyncio.gather(*streams), 120)
-        first, cpu = (time.perf_counter() - started) * 1000, _read_cpu_ms(agent.pid)
+        first, cpu = (time.perf_counter() - started) * 1000, read_cpu_ms(agent.pid)
         allocate = await _allocate(sockets, sorted(found[0]))
         again = [await _connect_again(sockets) for _ in range(20)]
         resident = _read_resident_kib(agent.pid)
@@ -148,7 +148,7 @@ async def _measure(root: Path, resources: int, checkout: Path | None = None) -> 
     return {"first": [first], "cpu": [cpu], "allocate": allocate, "again": again, "resident": [resident / 1024]}
 
 
-def _read_cpu_ms(pid: int) -> float:
+def read_cpu_ms(pid: int) -> float:
     """User and system time of all threads of a process (proc(5), fields 14 and 15 of stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
@@ -168,8 +168,8 @@ def _dial(sockets: Path, number: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(f"unix:{_find(sockets, number)}", options=_OPTIONS)
 
 
-async def _follow(sockets: Path, number: int) -> list[str]:
-    """Devices of a resource's first message."""
+async def follow(sockets: Path, number: int) -> list[str]:
+    """Devices of a resource's first message. `number` counts resources, which are called pool0, pool1 and so on."""
     while _find(sockets, number) is None:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(_DIAL_INTERVAL)
     while True:
@@ -194,7 +194,7 @@ async def _allocate(sockets: Path, ids: list[str]) -> list[float]:
 async def _connect_again(sockets: Path) -> float:
     """How long a kubelet that connects again waits for the whole list, in ms."""
     started = time.perf_counter()
-    await _follow(sockets, 0)
+    await follow(sockets, 0)
     return (time.perf_counter() - started) * 1000
 
 

@@ -84,7 +84,7 @@ def main() -> None:
     pfs = list_pfs()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         root = Path(folder)
-        floor = _build(root)
+        floor = build_floor(root)
         both, one = (
             parse(_CONFIG.format(only=""), "bench"),
             parse(_CONFIG.format(only=f', pciAddresses: ["{pfs[0].name}"]'), "bench"),
@@ -114,7 +114,8 @@ def main() -> None:
     print(f"two PFs against one: {median[names[2]] / median[names[3]]:.2f} times")
 
 
-def _build(root: Path) -> Path:
+def build_floor(root: Path) -> Path:
+    """Build the C program: `floor DRIVERS PF...`, with a driver for each VF of each PF, separated by commas."""
     source, program = root / "floor.c", root / "floor"
     source.write_text(_FLOOR)
     subprocess.run(["cc", "-O2", "-o", program, source], check=True)

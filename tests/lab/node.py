@@ -152,13 +152,17 @@ class AgentProcess:
 
     def start(self) -> None:
         """Start and wait until the agent answers the CNI launcher."""
+        self.launch()
+        self.wait_until(self.socket.exists)
+
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
         log = (self.root / "agent.log").open("ab")
         roots = [f"--{name}-dir={self.root / name}" for name in ("run", "state", "kubelet")]
         command = [*_SRIOVDP, "agent", "--config", str(self.config), *roots, *self.options]
         self.socket.unlink(missing_ok=True)
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
-        self.wait_until(self.socket.exists)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the agent does; fails with the agent's log when it dies or takes too long."""
