@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from setup import packages
-from setup.sources import find_mirror, read_codename
+from setup.release import remove_tree, thin, unpack_release
 from setup.steps import CHECKOUT, cache_folder, run, say
 
 IMAGE = "docker.io/sriovdp/sriovdp:0.1.0"
 _BASE = "docker.io/library/debian:trixie-slim"
 _RELEASE = "trixie"
-_PACKAGES = ("buildah", "debootstrap", "debian-archive-keyring", "ca-certificates")
+_PACKAGES = ("buildah", "ca-certificates")
 _INPUTS = (
     "Dockerfile",
     ".dockerignore",
@@ -30,8 +30,6 @@ _INPUTS = (
     "sriovdp",
     "cni",
 )
-# what the official slim image has not either (docker-library/debian, .slimify-excludes), and what apt keeps
-_THINNED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives")
 _CERTIFICATES = "/etc/machine-ca.crt"  # not below /etc/ssl/certs, which the package ca-certificates writes again
 _HINT = "the end of its output follows; `apt-get update` and `pip config list` in .venv/bin show what can be downloaded"
 
@@ -54,7 +52,7 @@ def prepare_image() -> Path:
             old.unlink()
         (folder / "archive").rename(target)
         # layers have files of all kinds of rights, in folders that may be read-only
-        run(["rm", "-rf", folder / "storage"], hint="remove it by hand")
+        remove_tree(folder / "storage")
     return target
 
 
@@ -78,15 +76,10 @@ def _prepare_base() -> Path:
     target = cache_folder() / f"base-{_RELEASE}"
     if target.is_dir():
         return target
-    mirror = find_mirror(read_codename())
     say(f"making the base image, a Debian {_RELEASE}")
     building = target.with_name(f"{target.name}-building")
-    run(["rm", "-rf", building], hint="remove it by hand")
-    run(["debootstrap", "--variant=minbase", _RELEASE, building, mirror], hint=_HINT)
-    for name in _THINNED:
-        shutil.rmtree(building / name)
-        (building / name).mkdir()
-    (building / "var/cache/apt/archives/partial").mkdir()
+    unpack_release(_RELEASE, building)
+    thin(building)
     _teach_downloads(building)
     building.rename(target)
     return target

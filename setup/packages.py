@@ -10,29 +10,32 @@ from setup.sources import add_backports, read_codename
 from setup.steps import SetupError, read, run, say
 
 _OLDEST_QEMU = 8  # the first with an emulated igb
-_PACKAGES = (
+IN_GUEST = (
     "bpftool",  # what tests compare, as ethtool
     "busybox-static",  # the first program in the lab's guest
     "containerd",
     "containernetworking-plugins",  # IPAM plugins for the tests
     "dpdk-dev",  # testpmd
-    "e2fsprogs",  # the disk of a lab that reboots
     "ethtool",
-    "gcc",
     "iproute2",
     "iputils-ping",
     "kmod",
+    "procps",
+    "runc",
+)
+_PACKAGES = (
+    *IN_GUEST,
+    "e2fsprogs",  # the disk of a lab that reboots
+    "gcc",
     "libc6-dev",
     "make",
     "musl-tools",  # the launcher is linked with musl
     "podman",  # a runtime with CDI, which Debian 12's containerd is too old for
-    "procps",
     "python3-venv",
-    "runc",
     "systemd",  # systemd-analyze
     "xz-utils",
 )
-_NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd
+NAMED_BY_ABI = ("librte-net-e1000-", "librte-bus-pci", "librte-mempool-ring")  # DPDK's drivers for testpmd
 _DOWNLOAD_HINT = "check that apt can download (`apt-get update`) and that the disk has 2 GiB free"
 _HINT = "repair apt on this machine (`apt-get update` shows what is missing) and run `make setup` again"
 
@@ -40,10 +43,10 @@ _HINT = "repair apt on this machine (`apt-get update` shows what is missing) and
 def install_packages() -> None:
     """Install what is missing; nothing is asked of apt when nothing is."""
     ensure_packages(_PACKAGES)
-    prefixes = [prefix for prefix in _NAMED_BY_ABI if not read(["dpkg-query", "-W", f"{prefix}[0-9]*"])]
+    prefixes = [prefix for prefix in NAMED_BY_ABI if not read(["dpkg-query", "-W", f"{prefix}[0-9]*"])]
     if prefixes:
         update()
-        names = [_newest(prefix) for prefix in prefixes]
+        names = [choose_newest(prefix, list_names(prefix)) for prefix in prefixes]
         say(f"installing {', '.join(names)}")
         _install(names)
     if _qemu_version() < _OLDEST_QEMU:
@@ -87,6 +90,14 @@ def list_names(prefix: str) -> list[str]:
     return read(["apt-cache", "pkgnames", prefix]).split()
 
 
+def choose_newest(prefix: str, known: Iterable[str]) -> str:
+    """The package of a name that ends in its ABI's version. Raises SetupError when none is known."""
+    names = [name for name in known if re.fullmatch(rf"{prefix}[\d.]+", name)]
+    if not names:
+        raise SetupError(f"apt knows no package {prefix}*; {_HINT}")
+    return max(names, key=len)
+
+
 def add_release_backports() -> None:
     """Make the release's backports available. Raises SetupError when they cannot be."""
     if add_backports(read_codename()):
@@ -125,10 +136,3 @@ def _install(names: list[str], *options: str) -> None:
 
 def _is_installed(name: str) -> bool:
     return read(["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", name]).startswith("ii")
-
-
-def _newest(prefix: str) -> str:
-    names = [name for name in list_names(prefix) if re.fullmatch(rf"{prefix}[\d.]+", name)]
-    if not names:
-        raise SetupError(f"apt knows no package {prefix}*; {_HINT}")
-    return max(names, key=len)

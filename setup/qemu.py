@@ -5,21 +5,17 @@ without a chroot, the paths that it is given stay those of this machine.
 """
 
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from setup import packages
-from setup.sources import find_mirror, read_codename
+from setup.release import add_suite, install, remove_tree, thin, unpack_release
 from setup.steps import SetupError, cache_folder, run, say
 
 _RELEASE = "trixie"
 _LEAST = 11  # the first with `sriov-pf` in virtio-net-pci
-_PACKAGES = ("debootstrap", "debian-archive-keyring")
+_SUITE = f"{_RELEASE}-backports"
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
-_UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt")
-_HINT = "check that apt can download (`apt-get update`) and that the disk has 2 GiB free, then run it again"
 
 
 @dataclass(frozen=True)
@@ -47,34 +43,17 @@ def prepare_qemu() -> Qemu:
     """The one in the cache; made when there is none. Raises SetupError."""
     if found := find_qemu():
         return found
-    packages.ensure_packages(_PACKAGES)
     building = cache_folder() / "qemu-building"
-    run(["rm", "-rf", building], hint="remove it by hand")
-    mirror = find_mirror(read_codename())
     say(f"unpacking QEMU from the backports of Debian {_RELEASE} (some 150 MB to download)")
-    run(["debootstrap", "--variant=minbase", _RELEASE, building, mirror], hint=_HINT)
-    source = f"deb {mirror} {_RELEASE}-backports main\n"
-    (building / "etc/apt/sources.list.d/backports.list").write_text(source)
-    inside = (
-        "chroot",
-        building,
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-q",
-        "-o",
-        "APT::Sandbox::User=root",
-    )
-    run([*inside, "update"], hint=_HINT)
-    suite = f"{_RELEASE}-backports"
-    run([*inside, "install", "-y", "--no-install-recommends", "-t", suite, "qemu-system-x86"], hint=_HINT)
-    for name in _UNUSED:
-        shutil.rmtree(building / name, ignore_errors=True)
+    unpack_release(_RELEASE, building)
+    add_suite(building, _SUITE)
+    install(building, ["qemu-system-x86"], _SUITE)
+    thin(building)
     version = _read_version(Qemu(building))
     if int(version.partition(".")[0]) < _LEAST:
         raise SetupError(f"the backports of Debian {_RELEASE} have QEMU {version}; {_LEAST} is needed")
     target = cache_folder() / f"qemu-{version}"
-    run(["rm", "-rf", target], hint="remove it by hand")
+    remove_tree(target)
     building.rename(target)
     (target / "complete").touch()
     return Qemu(target)

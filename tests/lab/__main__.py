@@ -29,6 +29,9 @@ def main() -> int:
         "--vnic", default="", metavar="CARDS", help="software NICs, like ice:8,mlx5:128; see docs/lab.md"
     )
     parser.add_argument(
+        "--root", choices=("host", "trixie"), default="host", help="this machine's own system, or Debian 13"
+    )
+    parser.add_argument(
         "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds (default 1800)"
     )
     parser.add_argument("--interactive", action="store_true", help="give the command this terminal")
@@ -37,7 +40,7 @@ def main() -> int:
     try:
         shape = Shape(
             options.pfs, options.roots, options.numa, options.wire, options.hugepages, options.containerd,
-            options.control_plane, options.disk, options.nic, options.vnic,
+            options.control_plane, options.disk, options.nic, options.vnic, options.root,
         )  # fmt: skip
         return run(shape, options.command, timeout=options.timeout, interactive=options.interactive)
     except (LabError, ValueError) as error:

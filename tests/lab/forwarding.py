@@ -1,8 +1,9 @@
 """Outside the guest: runs the tests marked `lab` in virtual machines and reports their results as if they ran here.
 
-The tests of one module whose marks ask for the same shape share a boot. Two machines are on at once where there are two
-processors. Their reports come through a file of the guest's result folder and are handed to pytest in the order of the
-tests, so that names, tracebacks, captured output and durations are those of the guest.
+All tests whose marks ask for the same shape share a boot, file after file. When their machine dies, the next file has
+another one. Two machines are on at once where there are two processors. Their reports come through a file of the
+guest's result folder and are handed to pytest in the order of the tests, so that names, tracebacks, captured output and
+durations are those of the guest.
 """
 
 import contextlib
@@ -42,8 +43,8 @@ class Forwarding:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Lab tests last, those of one guest together; otherwise in their order."""
-        groups = list(dict.fromkeys(_group(item) for item in items))
-        items.sort(key=lambda item: (_shape(item) is not None, groups.index(_group(item))))
+        shapes = list(dict.fromkeys(_shape(item) for item in items))
+        items.sort(key=lambda item: (_shape(item) is not None, shapes.index(_shape(item))))
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Take over lab tests; leave the others to pytest."""
@@ -51,10 +52,9 @@ class Forwarding:
             return None
         if not self._guests:
             self._start(item)
-        while not self._guests[0].has(item):
-            self._guests.pop(0).close()
+        guest = self._find_guest(item)
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._guests[0].reports_of(item):
+        for report in guest.reports_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
@@ -68,22 +68,33 @@ class Forwarding:
     def _start(self, first: pytest.Item) -> None:
         """A guest for each group of tests, from this test on."""
         rest = first.session.items[first.session.items.index(first) :]
-        for (_, shape), items in groupby(rest, _group):
+        for shape, items in groupby(rest, _shape):
             assert shape, "lab tests come last"
-            self._guests.append(_Guest(self._config, shape, list(items)))
+            self._guests.append(_Guest(self._config, shape, [item.nodeid for item in items]))
             self._threads.submit(self._guests[-1].run)
+
+    def _find_guest(self, item: pytest.Item) -> "_Guest":
+        """The guest that runs the test; another one when its own has died in a file before."""
+        while not self._guests[0].has(item):
+            self._guests.pop(0).close()
+        if self._guests[0].died_before(item):
+            self._guests[0].close()
+            self._guests[0] = self._guests[0].replace(item)
+            self._threads.submit(self._guests[0].run)
+        return self._guests[0]
 
 
 class _Guest:
     """One boot, running the tests of one group."""
 
-    def __init__(self, config: pytest.Config, shape: Shape, items: list[pytest.Item]) -> None:
+    def __init__(self, config: pytest.Config, shape: Shape, nodeids: list[str]) -> None:
         self._config = config
         self._shape = shape
-        self._nodeids = [item.nodeid for item in items]
+        self._nodeids = nodeids
         self._read = 0
         self._pending: list[Any] = []
         self._death = ""
+        self._died_in = ""  # the file of the first test that did not end
         self._started = threading.Event()
         self._stack = contextlib.ExitStack()
         self._starting_or_closing = threading.Lock()
@@ -117,6 +128,14 @@ class _Guest:
         """Whether this guest has to run the test."""
         return item.nodeid in self._nodeids
 
+    def died_before(self, item: pytest.Item) -> bool:
+        """Whether it died at a test of another file."""
+        return bool(self._died_in) and self._died_in != _file(item)
+
+    def replace(self, item: pytest.Item) -> "_Guest":
+        """Another guest for the tests from this one on."""
+        return _Guest(self._config, self._shape, self._nodeids[self._nodeids.index(item.nodeid) :])
+
     def close(self) -> None:
         """Switch off."""
         with self._starting_or_closing:
@@ -141,6 +160,7 @@ class _Guest:
             elif patience and patience.is_over():
                 self._death = f"the guest did not end the test within {limit:.0f} s of its own time"
             time.sleep(_POLL)
+        self._died_in = self._died_in or _file(item)
         yield self._report_death(item)
 
     def _take(self) -> Iterator[Any]:
@@ -178,9 +198,8 @@ class _Guest:
         return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
 
 
-def _group(item: pytest.Item) -> tuple[str, Shape | None]:
-    """What tests of one guest have in common."""
-    return item.nodeid.partition("::")[0], _shape(item)
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def _shape(item: pytest.Item) -> Shape | None:

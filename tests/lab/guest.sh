@@ -1,9 +1,10 @@
 #!/bin/busybox sh
-# First program of the lab's guest: makes the root from the host's (9p, read-only) and an overlay in memory, runs the
-# command, leaves its exit code in the folder for results, and switches the machine off. Run twice: by the kernel from
-# the initramfs, then (with an argument) as first program of the new root. FOLDER and MODULES come with /settings.
+# First program of the lab's guest: makes the root from the one that is shared (9p, read-only) and an overlay in memory,
+# runs the command, leaves its exit code in the folder for results, and switches the machine off. Run twice: by the kernel
+# from the initramfs, then (with an argument) as first program of the new root. Variables come with /settings.
 set -u
 HERE=${HERE:-}
+CHECKOUT=
 BUSYBOX=$HERE/bin/busybox
 . "$HERE/settings"
 NODE_FOLDERS="/etc/cni /var/lib/cni /var/lib/containerd /var/lib/kubelet /var/lib/sriovdp"
@@ -20,12 +21,9 @@ mount_root() {
     for module in /modules/*; do
         $BUSYBOX insmod "$module" || die "loading $module failed"
     done
-    # the host's files do not change under a guest that lives for minutes: cache them for good
-    $BUSYBOX mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000 root /lower || die "no root"
     $BUSYBOX mount -t tmpfs -o size=75% tmpfs /memory
-    $BUSYBOX mkdir /memory/upper /memory/work
-    $BUSYBOX mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper,workdir=/memory/work overlay /new ||
-        die "no overlay"
+    mount_shared root /new
+    [ -z "$CHECKOUT" ] || mount_beside
     for folder in proc sys dev; do
         $BUSYBOX mount -o move /$folder /new/$folder
     done
@@ -34,6 +32,24 @@ mount_root() {
     $BUSYBOX cp $BUSYBOX /new/run/lab/bin/
     $BUSYBOX cp /settings /init /new/run/lab/
     HERE=/run/lab exec $BUSYBOX switch_root /new /bin/sh /run/lab/init enter
+}
+
+mount_shared() {
+    $BUSYBOX mkdir -p "/lower/$1" "/memory/$1/upper" "/memory/$1/work" "$2"
+    # the host's files do not change under a guest that lives for minutes: cache them for good
+    $BUSYBOX mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000 "$1" "/lower/$1" || die "no $1"
+    $BUSYBOX mount -t overlay -o "lowerdir=/lower/$1,upperdir=/memory/$1/upper,workdir=/memory/$1/work" overlay "$2" ||
+        die "no overlay for $1"
+}
+
+mount_beside() {
+    # a root of its own has neither the checkout nor the cache, and the virtual environment is of another Python
+    mount_shared checkout "/new$CHECKOUT"
+    mount_shared cache "/new$CACHE"
+    packages=/new$CHECKOUT/.venv/lib/python$PYTHON/site-packages
+    $BUSYBOX mkdir -p "$packages"
+    printf '%s\n' "$PACKAGES" "$CHECKOUT" >"$packages/lab.pth"
+    $BUSYBOX cp -r "/new$CHECKOUT"/.venv/lib/python*/site-packages/sriovdp-*.dist-info "$packages"
 }
 
 mount_rest() {

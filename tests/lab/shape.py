@@ -14,6 +14,7 @@ VIRTIO_VFS = 4
 _HUGE_PAGE_MIB = 2
 
 Nic = Literal["igb", "virtio"]
+Root = Literal["host", "trixie"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Shape:
     is MiB of 2 MiB pages; `containerd` starts it before the command; `control_plane` gives the machine a Kubernetes API
     server, as `tests.lab.control_plane` has it. With a `disk` it may reboot, and keeps what a node keeps on its disk.
     `vnic` lists cards of the software NIC, as `tests/lab/vnic/main.c` reads them: `ice:8,mlx5:128/numvfs_ms=500`.
+    `root` is the system: this machine's own, or Debian 13 (`setup/guest_root.py`), whose containerd has CDI and NRI on.
     """
 
     pfs: int = 1
@@ -37,6 +39,7 @@ class Shape:
     disk: bool = False
     nic: Nic = "igb"
     vnic: str = ""
+    root: Root = "host"
 
     def __post_init__(self) -> None:
         if not 0 <= self.pfs <= MAX_PFS:

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.runtime import Runtime
 from tests.lab.node import AgentProcess, LabNode
 
-pytestmark = pytest.mark.lab(pfs=2)
+pytestmark = pytest.mark.lab(pfs=2, wire=True)
 
 CONFIG = """
 physicalFunctions:

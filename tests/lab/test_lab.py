@@ -173,16 +173,20 @@ def test_several_pfs_fit_into_one_machine() -> None:
 
 
 def test_results_come_out_of_the_guest_as_they_are_there() -> None:
-    """Names, outcomes and tracebacks are those of the guest, and a guest that dies fails what it did not finish."""
-    command = [sys.executable, "-m", "pytest", "-rA", "--durations=0", "-p", "no:cacheprovider", "tests/lab/samples.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert "3 failed, 1 passed, 1 skipped" in done.stdout, done.stdout
-    assert "PASSED tests/lab/samples.py::test_that_passes" in done.stdout
+    """Names, outcomes and tracebacks are those of the guest. A guest that dies fails the rest of its file only.
+
+    The next file finds nothing of the one before, in the same guest or, where that died, in another one.
+    """
+    files = [f"tests/lab/samples/{name}.py" for name in ("leaving", "fresh", "ends", "last")]
+    command = [sys.executable, "-m", "pytest", "-rA", "--durations=0", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "3 failed, 4 passed, 1 skipped" in done.stdout, done.stdout
+    assert "PASSED tests/lab/samples/ends.py::test_that_passes" in done.stdout
     assert "assert 'lab' == 'elsewhere'" in done.stdout, "the traceback is that of the guest"
     assert "the moon is not full" in done.stdout
     assert "the guest ended before the test did" in done.stdout
     assert "sysrq triggered crash" in done.stdout, "the console's end is shown"
-    assert re.search(r"s call +tests/lab/samples.py::test_that_fails", done.stdout), "durations are told"
+    assert re.search(r"s call +tests/lab/samples/ends.py::test_that_fails", done.stdout), "durations are told"
 
 
 def test_shapes_that_can_not_be_are_errors() -> None:

@@ -14,7 +14,7 @@ from sriovdp.node.inventory import take_snapshot
 from tests.fakes.kubelet import Kubelet
 from tests.lab.node import AgentProcess, LabNode, QuickNode, list_pfs
 
-pytestmark = pytest.mark.lab(pfs=2, roots=True, hugepages=64)
+pytestmark = pytest.mark.lab(pfs=2, roots=True, wire=True, hugepages=448)
 
 COUNTS = {"named": 2, "rooted": 3, "single": 1, "dpdk": 4, "rest": 4}
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.vnic_cards import Card, list_cards, run, wait_for
 
-pytestmark = pytest.mark.lab(pfs=0, vnic="ice:8,mlx5:8/numvfs_at_most=3")
+pytestmark = pytest.mark.lab(pfs=0, vnic="ice:4")
 
 _Load = Callable[..., list[Card]]
 _IDS = {
@@ -34,12 +34,11 @@ def _driver(function: Path) -> str:
 
 
 def test_the_machine_has_the_cards_of_its_shape() -> None:
-    """Cards, sizes and habits are those of the mark; modprobe is content with the drivers that are there."""
-    first, second = list_cards()
-    assert (first.address, second.address) == ("0001:01:00.0", "0001:03:00.0")
-    assert _read(first.pf / "sriov_totalvfs") == "8"
-    assert second.habits()["numvfs_at_most"] == 3
-    assert _driver(first.pf) == "ice"
+    """Cards and sizes are those of the mark; modprobe accepts the drivers that are there."""
+    (card,) = list_cards()
+    assert card.address == "0001:01:00.0"
+    assert _read(card.pf / "sriov_totalvfs") == "4"
+    assert _driver(card.pf) == "ice"
     assert run("modprobe", "iavf").returncode == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.vnic_cards import Card, ip, load_beside, run, stations, wait_for
 
-pytestmark = pytest.mark.lab(pfs=0, vnic="mlx5:2")
+pytestmark = pytest.mark.lab(pfs=0, vnic="ice:4")
 
 _Load = Callable[..., list[Card]]
 

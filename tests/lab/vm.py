@@ -1,4 +1,7 @@
-"""The lab's virtual machine: boots this machine's own root, read-only under an overlay, and runs one command in it."""
+"""The lab's virtual machine: boots a root, read-only under an overlay, and runs one command in it.
+
+The root is this machine's own, or Debian 13 with the checkout and the cache beside it.
+"""
 
 import contextlib
 import os
@@ -13,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from setup.guest_root import PYTHON, GuestRoot, describe_guest_root
 from setup.kernel import Kernel, find_kernel
 from setup.qemu import find_qemu
-from setup.steps import SetupError
+from setup.steps import SetupError, cache_folder
 from setup.vnic import prepare_vnic
 from tests.lab.accelerator import QEMU, accelerator_options
 from tests.lab.control_plane import ControlPlane
@@ -28,7 +32,7 @@ _BUSYBOX = Path("/bin/busybox")
 _EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
 _DISK_SIZE = 4 << 30  # bytes
 _TAIL_LINES = 60  # a kernel's panic with its traces
-_SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1", "PYTHONDONTWRITEBYTECODE=1")
+_SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1")
 
 
 class LabError(Exception):
@@ -46,6 +50,7 @@ class Vm:
         if kernel is None or not shutil.which(QEMU[0]):
             raise LabError("the lab's kernel or QEMU is missing; run `make setup` as root")
         self._qemu = _choose_qemu(shape)
+        self._root = _find_root() if shape.root == "trixie" else None
         self._kernel = kernel
         self._shape = shape
         self._command = command
@@ -152,6 +157,7 @@ class Vm:
             "INTERACTIVE": "yes" if self._interactive else "",
             "DISK": "yes" if self._shape.disk else "",
             "WIRE": "1" if self._shape.wire else "0",
+            **(_describe_root(self._root) if self._root else {}),
             "VNIC": self._shape.vnic,
             "VNIC_LOAD": CHECKOUT / "tests/lab/vnic/load.sh",
             "VNIC_FOLDER": self._vnic or "",
@@ -161,6 +167,8 @@ class Vm:
     def _write_script(self) -> str:
         variables = [
             *_SETTINGS,
+            # the checkout has been compiled for this machine's Python, and not for another
+            *(() if self._root else ("PYTHONDONTWRITEBYTECODE=1",)),
             *([f"{VNIC_VARIABLE}={self._vnic}"] if self._vnic else ()),
             *(f"{key}={os.environ[key]}" for key in ("TERM", "XDG_CACHE_HOME") if key in os.environ),
         ]
@@ -186,7 +194,8 @@ class Vm:
             *(self._control_plane.qemu_options() if self._control_plane else ()),
             *("-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", " ".join(options)),
             *("-serial", f"file:{self._folder.name}/console"),
-            *_share("root", Path("/"), "readonly=on"),
+            *_share("root", self._root.folder if self._root else Path("/"), "readonly=on"),
+            *(_share_beside() if self._root else ()),
             *_share("result", self.result),
             *("-device", "virtio-rng-pci,bus=pcie.0", "-device", "virtio-serial-pci,bus=pcie.0"),
             *(_terminal() if self._interactive else _pipes(stdout, stderr)),
@@ -201,6 +210,25 @@ def _choose_qemu(shape: Shape) -> tuple[str, ...]:
     if found is None:
         raise LabError("QEMU 11, which the virtio NIC needs, is missing; run `python3 -m setup.qemu` as root")
     return tuple(found.command())
+
+
+def _find_root() -> GuestRoot:
+    root = describe_guest_root()
+    if not root.is_complete:
+        raise LabError("Debian 13 as the guest's root is missing; run `python3 -m setup.guest_root` as root")
+    return root
+
+
+def _describe_root(root: GuestRoot) -> dict[str, object]:
+    """What the first program needs to put the checkout and its Python packages into a root that has neither."""
+    return {"CHECKOUT": CHECKOUT, "CACHE": cache_folder(), "PYTHON": PYTHON, "PACKAGES": root.packages}
+
+
+def _share_beside() -> list[str]:
+    return [
+        *_share("checkout", CHECKOUT, "readonly=on"),
+        *_share("cache", cache_folder(), "readonly=on"),
+    ]
 
 
 def _prepare_vnic() -> Path:

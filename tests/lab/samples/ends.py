@@ -1,10 +1,10 @@
-"""Tests that end in every way a test can, for `test_lab.py` to see how that is reported. Not collected by itself."""
+"""Tests that end in every way a test can."""
 
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.lab(pfs=0)
+pytestmark = pytest.mark.lab
 
 
 def test_that_passes() -> None:
