@@ -232,9 +232,10 @@ class Subfunction:
 class VirtualFunction:
     """One VF of a PF. `netdev` is None when no driver made one, or when it is in another network namespace.
 
-    `settings` is None when the PF has no netdev here to ask. `iommu_group` and `numa_node` are None when there is none.
-    `uio` is the name of its UIO device, like `uio0`; `representor` that of the netdev which stands for it on the host
-    in switchdev mode.
+    `settings` is None when the PF has no netdev here to ask, when the PF's driver has no settings of VFs, and when the
+    kernel could not read those of this VF: see `PhysicalFunction.unread`. `iommu_group` and `numa_node` are None when
+    there is none. `uio` is the name of its UIO device, like `uio0`; `representor` that of the netdev that stands for
+    it on the host in switchdev mode.
     """
 
     address: PciAddress
@@ -258,6 +259,7 @@ class PhysicalFunction:
 
     `total_vfs` is 0 when its driver cannot split it. `bridges` are the PCI bridges above it, the root port first.
     `vf_device`, `vf_offset` and `vf_stride` are what its SR-IOV capability says of VFs to come; None when not known.
+    `sets_vfs` is False when its driver has no settings of VFs at all, as with virtio; True too when that is not known.
     """
 
     address: PciAddress
@@ -278,6 +280,13 @@ class PhysicalFunction:
     vf_offset: int | None = None
     vf_stride: int | None = None
     traits: Traits = NO_TRAITS
+    sets_vfs: bool = True
+
+    @property
+    def unread(self) -> "tuple[VirtualFunction, ...]":
+        """VFs that have settings, which could not be read at this instant, as drivers do not for a VF in reset."""
+        is_asked = self.netdev is not None and self.sets_vfs
+        return tuple(vf for vf in self.vfs if is_asked and vf.settings is None)
 
     def vf_address(self, index: int) -> PciAddress | None:
         """Address of a VF, also before it is created; None when the SR-IOV capability is not known.

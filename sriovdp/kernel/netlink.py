@@ -100,18 +100,23 @@ class Netlink(AbstractContextManager["Netlink"]):
         message, places = self._get_with_vfs(key)
         if not message:
             return None
-        settings = (vf.read_settings(message, start, end) for number, start, end in places if number == index)
+        settings = (vf.read_settings(message, start, end) for number, start, end in places or () if number == index)
         return links.read_link(message), next(settings, None)
 
-    def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
-        """Settings of a PF's VFs, by VF index, without GUIDs; VFs that its driver does not report are left out."""
+    def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings] | None:
+        """Settings of a PF's VFs, GUIDs too, by VF index; None when its driver has none, whatever VF it is.
+
+        The kernel leaves out a VF that its driver cannot read now, like one in reset. Empty when there is no such PF.
+        """
         message, places = self._get_with_vfs(pf_ifindex)
-        return {number: vf.read_settings(message, start, end) for number, start, end in places}
+        if places is None:
+            return None if message else {}
+        return {number: vf.read_with_guids(message, start, end) for number, start, end in places}
 
     def guids(self, pf_ifindex: int) -> dict[int, Guids]:
         """GUIDs of a PF's VFs, by VF index; VFs whose driver does not report them are left out."""
         message, places = self._get_with_vfs(pf_ifindex)
-        read = ((number, vf.read_guids(message, start, end)) for number, start, end in places)
+        read = ((number, vf.read_guids(message, start, end)) for number, start, end in places or ())
         return {number: guids for number, guids in read if guids}
 
     def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
@@ -187,8 +192,8 @@ class Netlink(AbstractContextManager["Netlink"]):
             raise
         return answers[0] if answers else b""
 
-    def _get_with_vfs(self, key: str | int) -> tuple[bytes, list[tuple[int, int, int]]]:
-        """As `_get`, with index, start and end of each VF."""
+    def _get_with_vfs(self, key: str | int) -> tuple[bytes, list[tuple[int, int, int]] | None]:
+        """As `_get`, with index, start and end of each VF; None without a list of VFs."""
         message = self._get(key, links.WITH_VFS)
         try:
             return message, vf.list_vfs(message, links.HEAD_SIZE)

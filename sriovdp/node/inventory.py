@@ -19,7 +19,6 @@ from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
 from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
 from sriovdp.kernel.rtnl.link import Link
-from sriovdp.kernel.rtnl.vf import Guids
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
 from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
 from sriovdp.model import (
@@ -54,8 +53,7 @@ class _Host:
     """What sysfs does not say: `find` gets the folder below `net/`, `settings` and `addresses` a PF's."""
 
     find: Callable[[Folder], NetDevice | None]
-    settings: Callable[[str, NetDevice], Mapping[int, VfSettings]]
-    guids: Callable[[NetDevice], Mapping[int, Guids]]
+    settings: Callable[[str, NetDevice], Mapping[int, VfSettings] | None]
     has_address: Callable[[NetDevice], bool]
     routes: frozenset[str]
     ddp: Mapping[str, str]
@@ -83,7 +81,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
         settings={
             pf.address: {vf.index: vf.settings for vf in pf.vfs if vf.settings}
             for pf in node.pfs
-            if any(vf.settings for vf in pf.vfs)
+            if pf.netdev and pf.vfs and pf.sets_vfs
         },
         permanent_macs={n.name: n.permanent_mac for n in netdevs if n.permanent_mac},
         default_routes=list_default_routes(),
@@ -105,7 +103,6 @@ def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
     return _Host(
         find=lambda folder: devices.get(folder.name),
         settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
-        guids=lambda netdev: netlink.guids(netdev.ifindex),
         has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
         routes=list_default_routes(),
         ddp=_list_ddp_profiles(sysfs),
@@ -120,8 +117,7 @@ def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
 def _open_recorded(facts: Facts) -> _Host:
     return _Host(
         find=lambda folder: _read_netdev(folder, facts.permanent_macs.get(folder.name, "")),
-        settings=lambda address, _: facts.settings.get(address, {}),
-        guids=lambda _: {},  # they are recorded with the settings
+        settings=lambda address, _: facts.settings.get(address),
         has_address=lambda netdev: netdev.name in facts.addressed,
         routes=facts.default_routes,
         ddp=facts.ddp,
@@ -135,6 +131,7 @@ class _Reader:
         self._host = host
         self._addresses = sysfs.addresses()
         self._root = Folder(str(sysfs.root))
+        self._is_recorded = sysfs.root != _LIVE_ROOT
         self._devices = self._root.folder("bus/pci/devices")
         self._net = self._root.folder("class/net")
         self._vdpa: Mapping[str, tuple[VdpaDevice, ...]] = list_vdpa(self._root)
@@ -168,12 +165,16 @@ class _Reader:
             traits = replace(traits, guid=_read_guid(place))
         if netdev and not traits.host_use and self._host.has_address(netdev):
             traits = replace(traits, host_use=f"{netdev.name} has an address of this host", addressed=True)
+        total = folder.number("sriov_totalvfs") or 0
+        settings = self._host.settings(address, netdev) if netdev and total else {}
+        vfs = self._read_vfs(address, folder, settings or {}, ports, traits)
+        is_known = bool(vfs) or not self._is_recorded  # a record has settings of VFs that were there
         return PhysicalFunction(
             address=address,
             netdev=netdev,
-            total_vfs=folder.number("sriov_totalvfs") or 0,
+            total_vfs=total,
             autoprobe=folder.number("sriov_drivers_autoprobe") != 0,
-            vfs=self._read_vfs(address, folder, netdev, ports, traits),
+            vfs=vfs,
             bridges=list_pci_parts(self._devices.target(address) or "")[:-1],
             switchdev=place is not None and is_uplink(place),
             sfs=self._read_sfs(address, folder, common["numa_node"]),
@@ -181,6 +182,7 @@ class _Reader:
             vf_offset=folder.number("sriov_offset"),
             vf_stride=folder.number("sriov_stride"),
             traits=traits,
+            sets_vfs=settings is not None or not is_known,
             **common,
         )
 
@@ -188,16 +190,12 @@ class _Reader:
         self,
         pf: PciAddress,
         folder: Folder,
-        netdev: NetDevice | None,
+        settings: Mapping[int, VfSettings],
         ports: Sequence[Port],
         traits: Traits,
     ) -> tuple[VirtualFunction, ...]:
         links = ((match, folder.link(match[0])) for match in map(_VF_LINK.fullmatch, folder.names) if match)
         places = sorted((int(match[1]), address) for match, address in links if address)
-        settings = dict(self._host.settings(pf, netdev)) if netdev and places else {}
-        guids = self._host.guids(netdev) if netdev and places and traits.link_type == "infiniband" else {}
-        for index, (node_guid, port_guid) in guids.items():
-            settings[index] = replace(settings[index], node_guid=node_guid, port_guid=port_guid)
         representors = list_representors(ports)
         found = []
         ids = _find_vf_ids(folder)

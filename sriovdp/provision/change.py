@@ -155,7 +155,7 @@ class Change:
     def _is_set(self, step: SetVf) -> bool:
         """Whether a new VF has by itself what is wanted: what a NIC does not have need not be switched off."""
         if self._new is None:
-            self._new = self.netlink.vf_settings(self._pf_ifindex())
+            self._new = self.netlink.vf_settings(self._pf_ifindex()) or {}
         now = self._new.get(step.index)
         values = {name: getattr(now, name) for name in step.changes} if now else {}
         return bool(now) and all(

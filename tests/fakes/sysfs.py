@@ -35,12 +35,17 @@ def vf_address(pf: str, index: int) -> str:
 
 @dataclass
 class Tree:
-    """A sysfs tree. `settings` is what the PF's driver holds of each VF; `log` has all writes, in order."""
+    """A sysfs tree. `settings` is what the PF's driver holds of each VF; `log` has all writes, in order.
+
+    `hidden` has VFs that the kernel leaves out of its list for so many looks; with `sets_vfs` False there is no list.
+    """
 
     root: Path
     settings: dict[str, VfSettings] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
     addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hidden: dict[str, int] = field(default_factory=dict)
+    sets_vfs: bool = True
     permanent_macs: dict[str, str] = field(default_factory=dict)
     last_ifindex: int = 1  # that of lo; no number is given twice
     lock: RLock = field(default_factory=RLock, repr=False)  # PFs are changed at the same time
@@ -221,9 +226,17 @@ class Netlink(AbstractContextManager["Netlink"]):
         name = next(device.name for device in self.links() if device.ifindex == ifindex)
         return self.tree.addresses.get(name, ())
 
-    def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings]:
+    def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings] | None:
         """Settings of the VFs of the PF with this ifindex."""
-        return {index: self.tree.settings[address] for index, address in self._vfs(pf_ifindex).items()}
+        if not self.tree.sets_vfs:
+            return None
+        places = self._vfs(pf_ifindex).items()
+        return {index: self.tree.settings[address] for index, address in places if not self._is_hidden(address)}
+
+    def _is_hidden(self, address: str) -> bool:
+        left = self.tree.hidden.get(address, 0)
+        self.tree.hidden[address] = left - 1
+        return left > 0
 
     def guids(self, _: int) -> dict[int, tuple[str, str]]:
         """None: these VFs are of Ethernet."""

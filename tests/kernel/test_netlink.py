@@ -226,7 +226,7 @@ def test_refused_settings_name_the_pf_and_the_vf(inside: Any) -> None:
         with Netlink() as netlink:
             bridge = netlink.find("br1")
             assert bridge
-            assert (netlink.vf_settings(bridge.ifindex), netlink.guids(bridge.ifindex)) == ({}, {})
+            assert (netlink.vf_settings(bridge.ifindex), netlink.guids(bridge.ifindex)) == (None, {})
             assert netlink.find_with_vf("br1", 0) == (bridge, None)
             with pytest.raises(KernelError, match="setting trust True of br1 VF 1 failed: Operation not supported"):
                 netlink.set_vf(bridge.ifindex, 1, {"trust": True})

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,7 @@ def test_list_without_room_is_asked_for_again(netlink: Netlink) -> None:
     vfs = message(NEWLINK, list_vfs(700))
     assert len(vfs) > 128 << 10
     answer(netlink, [vfs], [vfs])
-    assert len(netlink.vf_settings(7)) == 700
+    assert len(netlink.vf_settings(7) or ()) == 700
     netlink._requests._room = 1024
     kernel = answer(netlink, [vfs, message(NEWLINK, LINK), DONE_WELL], *[[vfs, DONE_WELL]] * 4)
     assert [link.name for link in netlink.links()] == ["eth0"]
@@ -189,15 +190,20 @@ def test_all_vfs_of_a_big_list_are_read(netlink: Netlink, count: int, guids: boo
     vfs = [message(NEWLINK, list_vfs(count, guids=guids))]
     netlink._requests._room = 1 << 20
     answer(netlink, *[vfs] * 4)
-    settings = netlink.vf_settings(7)
+    settings = netlink.vf_settings(7) or {}
     assert {index: (vf.mac[-2:], vf.vlan, vf.trust) for index, vf in settings.items()} == {
         index: (f"{index % 256:02x}", index, index % 2 == 1) for index in range(count)
     }
     assert len(netlink.guids(7)) == (count if guids else 0)
+    assert {(vf.node_guid, vf.port_guid) for vf in settings.values()} == (
+        {(guid, guid) for guid in ("00:00:00:00:00:00:" + f"{n:04x}"[:2] + ":" + f"{n:04x}"[2:] for n in range(count))}
+        if guids
+        else {(None, None)}
+    )
     found = netlink.find_with_vf("eth0", count - 1)
     assert found
     assert (found[0].name, found[0].mac, found[0].parent) == ("eth0", "02:00:00:00:00:07", "0000:01:00.0")
-    assert found[1] == settings[count - 1]
+    assert found[1] == replace(settings[count - 1], node_guid=None, port_guid=None)
     link = netlink.find("eth0")
     assert link == found[0]
 
@@ -205,7 +211,14 @@ def test_all_vfs_of_a_big_list_are_read(netlink: Netlink, count: int, guids: boo
 def test_vf_that_the_driver_does_not_report_is_left_out(netlink: Netlink) -> None:
     """All others are there."""
     answer(netlink, [message(NEWLINK, list_vfs(400, missing=3))])
-    assert netlink.vf_settings(7).keys() == set(range(400)) - {3}
+    assert (netlink.vf_settings(7) or {}).keys() == set(range(400)) - {3}
+
+
+def test_a_driver_without_settings_of_vfs_has_no_list(netlink: Netlink) -> None:
+    """One that can read none of its VFs just now has an empty one."""
+    answer(netlink, [message(NEWLINK, LINK)], [message(NEWLINK, list_vfs(1, missing=0))])
+    assert netlink.vf_settings(7) is None
+    assert netlink.vf_settings(7) == {}
 
 
 def test_list_that_cannot_be_read_is_said_so(netlink: Netlink) -> None:

@@ -124,7 +124,7 @@ def test_lean_rtnetlink_sees_and_sets_vfs_as_ip_does(node: LabNode) -> None:
     """Settings of each VF, before and after a change of several in one request; a VF's parent is its PCI address."""
 
     def compare(netlink: Netlink, pf: int) -> None:
-        for index, settings in netlink.vf_settings(pf).items():
+        for index, settings in (netlink.vf_settings(pf) or {}).items():
             found = netlink.find_with_vf(pf, index)
             assert found
             assert found[1] == settings
@@ -139,12 +139,12 @@ def test_lean_rtnetlink_sees_and_sets_vfs_as_ip_does(node: LabNode) -> None:
         assert pf
         assert vf
         assert (vf.parent, pf.parent) == (node.vf(1), node.pf.name)
-        before = netlink.vf_settings(pf.ifindex)[1]
+        before = (netlink.vf_settings(pf.ifindex) or {})[1]
         compare(netlink, pf.ifindex)
         changes = {"mac": "02:00:00:00:cc:01", "vlan": 100, "qos": 3, "spoofchk": False, "trust": True}
         netlink.set_vf(pf.ifindex, 1, changes)
-        assert netlink.vf_settings(pf.ifindex)[1] == replace(before, **changes)  # type: ignore[arg-type]
+        assert (netlink.vf_settings(pf.ifindex) or {})[1] == replace(before, **changes)  # type: ignore[arg-type]
         compare(netlink, pf.ifindex)
         netlink.set_vf(pf.ifindex, 1, {name: getattr(before, name) for name in changes})
-        assert netlink.vf_settings(pf.ifindex)[1] == before
-        assert 99 not in netlink.vf_settings(pf.ifindex)
+        assert (netlink.vf_settings(pf.ifindex) or {})[1] == before
+        assert 99 not in (netlink.vf_settings(pf.ifindex) or {})

@@ -114,6 +114,21 @@ def test_the_live_tree_is_completed_by_rtnetlink(tree: Tree, monkeypatch: pytest
     assert take_snapshot(tree.sysfs).pfs[0].netdev is None
 
 
+def test_a_vf_that_the_kernel_leaves_out_is_unread(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlike one whose driver has no settings of VFs at all, which is known before there is a VF."""
+    connect(tree, monkeypatch).add_pf(vfs=2)
+    tree.hidden[vf_address(PF, 1)] = 1
+    (pf,) = take_snapshot(tree.sysfs).pfs
+    assert (pf.sets_vfs, pf.unread) == (True, pf.vfs[1:])
+    (pf,) = take_snapshot(tree.sysfs).pfs
+    assert (pf.sets_vfs, pf.unread) == (True, ())
+    tree.sets_vfs = False
+    (pf,) = take_snapshot(tree.sysfs).pfs
+    assert (pf.sets_vfs, pf.unread, [vf.settings for vf in pf.vfs]) == (False, (), [None, None])
+    tree._set_num_vfs(PF, 0, autoprobe=False)
+    assert not take_snapshot(tree.sysfs).pfs[0].sets_vfs
+
+
 def test_this_machine_can_be_read_and_the_fake_has_its_shape(tree: Tree) -> None:
     """Real sysfs and rtnetlink: every network function of this machine, and attributes in the fake's form."""
     node = take_snapshot(Sysfs())

@@ -247,6 +247,19 @@ def test_a_recording_reports_nothing_of_people_and_pieces(tree: Tree, tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("hidden", [(1,), (0, 1)])
+def test_a_recording_keeps_what_could_not_be_read_apart(tree: Tree, tmp_path: Path, hidden: tuple[int, ...]) -> None:
+    """A VF that the kernel left out, and all of them; and a driver without settings of VFs."""
+    tree.hidden |= {vf_address(PF, index): 1 for index in hidden}
+    for number, sets_vfs in enumerate([True, False]):
+        tree.sets_vfs = sets_vfs
+        node = take_snapshot(tree.sysfs)
+        record(tree.root, node, collect_facts(tree.sysfs, node), tmp_path / str(number))
+        (pf,) = take_snapshot(Sysfs(tmp_path / str(number))).pfs
+        assert pf.sets_vfs == sets_vfs
+        assert [vf.index for vf in pf.unread] == (list(hidden) if sets_vfs else [])
+
+
 def test_recording_does_not_write_over_anything(tree: Tree, tmp_path: Path) -> None:
     """A folder with something in it, and one that cannot be made, are refused."""
     node = take_snapshot(tree.sysfs)

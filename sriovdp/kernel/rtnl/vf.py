@@ -6,6 +6,7 @@ with more than 334 VFs, or 277 with GUIDs, the length wraps, and what follows th
 
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sriovdp.errors import KernelError
@@ -35,14 +36,16 @@ def cut_vf_list(message: bytes, head: int) -> bytes:
     return message[: place[0] - 4] + message[place[1] :] if place else message
 
 
-def list_vfs(message: bytes, head: int) -> list[tuple[int, int, int]]:
-    """VF index, start and end of each VF's attributes; VFs that the driver does not report are left out.
+def list_vfs(message: bytes, head: int) -> list[tuple[int, int, int]] | None:
+    """VF index, start and end of each VF's attributes; None when the PF's driver has no settings of VFs at all.
 
+    The kernel writes no list for a driver without ndo_get_vf_config, like virtio_net or idpf. It leaves a VF out of the
+    list when that call fails for it, as for a VF in reset (net/core/rtnetlink.c, rtnl_fill_vf, rtnl_fill_vfinfo).
     Raises KernelError when the list is too long for its attribute and cannot be read without its length either.
     """
     place = _find_list(message, head)
     if place is None:
-        return []
+        return None
     infos = list_attributes(message, *place)
     return [(U32.unpack_from(message, start + 4)[0], start, end) for _, start, end in infos]
 
@@ -74,7 +77,7 @@ def _find_end(message: bytes, start: int, end: int, number: int) -> int:
 
 
 def read_settings(data: bytes, start: int, end: int) -> VfSettings:
-    """One VF's settings from its attributes."""
+    """One VF's settings from its attributes, without GUIDs."""
     found = {kind: at for kind, at, _ in list_attributes(data, start, end)}
     _, vlan, qos = TRIPLE.unpack_from(data, found[_VLAN]) if _VLAN in found else (0, 0, 0)
     _, least, most = TRIPLE.unpack_from(data, found[_RATE]) if _RATE in found else (0, 0, 0)
@@ -92,6 +95,12 @@ def read_settings(data: bytes, start: int, end: int) -> VfSettings:
         min_tx_rate=least,
         max_tx_rate=most,
     )
+
+
+def read_with_guids(data: bytes, start: int, end: int) -> VfSettings:
+    """One VF's settings from its attributes, with GUIDs where the driver reports them."""
+    settings, guids = read_settings(data, start, end), read_guids(data, start, end)
+    return replace(settings, node_guid=guids[0], port_guid=guids[1]) if guids else settings
 
 
 def _read_switch(data: bytes, at: int | None) -> bool | None:
