@@ -22,7 +22,7 @@ from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, count_vfs, plan
 from sriovdp.provision.settings import is_derived
-from sriovdp.provision.steps import BindDriver, Step, count_steps
+from sriovdp.provision.steps import BindDriver, SetNumVfs, Step, count_steps
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_unknown
 from sriovdp.provision.waiting import Report, run_together
 from sriovdp.state.journal import Journal, read_boot_id
@@ -101,18 +101,21 @@ class _Run:
     allocated: Owners
     timeout: float = TIMEOUT
     held: dict[PciAddress, HeldVfs] = field(default_factory=dict)
+    refused: dict[PciAddress, dict[str, str]] = field(default_factory=dict)
     records: dict[PciAddress, PfRecord] = field(init=False)
     damaged: dict[PciAddress, str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.records, self.damaged = survey_records(self.journal)
+        self.refused = {pf: dict(record.refused) for pf, record in self.records.items()}
 
     def look(self) -> tuple[Node, Plan]:
         """The node now, and what there is to do."""
         node = take_snapshot(self.sysfs)
         leftovers = _find_leftovers(self.sysfs, node, self.records)
         made = {pf: {int(n): mac for n, mac in record.macs.items()} for pf, record in self.records.items()}
-        todo = plan(self.config, node, self._list_attached(), leftovers, made)
+        refused = {pf: {int(n): who for n, who in vfs.items()} for pf, vfs in self.refused.items()}
+        todo = plan(self.config, node, self._list_attached(), leftovers, made, refused)
         forgotten = [pf for pf in node.pfs if pf.address in self.records and self.config.find_pf(pf) is None]
         notes = [
             f"{pf.name} is no longer in the config and keeps what an earlier apply made of it; to undo that, run "
@@ -204,19 +207,34 @@ class _Run:
             old = self.records.get(pf.address)
             interrupted = old is not None and old.is_interrupted
             held = self.held[pf.address]
-            Change(pf.address, self.sysfs, self.report, resolved, link_lost=interrupted, held=held).run(steps)
+            change = Change(pf.address, self.sysfs, self.report, resolved, link_lost=interrupted, held=held)
+            try:
+                change.run(steps)
+            finally:
+                self._note_refusals(pf, steps, change.refused)
         except SriovdpError as error:
             return error
         return None
 
+    def _note_refusals(self, pf: PhysicalFunction, steps: list[Step], refused: Mapping[int, str]) -> None:
+        """What drivers took no MAC or GUID of; VFs that were created again are not known any more."""
+        is_new = any(isinstance(step, SetNumVfs) for step in steps)
+        known = {} if is_new else self.refused.get(pf.address, {})
+        self.refused[pf.address] = known | {str(index): who for index, who in refused.items()}
+
     def _list_macs(self, pf: PhysicalFunction) -> dict[str, str]:
-        """The stable MACs of a PF's VFs, by VF index."""
-        entry = self.config.find_pf(pf)
-        return {
-            str(vf.index): vf.settings.mac
-            for vf in pf.vfs
-            if entry and vf.settings and is_derived(entry.vf(vf.index), vf.index)
-        }
+        """The stable MACs of a PF's VFs, by VF index; of those whose PF takes none, their netdevs'."""
+        entry, old, refused = self.config.find_pf(pf), self.records.get(pf.address), self.refused.get(pf.address, {})
+        found = dict(old.macs) if old else {}
+        for vf in pf.vfs:
+            number = str(vf.index)
+            if not entry or not is_derived(entry.vf(vf.index), vf.index):
+                found.pop(number, None)
+            elif not pf.sets_vfs or number in refused:
+                found |= {number: vf.netdev.mac} if vf.netdev else {}
+            elif vf.settings:
+                found[number] = vf.settings.mac
+        return {number: mac for number, mac in found.items() if int(number) in {vf.index for vf in pf.vfs}}
 
     def _record(self, pf: PhysicalFunction) -> PfRecord:
         """The record of a change that begins now; one that was interrupted goes on."""
@@ -230,6 +248,7 @@ class _Run:
             allow_host_uplink=bool(entry and entry.allow_host_uplink),
             externally_managed=bool(entry and entry.externally_managed),
             macs=old.macs if old else {},
+            refused=self.refused.get(pf.address, {}),
         )
 
     def _undo(self, pf: PhysicalFunction) -> str:
@@ -259,7 +278,7 @@ class _Run:
         pf = next((pf for pf in node.pfs if pf.address == record.address), None)
         if pf is None:
             raise DeviceError(f"{record.address}: this PF is gone", hint="see the kernel log (dmesg)")
-        return node, plan_return(record.before, pf, keep_number=record.externally_managed)
+        return node, plan_return(record.before, pf, record.refused, keep_number=record.externally_managed)
 
     def _forget(self, record: PfRecord) -> None:
         """A PF is as it was: nothing is known to have been changed by this apply."""

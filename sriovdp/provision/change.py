@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, SriovdpError, VerifyError
@@ -19,7 +20,7 @@ from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress, VfSettings, is_userspace
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, ZERO_MAC, PciAddress, VfSettings, is_userspace
 from sriovdp.provision.holding import HeldVfs
 from sriovdp.provision.steps import (
     BindDriver,
@@ -31,6 +32,7 @@ from sriovdp.provision.steps import (
     SetMtu,
     SetNumVfs,
     SetVf,
+    SetVfMac,
     SetVfMtu,
     Step,
     VfStep,
@@ -40,6 +42,11 @@ from sriovdp.provision.waiting import Report, telling
 _PATIENCE = 10.0  # seconds at one step after which it is reported that it is still being waited for
 _CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
 _CARRIER_INTERVAL = 0.1
+_REFUSALS = {
+    "PF": frozenset({errno.EOPNOTSUPP}),  # net/core/rtnetlink.c, do_setvfinfo: the driver has no such setting
+    "VF": frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}),  # what drivers of VFs answer
+}
+_NETDEVS_GET_IT = "the netdevs of VFs on kernel drivers get the MACs, other VFs keep what they have"
 _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look for it
 
 
@@ -56,17 +63,21 @@ class Change:
     resolved: dict[str, str] = field(default_factory=dict)
     link_lost: bool = False
     held: HeldVfs | None = None
+    refused: dict[int, str] = field(default_factory=dict)
+    """Out: whose driver took no MAC or GUID that this program makes, by VF index; see `PfRecord.refused`."""
     netlink: Netlink = field(init=False)
     _autoprobe: str | None = None
     _ifindex: int | None = None
     _new: Mapping[int, VfSettings] | None = None
+    _default: VfSettings | None = None
     _awaited: list[str] = field(default_factory=list)
+    _unset: dict[int, SetAdminMac] = field(default_factory=dict)
 
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
         companions = [step for step in steps if isinstance(step, BindDriver) and is_userspace(step.wanted)]
         with Netlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
-            for step in steps:
+            for step in chain(steps, self._list_netdev_macs()):
                 self.report(str(step))
                 wait.begin(str(step))
                 try:
@@ -96,10 +107,12 @@ class Change:
             case _:
                 self._set_vf(step)
 
-    def _set_vf(self, step: SetAdminMac | SetGuid | SetVf | SetVfMtu | ClearOverride) -> None:
+    def _set_vf(self, step: SetAdminMac | SetGuid | SetVf | SetVfMtu | SetVfMac | ClearOverride) -> None:
         match step:
             case SetAdminMac():
-                self.netlink.set_vf(self._pf_ifindex(), step.index, {"mac": step.wanted})
+                self._set_admin_mac(step)
+            case SetVfMac():
+                self._set_vf_mac(step)
             case SetGuid():
                 self._set_guid(step)
             case SetVf():
@@ -115,7 +128,58 @@ class Change:
     def _set_guid(self, step: SetGuid) -> None:
         """Set it, unless the driver looks after GUIDs by itself (mlx4): then the kernel reports none."""
         if step.address or step.index in self.netlink.guids(self._pf_ifindex()):
-            self.netlink.set_guids(self._pf_ifindex(), step.index, step.wanted)
+            with self._tolerant(step, "PF"):
+                self.netlink.set_guids(self._pf_ifindex(), step.index, step.wanted)
+
+    def _set_admin_mac(self, step: SetAdminMac) -> None:
+        with self._tolerant(step if step.derived else None, "PF"):
+            self.netlink.set_vf(self._pf_ifindex(), step.index, {"mac": step.wanted})
+        if step.index in self.refused:
+            self._unset[step.index] = step
+
+    @contextmanager
+    def _tolerant(self, step: VfStep | None, who: str) -> Iterator[None]:
+        """Note a refusal of what this program made; it is reported once for a PF, as all its VFs are alike."""
+        try:
+            yield
+        except KernelError as error:
+            if step is None and error.errno == errno.EOPNOTSUPP:
+                error.hint = "the PF's driver takes no admin MACs: write mac: stable or keep in place of MACs"
+            if step is None or error.errno not in _REFUSALS[who]:
+                raise
+            if who not in self.refused.values():
+                outcome = "VFs keep what they have" if who == "VF" or isinstance(step, SetGuid) else _NETDEVS_GET_IT
+                self.report(f"warning: {step} failed: {error.message}; {outcome}")
+            self.refused[step.index] = who
+
+    def _list_netdev_macs(self) -> Iterator[Step]:
+        """For VFs whose admin MAC was refused just now; those that have a netdev were bound meanwhile."""
+        for index, step in self._unset.items():
+            driver = drivers.current_driver(self.sysfs, address := self._vf_address(step))
+            if driver is not None and not is_userspace(driver):
+                place = PciAddress(address)
+                yield SetVfMac(step.pf, step.pf_name, step.reason, index, place, None, step.wanted)
+
+    def _set_vf_mac(self, step: SetVfMac) -> None:
+        """Many drivers take another MAC only while the netdev is down (net/ethernet/eth.c, eth_mac_addr).
+
+        One that takes it in silence and keeps its own refuses it too.
+        """
+        netdev = self._vf_netdev(self._vf_address(step))
+        if netdev.mac == step.wanted:
+            return
+        what = f"setting MAC {step.wanted} of {netdev.name}"
+        with self._tolerant(step, "VF"):
+            if netdev.up:
+                self.netlink.set_link(netdev.ifindex, f"setting {netdev.name} down", state="down")
+            try:
+                self.netlink.set_link(netdev.ifindex, what, address=step.wanted)
+            finally:
+                if netdev.up:
+                    self.netlink.set_link(netdev.ifindex, f"setting {netdev.name} up", state="up")
+            after = self.netlink.find(netdev.ifindex)
+            if after is not None and after.mac != step.wanted:
+                raise KernelError(f"{what} was taken, and it has {after.mac}", errno=errno.EOPNOTSUPP)
 
     @contextmanager
     def _autoprobe_kept(self) -> Iterator[None]:
@@ -155,8 +219,9 @@ class Change:
     def _is_set(self, step: SetVf) -> bool:
         """Whether a new VF has by itself what is wanted: what a NIC does not have need not be switched off."""
         if self._new is None:
-            self._new = self.netlink.vf_settings(self._pf_ifindex()) or {}
-        now = self._new.get(step.index)
+            found = self.netlink.vf_settings(self._pf_ifindex())
+            self._new, self._default = found or {}, VfSettings(ZERO_MAC) if found is None else None
+        now = self._new.get(step.index, self._default)
         values = {name: getattr(now, name) for name in step.changes} if now else {}
         return bool(now) and all(
             values[name] == wanted or (values[name] is None and not wanted) for name, wanted in step.changes.items()

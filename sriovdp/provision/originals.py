@@ -1,7 +1,8 @@
 """The way back: the steps that bring a PF to a state that was recorded. No I/O. Undoing and resetting are both this."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from sriovdp.model import NO_DRIVER, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction, is_userspace
@@ -13,20 +14,25 @@ from sriovdp.provision.steps import (
     SetMtu,
     SetNumVfs,
     SetVf,
+    SetVfMac,
     SetVfMtu,
     Step,
 )
 from sriovdp.state.provisioned import PfState, VfState
 
+NONE_REFUSED: Mapping[str, str] = MappingProxyType({})
 _REASON = "it was so before"
 _NEW_VF = VfSettings(ZERO_MAC, spoofchk=True, trust=False, link_state="auto")
 """What the kernel's drivers give a VF that is new."""
 
 
-def plan_return(state: PfState, pf: PhysicalFunction, *, keep_number: bool = False) -> tuple[Step, ...]:
+def plan_return(
+    state: PfState, pf: PhysicalFunction, refused: Mapping[str, str] = NONE_REFUSED, *, keep_number: bool = False
+) -> tuple[Step, ...]:
     """Find what has to be done to a PF to have it as it was, in the order in which it is to be done.
 
-    With `keep_number` somebody else says how many VFs there are: those that are still there get back what they had.
+    `refused` are the VFs, by index, whose MAC is on their netdev only. With `keep_number` somebody else says how many
+    VFs there are: those that are still there get back what they had.
     """
     steps: list[Step] = []
     if keep_number:
@@ -43,7 +49,10 @@ def plan_return(state: PfState, pf: PhysicalFunction, *, keep_number: bool = Fal
     steps += [bind for bind in binds if not is_userspace(bind.wanted)]
     bound = {bind.index for bind in binds}
     for vf in state.vfs:
-        steps += _return_mtu(pf, vf, now.get(vf.index), rebound=recreated or vf.index in bound)
+        rebound = recreated or vf.index in bound
+        if not pf.sets_vfs or str(vf.index) in refused:
+            steps += _return_mac(pf, vf, now.get(vf.index), rebound=rebound)
+        steps += _return_mtu(pf, vf, now.get(vf.index), rebound=rebound)
     return (*steps, *_return_pf(state, pf))
 
 
@@ -83,6 +92,12 @@ def _return_driver(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | Non
         return None
     reason = "a driver takes an admin MAC over when it is bound"
     return BindDriver(pf.address, pf.name, reason, was.index, address, current, current, again=True)
+
+
+def _return_mac(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | None, *, rebound: bool) -> Iterator[Step]:
+    current = vf.netdev.mac if vf and vf.netdev and not rebound else None
+    if was.mac and current != was.mac and (rebound or current is not None):
+        yield SetVfMac(pf.address, pf.name, _REASON, was.index, vf.address if vf else None, current, was.mac)
 
 
 def _return_mtu(pf: PhysicalFunction, was: VfState, vf: VirtualFunction | None, *, rebound: bool) -> Iterator[Step]:

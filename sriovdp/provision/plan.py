@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.drivers import is_bound_as_wanted
@@ -20,7 +21,7 @@ from sriovdp.model import (
     is_userspace,
     name_vf,
 )
-from sriovdp.provision.settings import make_stable_mac, plan_settings
+from sriovdp.provision.settings import Derived, is_derived, make_stable_mac, plan_netdev_mac, plan_settings
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
@@ -53,6 +54,11 @@ MadeMacs = Mapping[PciAddress, Mapping[int, str]]
 
 NONE_MADE: MadeMacs = MappingProxyType({})
 
+Refusals = Mapping[PciAddress, Mapping[int, str]]
+"""Whose driver took no MAC or GUID that this program makes, by PF and VF index: `PF`, or `VF` where neither did."""
+
+NONE_REFUSED: Refusals = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -81,13 +87,15 @@ def plan(
     attached: Collection[str] = (),
     leftovers: Mapping[PciAddress, Leftovers] = NO_LEFTOVERS,
     made: MadeMacs = NONE_MADE,
+    refused: Refusals = NONE_REFUSED,
 ) -> Plan:
     """Find what has to be done to a node. PFs that are not in the config are left alone.
 
     `attached` has the PCI addresses of VFs that a pod has: their settings are the pod's business until it gives them
     back. `leftovers` has the PFs whose last apply was interrupted. A stable MAC that is in `made`, or comes from a MAC
-    that a PF of this node has now, as a bond gives one to all its members, stays until the VF is created again. Raises
-    DeviceError when a PF cannot have as many VFs as the config wants, and when VFs of two PFs would have the same MACs.
+    that a PF of this node has now, as a bond gives one to all its members, stays until the VF is created again; until
+    then what is in `refused` is not tried again. Raises DeviceError when a PF cannot have as many VFs as the config
+    wants, and when VFs of two PFs would have the same MACs.
     """
     node = _tell_apart(node)
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
@@ -95,9 +103,10 @@ def plan(
     _check_given_macs(taken)
     steps: list[Step] = []
     for pf, entry in entries:
-        own = list(_plan_pf(pf, entry, attached, _Made(node, made.get(pf.address, {})))) if entry else []
+        known = _Known(node, made.get(pf.address, {}), refused.get(pf.address, {}))
+        own = list(_plan_pf(pf, entry, attached, known)) if entry else []
         steps += [*own, *_plan_leftovers(pf, leftovers.get(pf.address), own)]
-    warnings = [warning for pf, entry in taken for warning in _warn_of_pf(pf, entry)]
+    warnings = [warning for pf, entry in taken for warning in _warn_of_pf(pf, entry, refused.get(pf.address, {}))]
     for number, entry in enumerate(config.physical_functions):
         if not any(other is entry for _, other in taken):
             taken_before = any(entry.select.matches(pf) for pf in node.pfs)
@@ -122,14 +131,18 @@ def _tell_apart(node: Node) -> Node:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """Stable MACs of one PF's VFs that stay: those of its record, and those that a MAC of this node gives."""
+class _Known:
+    """Of one PF's VFs: stable MACs that stay, by its record and by the MACs of this node, and what was refused."""
 
     node: Node
     recorded: Mapping[int, str]
+    refused: Mapping[int, str]
 
-    def list_of(self, index: int) -> Iterator[str]:
-        """Those of one VF."""
+    def of(self, index: int) -> Derived:
+        """What is known of one VF."""
+        return Derived(tuple(self._list_made(index)), self.refused.get(index, ""))
+
+    def _list_made(self, index: int) -> Iterator[str]:
         if index in self.recorded:
             yield self.recorded[index]
         for pf in self.node.pfs:
@@ -162,7 +175,7 @@ def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> Non
             )
 
 
-def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], made: _Made) -> Iterator[Step]:
+def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], known: _Known) -> Iterator[Step]:
     """Settings come before drivers (igb hands a MAC over at the bind only), MTUs of VFs after them.
 
     Drivers for user space come first: they do not need the PF's link, which is down for a while after VFs were created.
@@ -178,24 +191,26 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], m
             vfs = [None] * wanted
     binds: list[BindDriver] = []
     rates: list[Step] = []
-    mtus: list[Step] = []
+    late: list[Step] = []
     for number, vf in enumerate(vfs):
         index = vf.index if vf else number
         wish = _wish(pf, entry, index)
         free = vf is None or not (vf.address in attached or _is_elsewhere(vf))
-        settings = list(plan_settings(pf, index, vf, wish, tuple(made.list_of(index)))) if free else []
+        settings = list(plan_settings(pf, index, vf, wish, known.of(index))) if free else []
         rates += filter(_is_rate, settings)
         yield from (step for step in settings if not _is_rate(step))
         renamed = any(isinstance(step, SetAdminMac | SetGuid) for step in settings)
-        bind = _plan_driver(pf, index, vf, wish, renamed=renamed)
+        bind = _plan_driver(pf, index, vf, wish, renamed=renamed, refused=known.refused.get(index, ""))
         if bind and (free or not bind.again):
             binds.append(bind)
+        rebound = bind is not None
+        late += plan_netdev_mac(pf, index, vf, wish, known.of(index), rebound=rebound) if free else ()
         if free and entry.mtu and wish.driver == KERNEL_DRIVER:
-            mtus += _plan_vf_mtu(pf, index, vf, entry.mtu, rebound=bind is not None)
+            late += _plan_vf_mtu(pf, index, vf, entry.mtu, rebound=rebound)
     yield from (bind for bind in binds if _is_early(bind))
     yield from rates
     yield from (bind for bind in binds if not _is_early(bind))
-    yield from mtus
+    yield from late
 
 
 def _is_early(bind: BindDriver) -> bool:
@@ -263,7 +278,7 @@ def _is_elsewhere(vf: VirtualFunction) -> bool:
 
 
 def _plan_driver(
-    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, *, renamed: bool
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, *, renamed: bool, refused: str
 ) -> BindDriver | None:
     place = (index, vf.address if vf else None, vf.driver if vf else None)
     if vf is None:
@@ -274,7 +289,8 @@ def _plan_driver(
         target = {KERNEL_DRIVER: "its kernel driver", NO_DRIVER: "no driver"}.get(wish.driver, wish.driver)
         reason = f"the config wants {target}, it has {vf.driver or 'no driver'}"
         return BindDriver(pf.address, pf.name, reason, *place, wish.driver, noiommu=wish.noiommu)
-    if vf.driver is not None and not is_userspace(vf.driver) and (renamed or _has_stale_mac(pf, vf, wish)):
+    is_stale = not refused and _has_stale_mac(pf, vf, wish)
+    if vf.driver is not None and not is_userspace(vf.driver) and (renamed or is_stale):
         reason = f"a driver takes {'a GUID' if _is_infiniband(pf) else 'an admin MAC'} over when it is bound"
         return BindDriver(pf.address, pf.name, reason, *place, vf.driver, again=True)
     return None
@@ -304,7 +320,7 @@ def _plan_vf_mtu(
         yield SetVfMtu(pf.address, pf.name, reason, index, vf.address if vf else None, current, mtu)
 
 
-def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig) -> Iterator[str]:
+def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig, refused: Mapping[int, str]) -> Iterator[str]:
     count = count_vfs(pf, entry)
     if entry.externally_managed and isinstance(entry.num_vfs, int) and count < entry.num_vfs:
         yield (
@@ -317,9 +333,24 @@ def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig) -> Iterator[str]:
     wanted = any(entry.vf(index).mac != "keep" for index in range(count))
     if wanted and pf.netdev is None:
         yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
+    elif not pf.sets_vfs or (refused and len(pf.vfs) == count):
+        yield from _warn_of_refused(pf, entry, range(count) if not pf.sets_vfs else sorted(refused))
     elif wanted and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
         yield f"admin MACs of VFs of {pf.name} are left as they are: they cannot be read"
     yield from _warn_of_kind(pf, entry, count)
+
+
+def _warn_of_refused(pf: PhysicalFunction, entry: PfConfig, indices: Collection[int]) -> Iterator[str]:
+    """One sentence for all VFs whose MAC or GUID nobody but a netdev can take."""
+    derived = [index for index in indices if is_derived(entry.vf(index), index)]
+    if not derived:
+        return
+    which = f"{pf.name}: its driver {pf.driver} takes no {'GUID' if _is_infiniband(pf) else 'admin MAC'} of VF "
+    which += str(VfIndices.parse(",".join(map(str, derived))))
+    if _is_infiniband(pf):
+        yield f"{which}: it keeps what it has"
+    else:
+        yield f"{which}: the netdev of a VF on a kernel driver gets the stable MAC, any other VF keeps the MAC it has"
 
 
 def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator[str]:

@@ -106,7 +106,7 @@ def _hold(
 
 
 def _plan(record: PfRecord, pf: PhysicalFunction) -> tuple[Step, ...]:
-    return plan_return(record.original, pf, keep_number=record.externally_managed)
+    return plan_return(record.original, pf, record.refused, keep_number=record.externally_managed)
 
 
 def _choose(

@@ -1,14 +1,20 @@
-"""What is set of a VF through its PF, as steps: admin MAC or GUID, VLAN, checks, rates. No I/O."""
+"""What is set of a VF through its PF, as steps: admin MAC or GUID, VLAN, checks, rates. No I/O.
+
+A MAC or GUID that this program makes is a service: where no driver takes it the VF is good without. What the config
+gives is wanted, so a driver that refuses it is an error.
+"""
 
 import hashlib
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sriovdp.config.values import VfConfig
-from sriovdp.model import PhysicalFunction, VfSettings, VirtualFunction
-from sriovdp.provision.steps import SetAdminMac, SetGuid, SetVf, Step
+from sriovdp.model import NO_DRIVER, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction, is_userspace
+from sriovdp.provision.steps import SetAdminMac, SetGuid, SetVf, SetVfMac, Step
 
 NO_GUID = ":".join(["00"] * 8)
+_NO_SETTINGS = VfSettings(ZERO_MAC)  # of a VF whose PF has none
 
 
 def make_stable_mac(pf_mac: str, index: int) -> str:
@@ -33,22 +39,64 @@ def _make_local(seed: str, length: int) -> str:
     return bytes([digest[0] & 0xFC | 0x02, *digest[1:length]]).hex(":")
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What is known of the MACs and GUIDs that this program makes for one VF.
+
+    `made` are stable MACs that are as good as the one of now, as an apply made them from another MAC. `refused` says
+    whose driver took none: that of the PF (`PF`), or that of the VF's netdev too (`VF`).
+    """
+
+    made: Collection[str] = ()
+    refused: str = ""
+
+
+NOTHING_DERIVED = Derived()
+
+
 def plan_settings(
-    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, made: Collection[str] = ()
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, known: Derived = NOTHING_DERIVED
 ) -> Iterator[Step]:
     """What to set through the PF; nothing where the PF has no netdev to do it, or where it cannot be read.
 
-    `made` are stable MACs of this VF that are as good as the one of now, as an apply made them from another MAC.
+    Where the PF's driver has no settings of VFs, what the config gives is tried all the same: the kernel says why not.
     """
-    if pf.netdev is None or (vf and vf.settings is None):
+    if pf.netdev is None or (vf and vf.settings is None and pf.sets_vfs):
         return
-    address, now = (vf.address, vf.settings) if vf else (None, None)
+    address, now = (vf.address, vf.settings or _NO_SETTINGS) if vf else (None, None)
     if pf.traits.link_type == "infiniband":
-        yield from _plan_guid(pf, index, vf)
+        yield from _plan_guid(pf, index, vf, known)
     else:
-        yield from _plan_mac(pf, index, vf, wish, made)
+        yield from _plan_mac(pf, index, vf, wish, known)
     for changes in _list_changes(wish, now):
         yield SetVf(pf.address, pf.name, _explain(changes, now), index, address, changes)
+
+
+def plan_netdev_mac(
+    pf: PhysicalFunction,
+    index: int,
+    vf: VirtualFunction | None,
+    wish: VfConfig,
+    known: Derived = NOTHING_DERIVED,
+    *,
+    rebound: bool = False,
+) -> Iterator[SetVfMac]:
+    """The stable MAC on the VF's own netdev, where no PF can take it. `rebound`: the netdev of now will be gone."""
+    if pf.netdev is None or (takes_mac(pf, vf, known) or (vf and known.refused == "VF")):
+        return
+    mac = find_mac(wish, pf.netdev.own_mac, index)
+    has_netdev = not (wish.driver == NO_DRIVER or is_userspace(wish.driver))
+    if mac is None or not is_derived(wish, index) or not has_netdev or pf.traits.link_type == "infiniband":
+        return
+    current = vf.netdev.mac if vf and vf.netdev and not rebound else None
+    if current != mac and current not in known.made:
+        reason = f"{pf.name} takes no admin MAC, and the MAC has to be the same after each boot"
+        yield SetVfMac(pf.address, pf.name, reason, index, vf.address if vf else None, current, mac)
+
+
+def takes_mac(pf: PhysicalFunction, vf: VirtualFunction | None, known: Derived) -> bool:
+    """Whether the PF may take what this program makes for a VF. One that is created again is tried again."""
+    return pf.sets_vfs and not (vf and known.refused)
 
 
 def is_derived(wish: VfConfig, index: int) -> bool:
@@ -64,23 +112,27 @@ def find_mac(wish: VfConfig, pf_mac: str, index: int) -> str | None:
 
 
 def _plan_mac(
-    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, made: Collection[str]
+    pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, known: Derived
 ) -> Iterator[Step]:
-    now = vf.settings if vf else None
+    now = (vf.settings or _NO_SETTINGS) if vf else None
     mac = find_mac(wish, pf.netdev.own_mac, index) if pf.netdev else None
     derived = is_derived(wish, index)
-    if mac is None or (now and (now.mac == mac or (derived and now.mac in made))):
+    if mac is None or (now and (now.mac == mac or (derived and now.mac in known.made))):
+        return
+    if derived and not takes_mac(pf, vf, known):
         return
     reason = "a new VF"
     if now:
         reason = "the MAC has to be the same after each boot" if derived else "the config gives it this MAC"
-    yield SetAdminMac(pf.address, pf.name, reason, index, vf.address if vf else None, now.mac if now else None, mac)
+    place, current = (vf.address if vf else None), (now.mac if now else None)
+    yield SetAdminMac(pf.address, pf.name, reason, index, place, current, mac, derived)
 
 
-def _plan_guid(pf: PhysicalFunction, index: int, vf: VirtualFunction | None) -> Iterator[Step]:
+def _plan_guid(pf: PhysicalFunction, index: int, vf: VirtualFunction | None, known: Derived) -> Iterator[Step]:
     """A VF without GUID cannot be used; one that somebody gave is as good as ours. A new VF has none."""
     now = vf.settings if vf else None
-    if pf.traits.guid is None or (now and NO_GUID not in {now.node_guid, now.port_guid}):
+    has_one = now is not None and NO_GUID not in {now.node_guid, now.port_guid}
+    if pf.traits.guid is None or has_one or not takes_mac(pf, vf, known):
         return
     guid = make_stable_guid(pf.traits.guid, index)
     yield SetGuid(pf.address, pf.name, "it has none" if vf else "a new VF", index, vf.address if vf else None, guid)

@@ -98,14 +98,27 @@ class VfStep(PfStep):
 
 @dataclass(frozen=True, slots=True)
 class SetAdminMac(VfStep):
-    """Set a VF's admin MAC through its PF."""
+    """Set a VF's admin MAC through its PF. `derived`: this program made it; that a driver takes none is no error."""
 
     action: ClassVar[str] = "set_admin_mac"
     current: str | None
     wanted: str
+    derived: bool = False
 
     def __str__(self) -> str:
         return f"{self.vf_name}: set admin MAC {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetVfMac(VfStep):
+    """Give a VF's own netdev its MAC, where the PF takes no admin MAC. It is done after the VF is bound."""
+
+    action: ClassVar[str] = "set_vf_mac"
+    current: str | None
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.vf_name}: set MAC {self.wanted} of its netdev"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +193,17 @@ class ClearOverride(VfStep):
 
 
 Step: TypeAlias = (
-    SetLink | SetMtu | SetNumVfs | SetAutoprobe | SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu | ClearOverride
+    SetLink
+    | SetMtu
+    | SetNumVfs
+    | SetAutoprobe
+    | SetAdminMac
+    | SetGuid
+    | SetVf
+    | BindDriver
+    | SetVfMtu
+    | SetVfMac
+    | ClearOverride
 )
 
 

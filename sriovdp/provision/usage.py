@@ -9,7 +9,18 @@ from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction, is_userspace, name_vf
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetGuid, SetLink, SetMtu, SetNumVfs, SetVf, SetVfMtu, Step
+from sriovdp.provision.steps import (
+    BindDriver,
+    SetAdminMac,
+    SetGuid,
+    SetLink,
+    SetMtu,
+    SetNumVfs,
+    SetVf,
+    SetVfMac,
+    SetVfMtu,
+    Step,
+)
 from sriovdp.state.journal import Journal, read_boot_id
 
 _LIVE_ROOT = Path("/sys")
@@ -101,7 +112,7 @@ def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tupl
     for step in steps:
         if isinstance(step, SetNumVfs):
             all_change = step
-        elif isinstance(step, SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu) and step.address:
+        elif isinstance(step, SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu | SetVfMac) and step.address:
             one_changes.setdefault(step.address, step)
     for vf in pf.vfs:
         if why := all_change or one_changes.get(vf.address):

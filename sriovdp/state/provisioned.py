@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from sriovdp.errors import InUseError, JournalError
-from sriovdp.model import PciAddress, PhysicalFunction, VfSettings
+from sriovdp.model import PciAddress, PhysicalFunction, VfSettings, VirtualFunction
 from sriovdp.reading import UnreadableError, build, parse_object, read_file
 from sriovdp.state.files import open_lock
 from sriovdp.state.journal import VERSION, Journal, read_boot_id
@@ -22,12 +22,19 @@ from sriovdp.state.journal import VERSION, Journal, read_boot_id
 
 @dataclass(frozen=True, slots=True)
 class VfState:
-    """A VF as it was. `mtu` is its netdev's, None without one; `settings` None: there was no PF netdev to ask."""
+    """A VF as it was. `mtu` and `mac` are its netdev's, None without one; `settings` None: no PF could be asked."""
 
     index: int
     driver: str | None
     mtu: int | None = None
     settings: VfSettings | None = None
+    mac: str | None = None
+
+    @classmethod
+    def of(cls, vf: VirtualFunction) -> Self:
+        """The state of a VF in a snapshot."""
+        mtu, mac = (vf.netdev.mtu, vf.netdev.mac) if vf.netdev else (None, None)
+        return cls(vf.index, vf.driver, mtu, vf.settings, mac)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,8 @@ class PfState:
     @classmethod
     def of(cls, pf: PhysicalFunction) -> Self:
         """The state of a PF in a snapshot."""
-        vfs = tuple(VfState(vf.index, vf.driver, vf.netdev.mtu if vf.netdev else None, vf.settings) for vf in pf.vfs)
         netdev = pf.netdev
+        vfs = tuple(map(VfState.of, pf.vfs))
         return cls(netdev.up if netdev else None, netdev.mtu if netdev else None, pf.autoprobe, vfs)
 
 
@@ -51,7 +58,8 @@ class PfState:
 class PfRecord:
     """One file. `original` is the state before the first apply, `before` that before the last one.
 
-    `macs` are the stable admin MACs that the last apply left, by VF index in decimal.
+    `macs` are the stable MACs that the last apply left, by VF index in decimal; `refused` says of which VFs the driver
+    of the PF (`PF`), or that of the VF's netdev as well (`VF`), takes no MAC or GUID that this program makes.
     """
 
     address: PciAddress
@@ -63,6 +71,7 @@ class PfRecord:
     allow_host_uplink: bool = False
     externally_managed: bool = False
     macs: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_interrupted(self) -> bool:
@@ -134,6 +143,7 @@ def _read(path: Path, address: PciAddress) -> PfRecord:
     record = build(PfRecord, document)
     if record.address != address:
         raise UnreadableError(f"it is about {record.address[:20]!r}")
-    if not all(map(_INDEX.fullmatch, record.macs)):
-        raise UnreadableError(f"macs is {str(dict(record.macs))[:60]!r}")
+    for name, values in (("macs", record.macs), ("refused", record.refused)):
+        if not all(map(_INDEX.fullmatch, values)):
+            raise UnreadableError(f"{name} is {str(dict(values))[:60]!r}")
     return record

@@ -47,6 +47,8 @@ class Tree:
     hidden: dict[str, int] = field(default_factory=dict)
     sets_vfs: bool = True
     permanent_macs: dict[str, str] = field(default_factory=dict)
+    refused_macs: set[int] = field(default_factory=set)  # VF indices of which the PF's driver takes no admin MAC
+    fixed_macs: set[str] = field(default_factory=set)  # VFs, by address, whose netdev keeps its MAC
     last_ifindex: int = 1  # that of lo; no number is given twice
     lock: RLock = field(default_factory=RLock, repr=False)  # PFs are changed at the same time
 
@@ -213,8 +215,10 @@ class Netlink(AbstractContextManager["Netlink"]):
             found = [self.find(entry.name) for entry in (self.tree.root / "class/net").iterdir()]
         return [device for device in found if device]
 
-    def find(self, name: str) -> Link | None:
-        """A netdev by its name."""
+    def find(self, name: str | int) -> Link | None:
+        """A netdev by its name or index."""
+        if isinstance(name, int):
+            return next((link for link in self.links() if link.ifindex == name), None)
         found = inventory._read_netdev(Folder(str(self.tree.root / "class/net" / name)))
         if found is None:
             return None
@@ -245,19 +249,27 @@ class Netlink(AbstractContextManager["Netlink"]):
     def set_vf(self, pf_ifindex: int, index: int, changes: Mapping[str, Any]) -> None:
         """Change what the PF's driver holds; as with igb, a bound VF driver does not notice."""
         address = self._vfs(pf_ifindex)[index]
+        if not self.tree.sets_vfs or (index in self.tree.refused_macs and "mac" in changes):
+            raise KernelError("setting it failed: Operation not supported", errno=errno.EOPNOTSUPP)
         self.tree.log.append((f"vf{index}", ", ".join(f"{name} {value}" for name, value in changes.items())))
         self.tree.settings[address] = replace(self.tree.settings[address], **changes)
 
-    def set_link(self, ifindex: int, what: str, *, state: str | None = None, mtu: int | None = None) -> None:
-        """Set a netdev up (the cable is plugged in) or down, or its MTU."""
+    def set_link(
+        self, ifindex: int, what: str, *, state: str | None = None, mtu: int | None = None, address: str | None = None
+    ) -> None:
+        """Set a netdev up (the cable is plugged in) or down, or its MTU or MAC."""
         name = next(device.name for device in self.links() if device.ifindex == ifindex)
         folder = self.tree.root / "class/net" / name
+        function = folder.resolve().parents[1].name
+        if address and function in self.tree.fixed_macs:
+            raise KernelError(f"{what} failed: Operation not permitted", errno=errno.EPERM)
         written = {"mtu": str(mtu)} if mtu else {}
+        written |= {"address": address} if address else {}
         if state:
             written |= {"flags": "0x1003" if state == "up" else "0x1002", "operstate": state, "carrier": "1"}
         for attribute, value in written.items():
             (folder / attribute).write_text(value)
-        self.tree.log.append((folder.name, state or f"mtu {mtu}"))
+        self.tree.log.append((folder.name, state or (f"mac {address}" if address else f"mtu {mtu}")))
 
     def _vfs(self, pf_ifindex: int) -> dict[int, str]:
         device = next(device for device in self.links() if device.ifindex == pf_ifindex)

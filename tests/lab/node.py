@@ -25,6 +25,11 @@ def list_pfs() -> list[Path]:
     return [path for path in sorted(_PCI.iterdir()) if (path / "sriov_totalvfs").exists()]
 
 
+def find_netdev(function: Path) -> str:
+    """Name of a function's netdev; that of a virtio function lies one device deeper."""
+    return next(path.name for pattern in ("net/*", "virtio*/net/*") for path in function.glob(pattern))
+
+
 @dataclass(frozen=True)
 class LabNode:
     """One PF of the guest, counted from 0. `config` is the agent's config file."""
@@ -40,7 +45,7 @@ class LabNode:
     @property
     def pf_netdev(self) -> str:
         """The PF's netdev."""
-        return next((self.pf / "net").iterdir()).name
+        return find_netdev(self.pf)
 
     def run_sriovdp(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of sriovdp, which may fail."""
@@ -66,7 +71,7 @@ class LabNode:
 
     def netdev(self, index: int) -> str:
         """A VF's netdev on the host."""
-        return next((_PCI / self.vf(index) / "net").iterdir()).name
+        return find_netdev(_PCI / self.vf(index))
 
     def look_vf(self, index: int) -> dict[str, Any]:
         """What `ip` says of a VF's settings on the PF."""
@@ -118,7 +123,7 @@ class LabNode:
 
     def _settings(self) -> list[dict[str, Any]]:
         shown = subprocess.run(["ip", "-d", "-j", "link", "show", self.pf_netdev], capture_output=True, check=True)
-        settings: list[dict[str, Any]] = json.loads(shown.stdout)[0]["vfinfo_list"]
+        settings: list[dict[str, Any]] = json.loads(shown.stdout)[0].get("vfinfo_list", [])
         return settings
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 MEMORY_MIB = 2048
 MAX_PFS = 4
 VIRTIO_VFS = 4
+ALONE_MAC = "52:54:00:bb:01:00"
+"""Of the network function beside the virtio PF that has no PF and no VFs: so a virtual machine sees a VF."""
 _HUGE_PAGE_MIB = 2
 
 Nic = Literal["igb", "virtio"]
@@ -21,6 +23,7 @@ Root = Literal["host", "trixie"]
 class Shape:
     """One machine. `pfs` Intel 82576 PFs, each with up to 7 usable VFs; or, by `nic`, one virtio PF with 4.
 
+    Beside the virtio PF there is one function without a PF.
     `roots` puts a PF behind a PCIe root port; several PFs have one each anyway, as their VFs would take the same slots.
     `numa` makes two NUMA nodes and spreads the PFs over them; `wire` joins all PFs in one Ethernet segment; `hugepages`
     is MiB of 2 MiB pages; `containerd` starts it before the command; `control_plane` gives the machine a Kubernetes API
@@ -72,7 +75,7 @@ class Shape:
             yield from ("-device", f"pxb-pcie,id=bridge{node},bus_nr={64 + 64 * node},numa_node={node},bus=pcie.0")
 
     def _virtio_options(self) -> Iterator[str]:
-        """One PF and its VFs, functions of one device, in one Ethernet segment."""
+        """One PF and its VFs, functions of one device, and a function by itself; all in one Ethernet segment."""
         yield from ("-netdev", "user,id=nowhere,restrict=on,ipv6=off")
         yield from ("-netdev", "hubport,id=uplink,hubid=1,netdev=nowhere")
         yield from ("-device", "pcie-root-port,id=root0,bus=pcie.0,chassis=1,slot=1")
@@ -83,6 +86,8 @@ class Shape:
             role = f"sriov-pf=pf0,{common}" if function else "id=pf0,disable-legacy=on"
             place = f"bus=root0,addr=0x0.0x{function},mac=52:54:00:bb:00:{function:02x}"
             yield from ("-device", f"virtio-net-pci,{place},netdev=net{function},{role}")
+        yield from ("-netdev", "hubport,hubid=1,id=alone")
+        yield from ("-device", f"virtio-net-pci,bus=pcie.0,mac={ALONE_MAC},netdev=alone,disable-legacy=on")
 
     def _nic_options(self) -> Iterator[str]:
         if self.wire:

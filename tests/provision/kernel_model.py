@@ -24,6 +24,7 @@ from sriovdp.provision.steps import (
     SetMtu,
     SetNumVfs,
     SetVf,
+    SetVfMac,
     SetVfMtu,
     Step,
 )
@@ -71,13 +72,15 @@ def do(pf: PhysicalFunction, step: Step) -> PhysicalFunction:
 
 
 def _do_vf(
-    vf: VirtualFunction, step: SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu | ClearOverride
+    vf: VirtualFunction, step: SetAdminMac | SetGuid | SetVf | BindDriver | SetVfMtu | SetVfMac | ClearOverride
 ) -> VirtualFunction:
     match step:
         case BindDriver():
             return bind(vf, {KERNEL_DRIVER: "igbvf", NO_DRIVER: None}.get(step.wanted, step.wanted))
         case SetVfMtu():
             return replace(vf, netdev=replace(vf.netdev, mtu=step.wanted)) if vf.netdev else vf
+        case SetVfMac():
+            return replace(vf, netdev=replace(vf.netdev, mac=step.wanted)) if vf.netdev else vf
         case SetGuid():
             assert vf.settings
             return replace(vf, settings=replace(vf.settings, node_guid=step.wanted, port_guid=step.wanted))
