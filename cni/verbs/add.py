@@ -16,9 +16,10 @@ from cni.vf.names import remove_altnames
 from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, refuse_settings, set_netdev_mac
 from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel import drivers, netns
+from sriovdp.kernel.abilities import list_doubts, list_wanted
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
-from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.model import ZERO_MAC, VfSettings, is_userspace
 from sriovdp.state.journal import Attachment, Journal
 
@@ -118,7 +119,12 @@ class Addition:
             names = [name for name in changes if not (name == "mac" and on_netdev)]
             return [*refuse_settings(self.vf, names, skip_unsupported=skips), *({"mac"} & changes.keys())]
         wanted = replace(attachment.original.settings or VfSettings(ZERO_MAC), **changes)
-        return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=skips, skip_mac=on_netdev)
+        try:
+            return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=skips, skip_mac=on_netdev)
+        except KernelError as error:
+            driver = read_link(self.sysfs.pci(self.vf.address) / "physfn/driver")
+            error.hint = "; ".join(filter(None, (error.hint, *list_doubts(driver, list_wanted(changes)))))
+            raise
 
     def _bind_driver(self) -> None:
         """After the PF's side: a driver takes the admin MAC over when it is bound."""

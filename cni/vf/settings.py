@@ -23,7 +23,8 @@ from sriovdp.state.journal import Original
 logger = logging.getLogger(__name__)
 
 _NETWORK_CLASS = "0x02"
-_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT})  # a driver without that setting, or with half of it
+# a driver without that setting, or with half of it; ENOTSUPP (524) is for inside the kernel only, and bnxt_en gives it
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, 524})
 # what drivers say to a setting that they do not take; anything else is no matter of one setting
 _REFUSALS = _UNSUPPORTED | {errno.EINVAL, errno.EPERM, errno.ERANGE}
 _VLAN_NAMES = frozenset({"vlan", "qos", "vlan_proto"})  # they keep pods apart

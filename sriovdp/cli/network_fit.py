@@ -9,6 +9,7 @@ from cni.protocol.nad import NadReport, check_nad
 from cni.protocol.netconf import NetConf
 from sriovdp.cli.networks import Network
 from sriovdp.config.values import Config
+from sriovdp.kernel.abilities import BIFURCATED, TABLE, list_wanted
 from sriovdp.model import Node, is_userspace
 from sriovdp.policy import make_policy
 from sriovdp.pools.assignment import assign
@@ -21,7 +22,6 @@ _NO_VF = (
     "and let the pod request it"
 )
 _REPORTED = ("trust", "spoofchk", "link_state")
-_BIFURCATED = ("mlx4", "mlx5")  # doc/guides/linux_gsg/linux_drivers.rst of DPDK
 
 
 @dataclass(slots=True)
@@ -110,7 +110,13 @@ def _list_unsupported(conf: NetConf, device: Candidate, what: str) -> Iterator[s
     for key in _REPORTED if settings else ():
         if conf.settings.get(key) is not None and getattr(settings, key) is None:
             yield f"{key} has no effect on {what}: {device.pf.driver} does not support it"
+    given = [key for key in list_wanted(conf.settings) if key not in _REPORTED]
+    if device.kind == "VF" and (driver := TABLE.get(device.pf.driver or "")):
+        for key in driver.list_lacking(given):
+            yield f"{key} may be refused on {what}: {driver.driver} does not take it in Linux 6.12 ({driver.source})"
+    elif device.kind == "PF" and conf.settings:
+        yield f"{', '.join(conf.settings)}: refused on {what}, which has no PF here, as in a virtual machine"
     if device.traits.link_type == "infiniband" and conf.settings.get("vlan"):
         yield f"vlan has no effect on {what}: InfiniBand has no port VLAN"
-    if is_userspace(conf.driver) and str(device.pf.driver).startswith(_BIFURCATED):
+    if is_userspace(conf.driver) and device.pf.driver in BIFURCATED:
         yield f"driver {conf.driver} is no use with {what}: DPDK uses it through {device.pf.driver}; leave driver out"

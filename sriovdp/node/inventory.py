@@ -117,7 +117,7 @@ def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
 def _open_recorded(facts: Facts) -> _Host:
     return _Host(
         find=lambda folder: _read_netdev(folder, facts.permanent_macs.get(folder.name, "")),
-        settings=lambda address, _: facts.settings.get(address),
+        settings=lambda address, _: facts.settings.get(address, None if facts.is_recorded else {}),
         has_address=lambda netdev: netdev.name in facts.addressed,
         routes=facts.default_routes,
         ddp=facts.ddp,

@@ -41,6 +41,7 @@ class Facts:
 
     `settings` goes by PF address and VF index, `ddp` by PCI address, `permanent_macs` by a PF's netdev;
     `default_routes` and `addressed` are names of netdevs; `loadable` are drivers that are not loaded, but could be.
+    `is_recorded` is False for a bare copy of sysfs, beside which nothing was recorded.
     """
 
     settings: Mapping[str, Mapping[int, VfSettings]] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Facts:
     addressed: frozenset[str] = frozenset()
     ddp: Mapping[str, str] = field(default_factory=dict)
     loadable: frozenset[str] = frozenset()
+    is_recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def read_facts(root: Path) -> Facts:
             loadable=frozenset(tree.loadable_drivers),
         )
     except FileNotFoundError:
-        return Facts()
+        return Facts(is_recorded=False)
     except (OSError, ValueError) as error:
         raise DeviceError(f"reading the recorded node {root} failed: {FACTS} is not as written: {error}") from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sriovdp.errors import DeviceError, KernelError, SriovdpError, VerifyError
 from sriovdp.kernel import drivers
+from sriovdp.kernel.abilities import list_doubts, list_wanted
 from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
@@ -43,7 +44,9 @@ _PATIENCE = 10.0  # seconds at one step after which it is reported that it is st
 _CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
 _CARRIER_INTERVAL = 0.1
 _REFUSALS = {
-    "PF": frozenset({errno.EOPNOTSUPP}),  # net/core/rtnetlink.c, do_setvfinfo: the driver has no such setting
+    # net/core/rtnetlink.c, do_setvfinfo: the driver has no such setting; others: mellanox/mlx4/cmd.c, mlx4_set_vf_mac,
+    # of a host whose e-switch is a DPU's mellanox/mlx5/core/eswitch.c, mlx5_eswitch_get_vport; linux/errno.h, ENOTSUPP
+    "PF": frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EPERM, 524}),
     "VF": frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}),  # what drivers of VFs answer
 }
 _NETDEVS_GET_IT = "the netdevs of VFs on kernel drivers get the MACs, other VFs keep what they have"
@@ -84,11 +87,19 @@ class Change:
                     self._do(step, companions)
                 except SriovdpError as error:
                     error.message = f"{step} failed: {error.message.removeprefix(f'{error.subject}: ')}"
+                    error.hint = "; ".join(filter(None, (error.hint, *self._list_doubts(step))))
                     raise
             wait.begin(f"{self.pf}: waiting for netdevs of its VFs")
             self.wait_for_carrier()
             for address in self._awaited:
                 drivers.wait_for_netdev(self.sysfs, address)
+
+    def _list_doubts(self, step: Step) -> Iterator[str]:
+        """What is known of the PF's driver that may be why a step failed."""
+        named: Mapping[type, Sequence[str]] = {SetAdminMac: ("mac",), SetNumVfs: ("vfs",)}
+        names = list_wanted(step.changes) if isinstance(step, SetVf) else named.get(type(step))
+        if names:
+            yield from list_doubts(drivers.current_driver(self.sysfs, self.pf), names)
 
     def _do(self, step: Step, companions: Sequence[BindDriver]) -> None:
         match step:

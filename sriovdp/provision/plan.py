@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
 from sriovdp.errors import DeviceError
+from sriovdp.kernel.abilities import BIFURCATED
 from sriovdp.kernel.drivers import is_bound_as_wanted
 from sriovdp.model import (
     KERNEL_DRIVER,
@@ -21,7 +21,8 @@ from sriovdp.model import (
     is_userspace,
     name_vf,
 )
-from sriovdp.provision.settings import Derived, is_derived, make_stable_mac, plan_netdev_mac, plan_settings
+from sriovdp.provision.advice import warn_of_lacks, warn_of_refused
+from sriovdp.provision.settings import Derived, make_stable_mac, plan_netdev_mac, plan_settings
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
@@ -35,8 +36,6 @@ from sriovdp.provision.steps import (
     SetVfMtu,
     Step,
 )
-
-_BIFURCATED_DRIVERS = frozenset({"mlx4_core", "mlx5_core"})  # doc/guides/linux_gsg/linux_drivers.rst of DPDK
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +112,7 @@ def plan(
             why = "an earlier entry has every PF that it matches" if taken_before else "no PF of this node matches"
             warnings.append(f"physicalFunctions[{number}] ({_write_select(entry.select)}): {why}")
     warnings += _warn_of_twins(taken, steps)
+    warnings += [w for pf, _ in taken for w in warn_of_lacks(pf, [step for step in steps if step.pf == pf.address])]
     return Plan(tuple(steps), tuple(warnings))
 
 
@@ -269,7 +269,7 @@ def _must_stay(pf: PhysicalFunction, wish: VfConfig) -> bool:
 
     A variant of vfio-pci, like mlx5_vfio_pci, is there for virtual machines, and gets what the config gives it.
     """
-    return pf.driver in _BIFURCATED_DRIVERS and wish.driver in USERSPACE_DRIVERS
+    return pf.driver in BIFURCATED and wish.driver in USERSPACE_DRIVERS
 
 
 def _is_elsewhere(vf: VirtualFunction) -> bool:
@@ -334,23 +334,10 @@ def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig, refused: Mapping[int, str
     if wanted and pf.netdev is None:
         yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
     elif not pf.sets_vfs or (refused and len(pf.vfs) == count):
-        yield from _warn_of_refused(pf, entry, range(count) if not pf.sets_vfs else sorted(refused))
+        yield from warn_of_refused(pf, entry, range(count) if not pf.sets_vfs else sorted(refused))
     elif wanted and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
         yield f"admin MACs of VFs of {pf.name} are left as they are: they cannot be read"
     yield from _warn_of_kind(pf, entry, count)
-
-
-def _warn_of_refused(pf: PhysicalFunction, entry: PfConfig, indices: Collection[int]) -> Iterator[str]:
-    """One sentence for all VFs whose MAC or GUID nobody but a netdev can take."""
-    derived = [index for index in indices if is_derived(entry.vf(index), index)]
-    if not derived:
-        return
-    which = f"{pf.name}: its driver {pf.driver} takes no {'GUID' if _is_infiniband(pf) else 'admin MAC'} of VF "
-    which += str(VfIndices.parse(",".join(map(str, derived))))
-    if _is_infiniband(pf):
-        yield f"{which}: it keeps what it has"
-    else:
-        yield f"{which}: the netdev of a VF on a kernel driver gets the stable MAC, any other VF keeps the MAC it has"
 
 
 def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator[str]:

@@ -119,6 +119,8 @@ def _plan_mac(
     derived = is_derived(wish, index)
     if mac is None or (now and (now.mac == mac or (derived and now.mac in known.made))):
         return
+    if not pf.sets_vfs and vf and vf.netdev and vf.netdev.mac == mac:
+        return  # the PF took it and does not report it (freescale/enetc/enetc_pf.c), or the netdev has it by itself
     if derived and not takes_mac(pf, vf, known):
         return
     reason = "a new VF"
