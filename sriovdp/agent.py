@@ -2,7 +2,8 @@
 
 It serves first: the CNI socket and the pools are there within a second. What is owed from before, what came while there
 was no agent, and what the config wants of the node follow in the background, and none of it keeps the others waiting.
-From then on the agent looks at the node again and again, and reports changes to the kubelet.
+From then on the agent looks at the node again and again, and reports changes to the kubelet; and it takes over its
+config file when that changes.
 """
 
 import asyncio
@@ -11,11 +12,11 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cni.protocol.wire import REPORT, Reply, Request
+from cni.protocol.wire import RELOAD, REPORT, Reply, Request
 from cni.service.server import CniServer
 from cni.service.spool import Spool
 from cni.slots import waiting
@@ -27,12 +28,13 @@ from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.events import KernelEvents, Pace
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
+from sriovdp.live_config import LiveConfig
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.policy import make_policy
 from sriovdp.pools.host import LiveHost
 from sriovdp.provision.boot import list_reboot_needs
-from sriovdp.provision.drift import describe_change, list_drift
+from sriovdp.provision.drift import Drift, describe_change, find_drift
 from sriovdp.provision.drift_log import DriftLog
 from sriovdp.provision.pending import Pending, find_pending, is_concerned
 from sriovdp.provision.waiting import run_aside
@@ -47,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 15.0  # seconds for VFs to come back, and then for a slow kubelet to answer, before anything is changed
 _LOAD_DELAY = 1.0  # seconds for the kubelet to ask for the pools' lists, before the verbs' import takes a processor
+_RELOAD_LIMIT = 120.0  # seconds that `sriovdp reload` waits for the PFs to follow
 _SETTLE = 0.1  # seconds from the first of the kernel's events to looking at the node: they come in swarms
 
 
@@ -66,13 +69,15 @@ class Roots:
 class Agent:
     """One agent for one node, with a checked config. To be started once, and stopped once."""
 
-    def __init__(self, config: Config, roots: Roots, *, rescan_interval: float = 5.0) -> None:
+    def __init__(
+        self, config: Config, roots: Roots, *, live: LiveConfig | None = None, rescan_interval: float = 5.0
+    ) -> None:
         """Build all parts; nothing is touched yet.
 
-        `rescan_interval` is in seconds: how often the node is looked at when the kernel reports no change.
+        `live` is the file that the config came from; without it the config stays what it is. `rescan_interval` is in
+        seconds: how often the node is looked at when the kernel reports no change.
         """
-        self.config = config
-        """What the node is made like."""
+        self._live = live or LiveConfig(config)
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
         self._locks = Locks(self._journal.locks, waiting)
@@ -89,12 +94,22 @@ class Agent:
         self._rescan_interval = rescan_interval
         self._node: Node | None = None
         self._pending = Pending()
+        self._failure = ""  # why the last round failed
+        self._reloading = asyncio.Lock()
         self._looking = asyncio.Lock()  # one look at a time: an older one must not come last
         self._is_provisioned = False
+        self._wanted = asyncio.Event()  # something is to be provisioned
+        self._idle = asyncio.Event()  # nothing is
         self._replay: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drift = DriftLog()
+        self._found = Drift()
         self._judged: object = None  # what the drift was last found from
+
+    @property
+    def config(self) -> Config:
+        """What the node is made like: the config in force."""
+        return self._live.running
 
     @property
     def _verbs(self) -> "Verbs":
@@ -132,8 +147,17 @@ class Agent:
     def _handle(self, request: Request, netns_fd: int | None, cancelled: threading.Event) -> Reply:
         """Answer a request at the CNI socket; runs in a worker thread."""
         if request.command == REPORT:
-            return Reply(0, json.dumps({"owed": [self._describe(found) for found in self.backlog.report()]}).encode())
+            return Reply(0, json.dumps(self._report()).encode())
+        if request.command == RELOAD:
+            return Reply(0, json.dumps(self._reload_from_thread()).encode())
         return self._verbs.handle(request, netns_fd, cancelled)
+
+    def _report(self) -> dict[str, Any]:
+        return {"owed": [self._describe(found) for found in self.backlog.report()], **self._report_config()}
+
+    def _report_config(self) -> dict[str, Any]:
+        """Why the file is not in force, and which PFs wait for whom to be as the config says."""
+        return {"fault": self._live.fault, "waiting": {name: list(who) for name, who in self._found.waiting.items()}}
 
     def _describe(self, owed: Quarantine) -> dict[str, Any]:
         name = str(DeviceName(self._sysfs, owed.device)) if owed.device else ""
@@ -160,6 +184,7 @@ class Agent:
                 task.cancel()
             await asyncio.gather(work, stopped, return_exceptions=True)
             self._events.stop()
+            self._live.stop()
             await self.offering.stop()
             await self._cni.stop()
 
@@ -173,8 +198,9 @@ class Agent:
         logger.info("serving %d pools and the CNI plugin", len(self.config.pools))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._load_later())
-            tasks.create_task(self._provision())
+            tasks.create_task(self._keep_provisioned())
             tasks.create_task(self._watch())
+            tasks.create_task(self._follow_file())
 
     async def _load_later(self) -> None:
         await asyncio.sleep(_LOAD_DELAY)
@@ -222,15 +248,20 @@ class Agent:
 
     async def _report_drift(self) -> None:
         """Report what is not as the config says. Looked for only when something changed: it takes a look of its own."""
-        seen = self._node, self.offering.pod_devices.owners()
+        attached = self.offering.attachments()
+        seen = self._node, self.offering.pod_devices.owners(), attached, self.config
         if not self._is_provisioned or (seen == self._judged and self._drift.settled):
             return
         self._judged = seen
+        waited, config = bool(self._found.waiting), self.config
         try:
-            differences = await asyncio.to_thread(list_drift, self.config, self._sysfs, self._journal, seen[1])
+            self._found = await asyncio.to_thread(find_drift, config, self._sysfs, self._journal, seen[1])
         except SriovdpError as error:
-            differences = [f"comparing it with the config failed: {error}"]
-        self._drift.update(differences)
+            self._found = Drift((f"comparing it with the config failed: {error}",))
+        if config is self.config:
+            self._drift.update(self._found.sentences)
+        if waited and self._found.is_possible:  # who was in the way is gone
+            self._want()
 
     def _wake(self) -> None:
         """Look at the node soon. Can be called from any thread."""
@@ -247,13 +278,79 @@ class Agent:
         if self.spool.replay(self._handle):
             self._wake()
 
+    async def _follow_file(self) -> None:
+        """Take over the config file whenever it has changed."""
+        self._live.start()
+        while True:
+            await self._live.wait(self._rescan_interval)
+            try:
+                await self.reload()
+            except Exception:  # the config in force stays
+                logger.exception("taking over the changed config file failed")
+
+    async def reload(self, *, patient: bool = True) -> bool:
+        """Read the config file and take it over, if it is valid and says something else; whether it does.
+
+        Pools change at once; PFs follow in the background, those in use when nobody is in the way any more.
+        """
+        async with self._reloading:
+            config = await self._live.read(patient=patient)
+            if config is None:
+                return False
+            async with self._looking:
+                self._live.running = config
+                for warning in config.warnings:
+                    logger.warning("in the config: %s", warning)
+                await asyncio.to_thread(self._renew_policy)
+                await self.offering.reconfigure(config)
+                await self._rescan()
+                await self.offering.serve_new()
+            logger.info("the changed config is in force: %d pools", len(config.pools))
+            self._want()
+            return True
+
+    def _renew_policy(self) -> None:
+        with self._loading:
+            if self._loaded is not None:
+                self._loaded = replace(self._loaded, policy=make_policy(self.config))
+
+    def _reload_from_thread(self) -> dict[str, Any]:
+        """Reload for `sriovdp reload`, and wait until the node follows; runs in a worker thread."""
+        if self._loop is None:
+            return {"changed": False, **self._report_config()}
+        return asyncio.run_coroutine_threadsafe(self._reload_and_wait(), self._loop).result()
+
+    async def _reload_and_wait(self) -> dict[str, Any]:
+        changed, is_done = await self.reload(patient=False), True
+        try:
+            async with asyncio.timeout(_RELOAD_LIMIT):
+                await self._idle.wait()
+        except TimeoutError:
+            is_done = False
+        return {"changed": changed, "done": is_done, "failure": self._failure, **self._report_config()}
+
+    def _want(self) -> None:
+        """Ask for a round of provisioning."""
+        self._idle.clear()
+        self._wanted.set()
+
+    async def _keep_provisioned(self) -> None:
+        """Make the node as the config says: at the start, and whenever there is something new to do."""
+        # a VF whose pod is gone is no reason to refuse a change
+        await asyncio.to_thread(self.backlog.wait, _PATIENCE)
+        if self._replay is not None:
+            await asyncio.to_thread(self._replay.join, _PATIENCE)
+        while True:
+            self._wanted.clear()
+            await self._provision()
+            if not self._wanted.is_set():
+                self._idle.set()
+            await self._wanted.wait()
+
     async def _provision(self) -> None:
         """Make the node as the config says. What is refused or fails is logged; what there is, is offered."""
+        self._is_provisioned, self._failure = False, ""
         try:
-            # a VF whose pod is gone is no reason to refuse a change
-            await asyncio.to_thread(self.backlog.wait, _PATIENCE)
-            if self._replay is not None:
-                await asyncio.to_thread(self._replay.join, _PATIENCE)
             await self.offering.ask_pods(patience=_PATIENCE)
             self._pending = await asyncio.to_thread(self._find_pending)
             if self._pending != Pending():
@@ -261,8 +358,10 @@ class Agent:
                 await self.offering.ask_pods()
             await run_aside(self._apply)
         except SriovdpError as error:
+            self._failure = str(error)
             logger.error("the node is not as the config says: %s", error)
-        except Exception:
+        except Exception as error:
+            self._failure = repr(error)
             logger.exception("the node is not as the config says")
         self._pending, self._is_provisioned = Pending(), True
         await self._refresh()

@@ -46,6 +46,9 @@ STDOUT_MAX = 4 << 20
 REPORT = "REPORT"
 """A command that no runtime sends: the agent answers what is not done, as JSON, for `sriovdp status`."""
 
+RELOAD = "RELOAD"
+"""A command that no runtime sends: the agent reads its config file now, for `sriovdp reload`; it answers JSON."""
+
 DELEGATED = "CNI_SRIOVDP_DELEGATED"
 """A variable in the environment of IPAM plugins: this plugin, called with it, would wait for its own lock."""
 

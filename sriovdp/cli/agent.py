@@ -23,6 +23,7 @@ from sriovdp.config.comparison import ComparedFile
 from sriovdp.config.file import load
 from sriovdp.config.flags import Flags
 from sriovdp.config.nodes import NodeIdentity
+from sriovdp.live_config import LiveConfig
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ def command(  # noqa: PLR0913 (one for each option)
     node_labels: dict[str, str] | None,
     **folders: Path,
 ) -> None:
-    """Set up the node, offer its devices to the kubelet, and serve the CNI plugin. Runs until SIGTERM or SIGINT."""
+    """Set up the node, offer its devices to the kubelet, and serve the CNI plugin. Runs until SIGTERM or SIGINT.
+
+    A changed config file is taken over while it runs, at once; SIGHUP and `sriovdp reload` read it too.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter(_FORMAT))
     handler.addFilter(RepeatFilter())
@@ -122,7 +126,8 @@ def command(  # noqa: PLR0913 (one for each option)
         logger.warning("%s", warning)
     identity, flags = NodeIdentity.find(node_name, node_labels), Flags(prefix, use_cdi)
     load_config = partial(load, config_path, identity, key=key, flags=flags)
-    agent = Agent(load_config(), Roots(**folders))
+    config = load_config()
+    agent = Agent(config, Roots(**folders), live=LiveConfig(config, config_path, load_config))
     with _metrics(endpoint, agent, ComparedFile(config_path, load_config)):
         leave = threading.Timer(_LEAVE, _leave)
         leave.daemon = True
@@ -151,10 +156,20 @@ async def _serve(agent: Agent, leave: threading.Timer) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    reloads: set[asyncio.Task[bool]] = set()
+    loop.add_signal_handler(signal.SIGHUP, lambda: _start_reload(agent, reloads))
     try:
         await agent.run(stop)
     finally:
         leave.start()
+
+
+def _start_reload(agent: Agent, reloads: set[asyncio.Task[bool]]) -> None:
+    """Reload beside all else; `reloads` keeps the task alive."""
+    logger.info("SIGHUP: reading the config file")
+    task = asyncio.create_task(agent.reload(patient=False))
+    reloads.add(task)
+    task.add_done_callback(reloads.discard)
 
 
 def _leave() -> None:

@@ -22,6 +22,7 @@ _SUMMARIES = {
     "attachments": "List which pod has which VF; verify and repair that.",
     "agent": "Run the agent of this node.",
     "status": "Ask the agent whether it can attach a VF.",
+    "reload": "Let the agent read its config file now.",
     "record": "Save what the node looks like, to use it elsewhere.",
     "schema": "Print the JSON schema of the config file.",
     "install-cni": "Install the CNI plugin for the container runtime.",

@@ -66,6 +66,15 @@ state_option = click.option(
     help="Folder of the journal.",
 )
 
+run_option = click.option(
+    "--run-dir",
+    "run",
+    type=FOLDER,
+    default=Path("/run/sriovdp"),
+    show_default=True,
+    help="Folder of the agent's socket.",
+)
+
 sysfs_option = click.option(
     "--sysfs",
     "root",

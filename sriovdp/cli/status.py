@@ -2,12 +2,14 @@
 
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cni.protocol.wire import REPLY_HEADER_SIZE, REPORT, STDOUT_MAX, Reply, Request, decode_reply, encode_request
-from sriovdp.cli.options import FOLDER
+from sriovdp.cli.options import run_option
 from sriovdp.errors import SriovdpError
 
 _CONFIG = b'{"cniVersion": "1.1.0", "name": "sriovdp-status", "type": "sriov"}'
@@ -16,14 +18,7 @@ _FAILED = 1
 
 
 @click.command(epilog="Example: sriovdp status")
-@click.option(
-    "--run-dir",
-    "run",
-    type=FOLDER,
-    default=Path("/run/sriovdp"),
-    show_default=True,
-    help="Folder of the agent's socket.",
-)
+@run_option
 @click.option("--alive", is_flag=True, help="Succeed if the agent answers at all, even that it is not ready.")
 @click.pass_context
 def command(context: click.Context, run: Path, *, alive: bool) -> None:
@@ -40,29 +35,38 @@ def command(context: click.Context, run: Path, *, alive: bool) -> None:
         click.echo(f"the agent answers: {answer['msg']} {answer.get('details', '')}".strip(), err=not alive)
     if alive:
         return
-    for line in _list_owed(ask(run / "agent.sock", REPORT)):
+    for line in _list_report(ask(run / "agent.sock", REPORT)):
         click.echo(line)
     if reply.exit_code != 0:
         context.exit(_FAILED)
 
 
-def _list_owed(reply: Reply) -> list[str]:
-    """A line for each VF that no pod gets, and for each container whose addresses are not free."""
+def _list_report(reply: Reply) -> list[str]:
+    """A line for each VF that no pod gets, for each container whose addresses are not free, and for what waits."""
     if reply.exit_code != 0:
         return []  # an older agent
-    owed = json.loads(reply.stdout)["owed"]
+    report = json.loads(reply.stdout)
+    owed = report["owed"]
     names = [found.get("name") or found["device"] or "addresses" for found in owed]  # an older agent has no name
-    return [
+    lines = [
         f"{name}: {found['reason']} (attempts: {found['attempts']})" for name, found in zip(names, owed, strict=True)
     ]
+    if fault := report.get("fault"):
+        lines.append(f"the config file is not in force: {fault}")
+    return lines + list_waiting(report)
 
 
-def ask(path: Path, command: str = "STATUS") -> Reply:
-    """The agent's answer to a command. Raises SriovdpError when there is none."""
+def list_waiting(report: Mapping[str, Any]) -> list[str]:
+    """A line for each reason that keeps a PF from being as the config says, from an agent's JSON."""
+    return [f"waiting: {who}" for found in report.get("waiting", {}).values() for who in found]
+
+
+def ask(path: Path, command: str = "STATUS", *, timeout: float = _TIMEOUT) -> Reply:
+    """The agent's answer to a command, awaited for `timeout` seconds. Raises SriovdpError when there is none."""
     request = Request(command, "", "", "", "", "/opt/cni/bin", _CONFIG)
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_TIMEOUT)
+            connection.settimeout(timeout)
             connection.connect(str(path))
             connection.sendall(encode_request(request))
             return decode_reply(_receive(connection))

@@ -44,7 +44,8 @@ class Endpoint:
         self._pod_resources = kubelet_dir / "pod-resources/kubelet.sock"
         self._resource = resource
         self._plugin = plugin
-        self._changed = changed or asyncio.Event()
+        self.changed = changed or asyncio.Event()
+        """Set when there may be something to do."""
         self._server: PluginServer | None = None
         self._seen: Identity | None = None  # the kubelet that had the chance to ask for the socket
         self._waits = Waits()
@@ -81,7 +82,7 @@ class Endpoint:
 
     async def _keep(self) -> None:
         while not self._stopping:
-            self._changed.clear()  # before looking: what comes while we look is looked at again
+            self.changed.clear()  # before looking: what comes while we look is looked at again
             await self._attempt(self._tend)
             if not self._stopping:
                 await self._await_change(_LOOK_INTERVAL)
@@ -89,7 +90,7 @@ class Endpoint:
     async def _await_change(self, limit: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                await self._changed.wait()
+                await self.changed.wait()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step; a failure is logged when it is not the one of last time, and the next round tries again."""
@@ -183,7 +184,7 @@ class Endpoint:
         level = logging.DEBUG if reason == self._refusal else logging.WARNING
         logger.log(level, "%s: the kubelet refused the registration: %s; trying again", self._resource, reason)
         self._refusals, self._refusal = self._refusals + 1, reason
-        self._changed.set()
+        self.changed.set()
 
     async def _register(self, server: PluginServer) -> None:
         """Register with the kubelet that is there now. A kubelet that goes away meanwhile is not waited for."""

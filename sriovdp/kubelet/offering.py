@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoints
 from sriovdp.model import Node, PoolDevice
-from sriovdp.pools.assignment import assign
+from sriovdp.pools.assignment import Offer, assign
 from sriovdp.pools.cdi import CdiSpecs
 from sriovdp.pools.device_info import DeviceInfoFiles
 from sriovdp.pools.grants import Grants
@@ -44,10 +45,16 @@ class Offering:
         self._journal = journal
         self._resources = PodResources(folders.kubelet)
         self._cdi = CdiSpecs(folders.cdi, enabled=config.cdi)
-        grants, device_info = Grants(folders.grants), DeviceInfoFiles(folders.device_info)
-        self._services = [
-            PoolService(pool, host, grants, device_info, self._cdi, self._find_owner) for pool in config.pools
-        ]
+        self._make_service = partial(
+            PoolService,
+            host=host,
+            grants=Grants(folders.grants),
+            device_info=DeviceInfoFiles(folders.device_info),
+            cdi=self._cdi,
+            find_owner=self._find_owner,
+        )
+        self._services = [self._make_service(pool) for pool in config.pools]
+        self._retired: list[PoolService] = []  # of an earlier config; pods have their devices
         self._plugins = {
             service.pool.resource: DevicePlugin(service.pool.resource, service) for service in self._services
         }
@@ -71,6 +78,34 @@ class Offering:
         """Stop serving. Specs and device-info files stay: pods have the devices."""
         await self._endpoints.stop()
 
+    async def reconfigure(self, config: Config) -> None:
+        """Take over another config; to be followed by an update. Not while an update is under way.
+
+        A pool that stays keeps its socket and its streams, whatever of it has changed but its resource's name. One that
+        is gone offers no more than what pods have of it, and goes when they have given that back. New pools are served
+        by `serve_new`, once they have their lists.
+        """
+        before = {service.pool.resource: service for service in (*self._services, *self._retired)}
+        services = []
+        for pool in config.pools:
+            service = before.pop(pool.resource, None) or self._make_service(pool)
+            service.pool = pool
+            services.append(service)
+        self._retired = list(before.values())
+        self._services, self._config = services, config
+        self._cdi.enabled = config.cdi
+        self._plugins |= {
+            service.pool.resource: DevicePlugin(service.pool.resource, service)
+            for service in services
+            if service.pool.resource not in self._plugins
+        }
+
+    async def serve_new(self) -> None:
+        """Serve the pools that are not served yet."""
+        for resource, plugin in self._plugins.items():
+            if resource not in self._endpoints.resources:
+                await self._endpoints.add(resource, plugin)
+
     def unregistered(self) -> dict[str, str]:
         """The pools that no kubelet knows now, each with the reason."""
         return self._endpoints.unregistered()
@@ -92,15 +127,37 @@ class Offering:
         returned = await asyncio.to_thread(self._list_returned)
         offers = assign(self._config.pools, node, self._config.physical_functions, returned)
         taken = self._list_taken()
-        in_use = {*self.pod_devices.owners(), *(self._attachments or {})} if self.pod_devices.known else None
         for service, own in zip(self._services, offers, strict=True):
-            resource = service.pool.resource
-            unfit = {**self.pod_devices.held_elsewhere(resource), **taken, **self._damages, **broken}
-            devices = await asyncio.to_thread(service.update, own, node, unfit, in_use)
-            held = self.pod_devices.held(resource)
-            if self.pod_devices.known:
-                await asyncio.to_thread(service.tidy, held)
-            await self._plugins[resource].update(devices, service.list_used(held) if self.pod_devices.known else None)
+            await self._update_pool(service, own, node, {**taken, **self._damages, **broken})
+        for service in list(self._retired):
+            await self._retire(service, node, {**taken, **self._damages, **broken})
+
+    async def _update_pool(
+        self, service: PoolService, offers: Mapping[str, Offer], node: Node, broken: Mapping[str, str]
+    ) -> None:
+        resource, known = service.pool.resource, self.pod_devices.known
+        in_use = {*self.pod_devices.owners(), *(self._attachments or {})} if known else None
+        unfit = {**self.pod_devices.held_elsewhere(resource), **broken}
+        devices = await asyncio.to_thread(service.update, offers, node, unfit, in_use)
+        held = self.pod_devices.held(resource)
+        if known:
+            await asyncio.to_thread(service.tidy, held)
+        await self._plugins[resource].update(devices, service.list_used(held) if known else None)
+
+    async def _retire(self, service: PoolService, node: Node, broken: Mapping[str, str]) -> None:
+        """Offer no more of a pool that is gone than pods have of it; if they have nothing, end it."""
+        resource, known = service.pool.resource, self.pod_devices.known
+        held = service.list_used(self.pod_devices.held(resource)) if known else frozenset[str]()
+        if held or not known:
+            kept = {id_: offer for id_, offer in service.offers.items() if id_ in held}
+            await self._update_pool(service, kept, node, broken)
+            return
+        await self._endpoints.remove(resource)
+        await self._plugins.pop(resource).end_streams()
+        self._retired.remove(service)
+        await asyncio.to_thread(service.tidy, held)
+        await asyncio.to_thread(self._cdi.remove, service.pool)
+        logger.info("%s: this pool is no longer in the config, and no longer offered", resource)
 
     async def ask_pods(self, *, patience: float | None = None) -> None:
         """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is logged once.

@@ -103,7 +103,11 @@ class CdiSpecs:
     def remove_unused(self, pool: Pool) -> None:
         """Remove the spec of a pool of which no pod has a device, unless specs are what containers are given."""
         if not self.enabled:
-            self._path(pool).unlink(missing_ok=True)
+            self.remove(pool)
+
+    def remove(self, pool: Pool) -> None:
+        """Remove the spec of a pool. Raises OSError."""
+        self._path(pool).unlink(missing_ok=True)
 
     def remove_others(self, pools: Collection[Pool]) -> None:
         """Remove our specs of all other pools: those of an earlier config."""

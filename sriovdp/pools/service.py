@@ -46,6 +46,7 @@ class PoolService:
         find_owner: Callable[[str], str],
     ) -> None:
         self.pool = pool
+        """What it offers; may be another one of the same resource from the next update on."""
         self._host = host
         self._grants = grants
         self._device_info = device_info
@@ -59,6 +60,11 @@ class PoolService:
         self._is_writable = False  # until the first look has tried it
         self._refreshed: set[str] = set()  # since the last look was taken over
         self._lock = threading.Lock()
+
+    @property
+    def offers(self) -> Mapping[str, Offer]:
+        """What the last update offered, by device."""
+        return self._offers
 
     def update(
         self,

@@ -1,6 +1,7 @@
 """How a node differs from its config, in sentences, for status pages and logs; and what of it just came or went."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DeviceError
@@ -10,18 +11,40 @@ from sriovdp.provision.pending import is_concerned
 from sriovdp.state.journal import Journal
 
 
-def list_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] | None = None) -> list[str]:
-    """What apply would do, each with its reason; also what a PF cannot be. Raises JournalError."""
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How a node differs from its config. `waiting` has the PFs where somebody is in the way, by name, with who.
+
+    `steps` are what apply would do, each with its reason, or why a PF cannot be as the config says. `is_possible`:
+    apply could do some of it now.
+    """
+
+    steps: tuple[str, ...] = ()
+    waiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_possible: bool = False
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of it, for a log."""
+        return [*self.steps, *(f"kept as it is: {who}" for found in self.waiting.values() for who in found)]
+
+
+def find_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] | None = None) -> Drift:
+    """Compare a node with its config; `allocated` are owners of VFs by the kubelet. Raises JournalError."""
     if not is_concerned(config, journal):
-        return []
+        return Drift()
     from sriovdp.provision.apply import survey  # noqa: PLC0415 - the agent has its pools with the kubelet before that
 
     try:
         todo, obstacles = survey(config, sysfs, journal, allocated or {})
     except DeviceError as error:
-        return [str(error)]
-    drift = [f"{step}: {step.reason}" for step in todo.steps]
-    return drift + [f"kept as it is: {obstacle}" for found in obstacles.values() for obstacle in found]
+        return Drift((str(error),))
+    names = {step.pf: step.pf_name for step in todo.steps}
+    return Drift(
+        tuple(f"{step}: {step.reason}" for step in todo.steps),
+        {names.get(pf, pf): tuple(found) for pf, found in obstacles.items()},
+        is_possible=any(pf not in obstacles for pf in todo.pfs),
+    )
 
 
 def describe_change(before: Node, after: Node) -> list[str]:

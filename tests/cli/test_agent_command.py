@@ -14,6 +14,7 @@ from sriovdp.agent import Roots
 from sriovdp.cli import agent as agent_command
 from sriovdp.cli.main import cli
 from sriovdp.config.values import Config
+from sriovdp.live_config import LiveConfig
 
 SHARED = """
 cdi: true
@@ -29,7 +30,8 @@ def test_node_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     made: list[tuple[Config, Roots]] = []
 
     class Agent:
-        def __init__(self, config: Config, roots: Roots) -> None:
+        def __init__(self, config: Config, roots: Roots, *, live: LiveConfig) -> None:
+            assert live.running is config
             made.append((config, roots))
 
         async def run(self, stop: asyncio.Event) -> None:

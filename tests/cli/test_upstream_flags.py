@@ -13,6 +13,7 @@ from sriovdp.cli import agent as agent_command
 from sriovdp.cli.main import cli
 from sriovdp.cli.upstream_flags import translate
 from sriovdp.config.values import Config
+from sriovdp.live_config import LiveConfig
 
 FILE = "resourceList: [{resourceName: a, selectors: {}}, {resourceName: b, resourcePrefix: my.org, selectors: {}}]"
 
@@ -49,7 +50,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     configs: list[Config] = []
 
     class Agent:
-        def __init__(self, config: Config, _: Roots) -> None:
+        def __init__(self, config: Config, _: Roots, *, live: LiveConfig) -> None:
+            assert live.running is config
             configs.append(config)
 
         async def run(self, stop: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ from sriovdp.model import Traits, VfSettings
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import apply
 from sriovdp.provision.change import Change
-from sriovdp.provision.drift import list_drift
+from sriovdp.provision.drift import find_drift
 from sriovdp.provision.plan import plan
 from sriovdp.provision.reset import reset
 from sriovdp.provision.settings import NO_GUID, make_stable_mac
@@ -62,7 +62,7 @@ def apply_twice(tree: Tree, journal: Journal, config: Config) -> list[str]:
     reported: list[str] = []
     apply(config, tree.sysfs, journal, reported.append)
     written, again = len(tree.log), list[str]()
-    assert list_drift(config, tree.sysfs, journal) == []
+    assert find_drift(config, tree.sysfs, journal).sentences == []
     apply(config, tree.sysfs, journal, again.append)
     assert (again[-1], len(tree.log)) == ("nothing to do: the node is as the config says", written)
     assert len([text for text in again if text.startswith("warning: enp1s0: its driver igb takes no admin MAC")]) == 1
@@ -80,7 +80,7 @@ def test_netdevs_get_stable_macs_where_the_pf_has_no_settings(tree: Tree, journa
     )
     assert macs_of(tree) == STABLE[:2]
     (tree.pci(vf_address(PF, 1)) / "net/v0110f2/address").write_text("02:00:00:00:00:77")
-    [drift] = list_drift(make_config(), tree.sysfs, journal)
+    [drift] = find_drift(make_config(), tree.sysfs, journal).sentences
     assert drift == (
         f"enp1s0 VF 1 (0000:01:10.2): set MAC {STABLE[1]} of its netdev: enp1s0 takes no admin MAC, and the MAC has to "
         "be the same after each boot"

@@ -8,7 +8,7 @@ import pytest
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import apply
-from sriovdp.provision.drift import describe_change, list_drift
+from sriovdp.provision.drift import describe_change, find_drift
 from sriovdp.state.journal import Journal
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
 from tests.provision.test_apply import attach, make_config
@@ -26,23 +26,25 @@ def test_a_driver_that_somebody_changed_is_drift(tree: Tree, tmp_path: Path) -> 
     """The step that would mend it, its reason, and who is in the way."""
     journal, config = Journal(tmp_path / "journal"), make_config(2)
     apply(config, tree.sysfs, journal)
-    assert list_drift(config, tree.sysfs, journal) == []
+    assert find_drift(config, tree.sysfs, journal).sentences == []
     before = take_snapshot(tree.sysfs)
     tree.unbind(vf_address(PF, 1))
     tree.bind(vf_address(PF, 1), "vfio-pci")
     step = "enp1s0 VF 1 (0000:01:10.2): bind to its kernel driver"
-    assert list_drift(config, tree.sysfs, journal) == [f"{step}: the config wants its kernel driver, it has vfio-pci"]
+    assert find_drift(config, tree.sysfs, journal).sentences == [
+        f"{step}: the config wants its kernel driver, it has vfio-pci"
+    ]
     assert describe_change(before, take_snapshot(tree.sysfs)) == [
         "enp1s0 VF 1 (0000:01:10.2): its driver went from igbvf to vfio-pci"
     ]
     attach(journal, vf_address(PF, 1))
     kept = f"kept as it is: enp1s0 VF 1 (0000:01:10.2) is used by pod default/red (net1); in the way of: {step}"
-    assert list_drift(config, tree.sysfs, journal)[-1] == kept
+    assert find_drift(config, tree.sysfs, journal).sentences[-1] == kept
 
 
 def test_what_a_pf_can_not_be_is_drift_too(tree: Tree, tmp_path: Path) -> None:
     """A status page is not stopped by it."""
-    (reported,) = list_drift(make_config(8), tree.sysfs, Journal(tmp_path / "journal"))
+    (reported,) = find_drift(make_config(8), tree.sysfs, Journal(tmp_path / "journal")).sentences
     assert "it can have at most 7" in reported
 
 

@@ -1,16 +1,17 @@
-"""Noticing at once what happens in the kubelet's folders, by inotify(7)."""
+"""Noticing at once what happens in folders, by inotify(7)."""
 
 import asyncio
 import ctypes
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 # sys/inotify.h
+_IN_CLOSE_WRITE = 0x8
 _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
 _IN_DELETE_SELF, _IN_MOVE_SELF, _IN_ONLYDIR = 0x400, 0x800, 0x1000000
 _MASK = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_ONLYDIR
@@ -23,12 +24,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class FolderWatch:
     """Sets the events of its subscribers whenever an entry of one of the folders comes or goes.
 
-    A folder that is not there is watched from when it comes, if the one above it is watched too. Where the kernel has
-    no inotify instance left there are no events: the subscriber has to look by itself now and then in any case.
+    With `written`, also when a file in one of them was written and closed. `folders` are asked for again after each
+    change, as what they are may change with it. A folder that is not there is watched from when it comes, if the one
+    above it is watched too. Where the kernel has no inotify instance left there are no events: the subscriber has to
+    look by itself now and then in any case.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Callable[[], Sequence[Path]], *, written: bool = False) -> None:
         self._folders = folders
+        self._mask = _MASK | (_IN_CLOSE_WRITE if written else 0)
         self._subscribers: list[asyncio.Event] = []
         self._descriptor: int | None = None
 
@@ -38,12 +42,16 @@ class FolderWatch:
         self._subscribers.append(event)
         return event
 
+    def unsubscribe(self, event: asyncio.Event) -> None:
+        """Set an event of `subscribe` no longer."""
+        self._subscribers.remove(event)
+
     def start(self) -> None:
         """Watch, on the running loop, until `stop`."""
         descriptor = _libc.inotify_init1(_NONBLOCK_CLOEXEC)
         if descriptor < 0:
             reason = os.strerror(ctypes.get_errno())
-            logger.warning("no inotify for the kubelet's folders (%s): raise fs.inotify.max_user_instances", reason)
+            logger.warning("no inotify (%s), changes are seen later: raise fs.inotify.max_user_instances", reason)
             return
         self._descriptor = descriptor
         self._watch_folders(descriptor)
@@ -58,8 +66,8 @@ class FolderWatch:
 
     def _watch_folders(self, descriptor: int) -> None:
         """Watch each folder that is there; one that is watched already stays so."""
-        for folder in self._folders:
-            if _libc.inotify_add_watch(descriptor, os.fsencode(folder), _MASK) < 0:
+        for folder in self._folders():
+            if _libc.inotify_add_watch(descriptor, os.fsencode(folder), self._mask) < 0:
                 number = ctypes.get_errno()
                 if number not in {errno.ENOENT, errno.ENOTDIR}:
                     logger.warning("cannot watch %s: %s", folder, os.strerror(number))
