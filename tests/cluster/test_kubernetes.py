@@ -1,27 +1,25 @@
 """The real kubelet, API server, containerd and Multus: pods ask for VFs by name, get them, and give them back."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.api import Api
+from tests.cluster.dpdk import run_testpmd
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.note import check_pf, check_pod
 from tests.cluster.pods import (
     NOTE,
     SRIOV,
     define_networks,
-    read_pod,
     read_status,
     remove_pods,
     wait_for_phase,
     write_pod,
 )
 from tests.lab.cri import wait_until
-from tests.lab.images import import_links
 from tests.lab.node import AgentProcess, LabNode
 
 pytestmark = pytest.mark.lab(containerd=True, control_plane=True, hugepages=320)
@@ -90,27 +88,7 @@ def test_mac_and_address_of_the_pods_choice(api: Api) -> None:
 @pytest.mark.parametrize(("name", "driver"), [("dpdk", "vfio-pci"), ("dpdk-igb-uio", "igb_uio")])
 def test_testpmd_in_a_pod(api: Api, node: LabNode, name: str, driver: str) -> None:
     """The pods of the example drive their VF by DPDK, with the MAC that the PF has for it, and send."""
-    import_links("docker.io/library/dpdk:local")
-    pod = read_pod("dpdk.yaml", name)
-    # that image would have DPDK in it; ours is of links, and has this machine's own
-    pod["spec"]["volumes"] += [{"name": place, "hostPath": {"path": f"/{place}"}} for place in ("usr", "etc")]
-    [container] = pod["spec"]["containers"]
-    container["volumeMounts"] += [
-        {"name": place, "mountPath": f"/{place}", "readOnly": True} for place in ("usr", "etc")
-    ]
-    container["args"] = [container["args"][0] + " --forward-mode=txonly"]
-    api.create(pod)
-    running = wait_for_phase(api, name, "Running", "Failed")
-    wait_until(lambda: _count_sent(api.log(name)) > 0, lambda: f"testpmd sends: {api.log(name)}", 60)
-    device = read_status(running)["net1"]["device-info"]["pci"]["pci-address"]
-    index = next(index for index in range(7) if node.vf(index) == device)
-    assert node.look()["drivers"][f"virtfn{index}"] == driver
-    assert f"Port 0: {node.look_vf(index)['address'].upper()}" in api.log(name)
-    assert node.vlan(index) == 210
-
-
-def _count_sent(log: str) -> int:
-    return max((int(count) for count in re.findall(r"TX-packets: (\d+)", log)), default=0)
+    run_testpmd(api, node, name, driver)
 
 
 def test_kubelet_and_agent_restart_with_pods(api: Api, kubelet: Kubelet, agent: AgentProcess, node: LabNode) -> None:

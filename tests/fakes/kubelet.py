@@ -5,6 +5,7 @@
 # ruff: noqa: N802 - the protocols name the methods
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ from tests.fakes.device_manager import Client, DeviceManager
 from tests.fakes.event_log import EventLog
 from tests.fakes.plugin_manager import PluginManager, RefusedError
 from tests.fakes.podresources import PodResources
+from tests.lab.patience import own_time
+
+_LOOK = 1.0  # seconds between two looks at the clock
 
 
 class AdmissionError(Exception):
@@ -225,16 +229,19 @@ class Kubelet:
         return sorted((self._manager.healthy if healthy else self._manager.unhealthy).get(resource, ()))
 
     async def _wait(self, done: Callable[[], bool], wanted: str, within: float) -> None:
-        try:
-            async with asyncio.timeout(within), self._changed:
-                await self._changed.wait_for(done)
-        except TimeoutError:
+        deadline = own_time() + within
+        async with self._changed:
+            while not done() and own_time() < deadline:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK):
+                        await self._changed.wait()
+        if not done():
             offers = [
                 f"{resource}: {sorted(healthy)} healthy, {self._list(resource, healthy=False)} unhealthy"
                 for resource, healthy in self._manager.healthy.items()
             ]
             seen = "; ".join(offers) or "no plugin is registered"
-            raise TimeoutError(f"waited {within:g} s for {wanted}, but {seen}") from None
+            raise TimeoutError(f"waited {within:g} s for {wanted}, but {seen}")
 
     async def _notify(self) -> None:
         async with self._changed:

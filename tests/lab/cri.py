@@ -13,6 +13,7 @@ import grpc
 
 from tests.fakes.runtime import Sandbox
 from tests.lab.images import BUSYBOX, import_busybox
+from tests.lab.patience import own_time
 
 _SOCKET = "unix:///run/containerd/containerd.sock"
 _NETWORKS = Path("/etc/cni/net.d")
@@ -145,8 +146,11 @@ def connect() -> Iterator[Cri]:
 def wait_until(
     condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 90.0, pause: float = 0.5
 ) -> None:
-    """Wait for something that another program does; fails by its name, or by what there is to be said then."""
-    deadline = time.monotonic() + seconds
+    """Wait for something that another program does; fails by its name, or by what there is to be said then.
+
+    `seconds` are those of the guest's own time: a busy machine may take longer.
+    """
+    deadline = own_time() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what if isinstance(what, str) else what()}"
+        assert own_time() < deadline, f"in vain: {what if isinstance(what, str) else what()}"
         time.sleep(pause)  # each look costs an emulated processor

@@ -113,6 +113,7 @@ start_containerd() {
     # a pod's user, who need not be root, gets the device nodes that the kubelet asks for
     sed -i '/^ *\[plugins."io.containerd.grpc.v1.cri"\]/a device_ownership_from_security_context = true' \
         /etc/containerd/config.toml
+    [ -z "$CHECKOUT" ] || enable_cdi
     ulimit -l unlimited # as DPDK needs it, and containerd hands on to containers
     containerd >/run/lab/result/containerd.log 2>&1 &
     tries=0
@@ -121,6 +122,13 @@ start_containerd() {
         [ $tries -lt 60 ] || die "containerd does not answer, see its log: $(tail -n 5 /run/lab/result/containerd.log)"
         sleep 0.5
     done
+}
+
+enable_cdi() {
+    # as a node has it on which somebody wants them: containerd 1.7 has both, and neither is on
+    sed -i '/^ *\[plugins."io.containerd.grpc.v1.cri"\]/a enable_cdi = true\ncdi_spec_dirs = ["/etc/cdi", "/run/cdi"]' \
+        /etc/containerd/config.toml
+    printf '[plugins."io.containerd.nri.v1.nri"]\ndisable = false\n' >>/etc/containerd/config.toml
 }
 
 run_command() {

@@ -14,9 +14,10 @@ from typing import Any
 from click.testing import CliRunner
 
 from sriovdp.cli.main import cli
+from tests.lab.patience import own_time
 
 _SRIOVDP = [sys.executable, "-m", "sriovdp.cli.main"]
-_START_TIMEOUT = 180.0  # seconds; the interpreter alone takes several on an emulated machine
+_START_TIMEOUT = 180.0  # seconds of the guest's own time; the interpreter alone takes several on an emulated machine
 _PCI = Path("/sys/bus/pci/devices")
 
 
@@ -171,10 +172,10 @@ class AgentProcess:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the agent does; fails with the agent's log when it dies or takes too long."""
-        deadline = time.monotonic() + _START_TIMEOUT
+        deadline = own_time() + _START_TIMEOUT
         while not condition():
             ended = self.process is not None and self.process.poll() is not None
-            if ended or time.monotonic() > deadline:
+            if ended or own_time() > deadline:
                 what = "ended" if ended else "took too long"
                 raise AssertionError(f"the agent {what}; its log:\n{self.log()}")
             time.sleep(0.05)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes.runtime import Plugin, Sandbox
 from tests.lab.node import LabNode
+from tests.lab.patience import own_time
 
 pytestmark = pytest.mark.lab(pfs=2, wire=True)
 
@@ -88,11 +89,11 @@ def send_from(pod: Sandbox, source: bytes) -> Callable[[], None]:
 
 def wait_for_carrier(pod: Sandbox) -> None:
     """Until the pod's interface can send."""
-    deadline = time.monotonic() + 20
+    deadline = own_time() + 20
     while pod.run("cat", "/sys/class/net/net1/carrier").stdout.strip() != "1":
         if "state UP" in pod.run("ip", "link", "show", "net1").stdout:
             return
-        assert time.monotonic() < deadline
+        assert own_time() < deadline
         time.sleep(0.1)
 
 
@@ -157,9 +158,9 @@ def test_dhcp_gives_the_address(plugin: Plugin, sandbox: Any, network: Any) -> N
     config = network(0, ipam={"type": "dhcp"})
     with subprocess.Popen(["/usr/lib/cni/dhcp", "daemon"]) as daemon:
         try:
-            deadline = time.monotonic() + 30
+            deadline = own_time() + 30
             while not Path("/run/cni/dhcp.sock").exists():
-                assert time.monotonic() < deadline
+                assert own_time() < deadline
                 time.sleep(0.05)
             result = plugin.add(pod, config)
             shown = json.loads(pod.run("ip", "-j", "-4", "address", "show", "net1").stdout)[0]

@@ -1,8 +1,9 @@
 """A guest's patience counts its own time."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.lab.patience import Patience
+from tests.lab.patience import OwnTime, Patience, own_time
 
 
 class Machine:
@@ -45,3 +46,21 @@ def test_a_guest_that_works_now_and_then_ends_too() -> None:
     """Whatever it does, the clock has the last word."""
     machine = Machine()
     assert 499 < machine.run_until(machine.give(100), lambda _: 0.1) < 505
+
+
+def test_own_time_stands_still_while_others_have_the_processors() -> None:
+    """A starved guest's wait of ten seconds takes as long as it takes to compute for ten."""
+    machine = Machine()
+    own = OwnTime(lambda: machine.used, lambda: machine.now)
+    while own.read() < 10:
+        machine.used += 0.125
+        machine.now += 1.0
+    assert 80 <= machine.now <= 84
+
+
+def test_own_time_in_a_guest_is_what_its_machine_says(tmp_path: Path) -> None:
+    """Where nobody says it, it is the clock."""
+    (tmp_path / "own-time").write_text("12.50\n")
+    assert own_time(tmp_path / "own-time") == 12.5
+    first = own_time(tmp_path / "none")
+    assert first <= own_time(tmp_path / "none")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from sriovdp.provision.drift import describe_change
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.state.provisioned import PfState
 from tests.lab.node import LabNode, list_pfs
+from tests.lab.patience import own_time
 
 pytestmark = pytest.mark.lab(pfs=2, roots=True, wire=True, hugepages=448)
 
@@ -160,9 +160,9 @@ def pinging(name: str, target: str) -> Iterator[Callable[[], tuple[int, int]]]:
 
 def wait_for_ping(name: str, target: str) -> None:
     """Wait until two pods reach each other."""
-    deadline = time.monotonic() + 30
+    deadline = own_time() + 30
     while subprocess.run(["ip", "netns", "exec", name, "ping", "-c1", "-W1", target], check=False).returncode:
-        assert time.monotonic() < deadline, "no ping came through"
+        assert own_time() < deadline, "no ping came through"
 
 
 def test_two_pfs_from_nothing_to_everything_and_back(node: Node) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from setup.steps import SetupError, cache_folder
 from setup.vnic import prepare_vnic
 from tests.lab.accelerator import QEMU, accelerator_options
 from tests.lab.control_plane import ControlPlane
+from tests.lab.patience import OWN_TIME, OwnTime
 from tests.lab.shape import Shape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -31,6 +33,7 @@ VNIC_VARIABLE = "SRIOVDP_VNIC"  # the folder of the software NIC's modules, wher
 _BUSYBOX = Path("/bin/busybox")
 _EARLY_MODULES = ("9p", "9pnet_virtio", "overlay")
 _DISK_SIZE = 4 << 30  # bytes
+_PERIOD = 0.5  # seconds between two looks at the machine
 _TAIL_LINES = 60  # a kernel's panic with its traces
 _SETTINGS = ("HOME=/root", "LANG=C.UTF-8", f"{GUEST_VARIABLE}=1")
 
@@ -59,6 +62,7 @@ class Vm:
         self._process: subprocess.Popen[bytes] | None = None
         self._cpu_seconds = 0.0
         self._pumps: list[threading.Thread] = []
+        self._keeper = threading.Thread(target=self._keep_own_time, daemon=True)
         self._vnic = _prepare_vnic() if shape.vnic else None
         self._control_plane = ControlPlane(Path(self._folder.name) / "control-plane") if shape.control_plane else None
         self._disk = Path(self._folder.name) / "disk"
@@ -98,6 +102,7 @@ class Vm:
         finally:
             for descriptor in pumps:
                 os.close(descriptor)
+        self._keeper.start()
 
     def is_running(self) -> bool:
         """Whether the machine is still on."""
@@ -140,6 +145,17 @@ class Vm:
             self._process.wait()
         for pump in self._pumps:
             pump.join()
+        if self._keeper.is_alive():
+            self._keeper.join()
+
+    def _keep_own_time(self) -> None:
+        """Show the guest how much of its own time has passed, by which it measures what it waits for."""
+        own, target = OwnTime(self.read_cpu_seconds), self.result / OWN_TIME
+        while self.is_running():
+            fresh = target.with_name(f".{OWN_TIME}")
+            fresh.write_text(f"{own.read():.2f}\n")
+            fresh.rename(target)  # whole, whenever it is read
+            time.sleep(_PERIOD)
 
     def _pump_into(self, target: int) -> int:
         """A pipe that a thread empties into `target`: QEMU takes neither terminals nor sockets as a port's file."""

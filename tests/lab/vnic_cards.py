@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.lab.patience import own_time
 from tests.lab.vm import VNIC_VARIABLE
 
 _LOAD = Path(__file__).parent / "vnic/load.sh"
@@ -151,9 +152,9 @@ class Card:
 
 def wait_for(condition: Any) -> Any:
     """What a condition gives once it is neither false nor empty. Raises AssertionError when it never is."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = own_time() + _PATIENCE
     while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert own_time() < deadline, "waited in vain"
         time.sleep(0.05)
     return found
 
