@@ -30,6 +30,7 @@ test: lint ## lint, types and the whole test suite
 
 test-cluster: setup ## the image, containerd, Multus and a Kubernetes node in the lab; KUBELET=FILE and such name programs
 	@$(PYTHON3) -m setup.cluster
+	@$(PYTHON3) -m setup.guest_root
 	$(PYTHON) -m pytest -o addopts="$(PYTEST_OPTIONS)" --durations=0 tests/cluster
 	$(PYTHON) -m tests.lab --containerd --control-plane -- $(PYTHON) -m bench.pods
 
