@@ -72,8 +72,9 @@ class Vf:
 def is_alone(sysfs: Sysfs, address: str) -> bool:
     """Whether this is a network function that has no PF here and is none: what a virtual machine sees of a VF."""
     folder = Folder(f"{sysfs.root}/bus/pci/devices/{address}")
-    is_network = (folder.text("class") or "").startswith(_NETWORK_CLASS)
-    return is_network and not (folder.has("physfn") or folder.has("sriov_totalvfs"))
+    if folder.has("physfn") or folder.has("sriov_totalvfs"):
+        return False
+    return (folder.text("class") or "").startswith(_NETWORK_CLASS)
 
 
 def is_vf(sysfs: Sysfs, address: str) -> bool:

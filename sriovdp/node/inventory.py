@@ -16,7 +16,7 @@ from sriovdp.kernel.devlink import list_ddp_profiles
 from sriovdp.kernel.modules import list_drivers, list_loadable
 from sriovdp.kernel.netdevs import Port, choose_own, is_uplink, list_ports, list_representors
 from sriovdp.kernel.netlink import Netlink
-from sriovdp.kernel.rdma import is_rdma, list_rdma, read_p_key
+from sriovdp.kernel.rdma import is_rdma, list_rdma, list_soft_rdma, read_p_key
 from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
@@ -153,6 +153,10 @@ class _Reader:
     def _has_cm(self) -> bool:
         return "rdma_cm" in self._root.folder("class/misc").names
 
+    @cached_property
+    def _soft_rdma(self) -> Mapping[str, Sequence[Folder]]:
+        return list_soft_rdma(self._root)
+
     def _read_pf(self, address: PciAddress, folder: Folder) -> PhysicalFunction | None:
         common = _read_common(folder)
         if common is None:
@@ -247,13 +251,14 @@ class _Reader:
         number = place.number("type") if place and netdev else None
         link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
         group = common["iommu_group"] if is_vfio(common["driver"]) else None
+        soft = self._soft_rdma.get(netdev.name, ()) if netdev else ()
         return Traits(
             acpi_index=folder.text("acpi_index"),
             link_type=link_type,
             ddp_profile=self._host.ddp.get(address, pf.ddp_profile),
             p_key=read_p_key(folder) if link_type == "infiniband" else None,
-            is_rdma=is_rdma(folder),
-            rdma=list_rdma(folder, has_cm=self._has_cm) if "infiniband" in folder.names else (),
+            is_rdma=bool(soft) or is_rdma(folder),
+            rdma=list_rdma(folder, has_cm=self._has_cm, soft=soft) if soft or "infiniband" in folder.names else (),
             vdpa=self._vdpa.get(address, ()),
             noiommu=group is not None and self._is_noiommu(group),
             host_use=self._find_host_use(netdev.name) if netdev else "",

@@ -23,7 +23,7 @@ _ATTRIBUTES = frozenset(
         *("class", "vendor", "device", "numa_node", "acpi_index", "sriov_totalvfs", "sriov_numvfs", "sriov_offset"),
         *("sriov_drivers_autoprobe", "sriov_vf_device", "sriov_stride", "modalias", "driver_override", "sfnum"),
         *("ifindex", "address", "mtu", "flags", "operstate", "carrier", "type", "phys_port_name", "phys_switch_id"),
-        *("ibdev", "name"),
+        *("ibdev", "name", "dev_port"),
     )
 )
 _LISTINGS = frozenset(("net", "uio", "infiniband", "infiniband_verbs", "infiniband_mad", "infiniband_cm", "ports"))

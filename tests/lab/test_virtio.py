@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from cni.policy import Policy
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.settings import make_stable_mac
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
-from tests.lab.node import LabNode
+from tests.lab.node import LabNode, QuickNode
 from tests.lab.shape import ALONE_MAC
 from tests.lab.vnic_cards import Card
 
@@ -54,12 +56,23 @@ def pod_link(pod: Sandbox) -> dict[str, Any]:
 def build(device: str, number: int, **keys: Any) -> dict[str, Any]:
     """A network with one static address."""
     ipam = {"type": "static", "addresses": [{"address": f"192.0.2.{number}/24"}]}
-    return {"cniVersion": "1.1.0", "name": "net-a", "type": "sriov", "deviceID": device, "ipam": ipam} | keys
+    return {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": device, "ipam": ipam} | keys
 
 
 def check(plugin: Plugin, pod: Sandbox, config: dict[str, Any], result: dict[str, Any]) -> None:
     """CHECK with the result of the ADD. Raises CniFailureError."""
     plugin.call("CHECK", pod, {**config, "prevResult": result})
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNode]:
+    """The node as CONFIG wants it, with commands in this process."""
+    config = tmp_path_factory.mktemp("config") / "config.yaml"
+    config.write_text(CONFIG)
+    node = QuickNode(config)
+    node.apply()
+    yield node
+    node.remove_vfs()
 
 
 @pytest.fixture
@@ -223,6 +236,21 @@ def test_of_a_vf_with_two_netdevs_the_first_goes_into_the_pod(
     with pytest.raises(CniFailureError, match=f"this host: {other} has address 198.51.100.1/24"):
         plugin.add(pod, config)
     card.write_numvfs(0)
+
+
+def test_soft_roce_on_a_vf_is_found(node: LabNode) -> None:
+    """Its RDMA device is below no PCI function."""
+    run("modprobe", "-a", "ib_uverbs", "rdma_rxe")
+    run("rdma", "link", "add", "rxe7", "type", "rxe", "netdev", node.netdev(1))
+    try:
+        found = take_snapshot(Sysfs()).find_vf(node.vf(1))[1].traits
+        assert found.is_rdma
+        assert [device.name for device in found.rdma] == ["rxe7"]
+        assert Path(found.rdma[0].uverbs or "").name in {
+            path.name for path in Path("/sys/class/infiniband_verbs").iterdir()
+        }
+    finally:
+        run("rdma", "link", "delete", "rxe7")
 
 
 def test_given_settings_are_errors_and_change_nothing(node: LabNode, tmp_path: Path) -> None:

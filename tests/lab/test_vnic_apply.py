@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sriovdp.provision.settings import make_stable_mac
 from tests.lab.vnic_cards import Card, ip
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="ice:4")
@@ -46,3 +47,23 @@ def test_a_registered_driver_is_used_although_modprobe_fails(vnic: _Load, tmp_pa
     assert done.returncode == 0, done.stderr
     assert {(card.vf(index) / "driver").readlink().name for index in range(3)} == {"iavf"}
     card.write_numvfs(0)
+
+
+_NO_MAC = {"ice:4/mac_errno=95": "set admin MAC", "idpf:4": "its driver idpf takes no admin MAC of VF 0-2"}
+
+
+@pytest.mark.parametrize("card", _NO_MAC)
+def test_a_stable_mac_goes_to_the_netdev_where_the_pf_takes_none(vnic: _Load, tmp_path: Path, card: str) -> None:
+    """A driver that refuses it, and one without settings of VFs; each is reported once, and nothing is left to do."""
+    (only,) = vnic(card)
+    ip(f"link set dev {only.netdev} up")
+    mac = Path(f"/sys/class/net/{only.netdev}/address").read_text().strip()
+    done = _apply(only, tmp_path, "kernel")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count(_NO_MAC[card]) >= 1
+    macs = [Path(f"/sys/class/net/{only.vf_netdev(index)}/address").read_text().strip() for index in range(3)]
+    assert macs == [make_stable_mac(mac, index) for index in range(3)]
+    again = _apply(only, tmp_path, "kernel")
+    assert "nothing to do" in again.stdout + again.stderr
+    assert (again.stdout + again.stderr).count("takes no admin MAC of VF 0-2") == 1
+    only.write_numvfs(0)

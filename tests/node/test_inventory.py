@@ -254,3 +254,18 @@ def test_drivers_that_can_be_loaded_are_found_by_their_modules(tmp_path: Path) -
     (folder / "modules.builtin").write_text("kernel/drivers/vfio/pci/vfio-pci.ko\n")
     assert list_loadable(tmp_path) == {"igb_uio", "vfio-pci", "mlx5_vfio_pci"}
     assert list_loadable(tmp_path / "none") == frozenset()
+
+
+def test_soft_roce_on_a_vf_is_its_rdma_device(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies below no PCI function, and names the netdev."""
+    connect(tree, monkeypatch)
+    tree.add_pf(vfs=2)
+    for index in range(2):
+        tree.bind(vf_address(PF, index), "igbvf")
+    for path, text in (("infiniband/rxe0/parent", "v0110f2"), ("infiniband_verbs/uverbs3/ibdev", "rxe0")):
+        (tree.root / "class" / path).parent.mkdir(parents=True)
+        (tree.root / "class" / path).write_text(f"{text}\n")
+    vfs = take_snapshot(tree.sysfs).pfs[0].vfs
+    assert [vf.traits.is_rdma for vf in vfs] == [False, True]
+    [device] = vfs[1].traits.rdma
+    assert (device.name, device.uverbs) == ("rxe0", "/dev/infiniband/uverbs3")
