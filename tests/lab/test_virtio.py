@@ -246,9 +246,8 @@ def test_soft_roce_on_a_vf_is_found(node: LabNode) -> None:
         found = take_snapshot(Sysfs()).find_vf(node.vf(1))[1].traits
         assert found.is_rdma
         assert [device.name for device in found.rdma] == ["rxe7"]
-        assert Path(found.rdma[0].uverbs or "").name in {
-            path.name for path in Path("/sys/class/infiniband_verbs").iterdir()
-        }
+        verbs = {f"/dev/infiniband/{path.name}" for path in Path("/sys/class/infiniband_verbs").iterdir()}
+        assert found.rdma[0].uverbs in verbs
     finally:
         run("rdma", "link", "delete", "rxe7")
 
