@@ -16,9 +16,10 @@ from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision.apply import apply
 from sriovdp.provision.reset import reset
+from sriovdp.provision.settings import make_stable_mac
 from sriovdp.state.journal import Journal
 from sriovdp.state.provisioned import PfState, survey_records
-from tests.fakes.sysfs import PF, Netlink, Tree, connect
+from tests.fakes.sysfs import PF, PF_MAC, Netlink, Tree, connect
 
 
 class Killed(BaseException):
@@ -62,6 +63,9 @@ CASES = {
 }
 
 
+PLAIN = make_config("kernel", "kernel", "vfio-pci", "none")
+
+
 def start(folder: Path, monkeypatch: pytest.MonkeyPatch, fuse: Fuse) -> tuple[Tree, Journal]:
     """A PF without VFs, and a product all of whose changes go through the fuse."""
     tree = connect(Tree(folder / "sys"), monkeypatch)
@@ -97,6 +101,33 @@ def test_apply_converges_after_a_kill_anywhere(first: Config | None, second: Con
             reset(tree.sysfs, journal)
             assert PfState.of(take_snapshot(tree.sysfs).pfs[0]) == original
             assert survey_records(journal)[0] == {}
+        if not fuse.blown:
+            assert changes > 2, "the changes were counted"
+            return
+
+
+@pytest.mark.parametrize("sets_vfs", [False, True], ids=["no settings of VFs", "MACs refused"])
+def test_apply_converges_where_the_pf_takes_no_mac(tmp_path: Path, *, sets_vfs: bool) -> None:
+    """The netdevs get the stable MACs, and lose them in a reset, wherever the apply is killed."""
+    for changes in count():
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            fuse = Fuse()
+            tree, journal = start(tmp_path / str(changes), monkeypatch, fuse)
+            tree.write(tree.pci(PF) / "sriov_numvfs", "4")
+            tree.sets_vfs, tree.refused_macs = sets_vfs, {0, 1, 2, 3}
+            original = PfState.of(take_snapshot(tree.sysfs).pfs[0])
+            fuse.left = changes
+            try:
+                apply(PLAIN, tree.sysfs, journal)
+            except Killed:
+                assert fuse.blown
+            fuse.left = 1_000_000
+            apply(PLAIN, tree.sysfs, journal)
+            check(tree, PLAIN, journal, original)
+            macs = [vf.netdev.mac for vf in take_snapshot(tree.sysfs).pfs[0].vfs if vf.netdev]
+            assert macs == [make_stable_mac(PF_MAC, index) for index in range(2)]
+            reset(tree.sysfs, journal)
+            assert PfState.of(take_snapshot(tree.sysfs).pfs[0]) == original
         if not fuse.blown:
             assert changes > 2, "the changes were counted"
             return
