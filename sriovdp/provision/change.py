@@ -47,7 +47,8 @@ _REFUSALS = {
     # net/core/rtnetlink.c, do_setvfinfo: the driver has no such setting; others: mellanox/mlx4/cmd.c, mlx4_set_vf_mac,
     # of a host whose e-switch is a DPU's mellanox/mlx5/core/eswitch.c, mlx5_eswitch_get_vport; linux/errno.h, ENOTSUPP
     "PF": frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EPERM, 524}),
-    "VF": frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}),  # what drivers of VFs answer
+    # what drivers of VFs answer whose PF does not agree: iavf EACCES, ixgbevf EPERM, igbvf and bnxt_en EADDRNOTAVAIL
+    "VF": frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EADDRNOTAVAIL, errno.EINVAL}),
 }
 _NETDEVS_GET_IT = "the netdevs of VFs on kernel drivers get the MACs, other VFs keep what they have"
 _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look for it
@@ -156,7 +157,8 @@ class Change:
         except KernelError as error:
             if step is None and error.errno == errno.EOPNOTSUPP:
                 error.hint = "the PF's driver takes no admin MACs: write mac: stable or keep in place of MACs"
-            if step is None or error.errno not in _REFUSALS[who]:
+            is_ours = error.errno == errno.EPERM and not _is_privileged()  # this process may not, whatever the driver
+            if step is None or is_ours or error.errno not in _REFUSALS[who]:
                 raise
             if who not in self.refused.values():
                 outcome = "VFs keep what they have" if who == "VF" or isinstance(step, SetGuid) else _NETDEVS_GET_IT
@@ -305,6 +307,13 @@ class Change:
                 return
             time.sleep(_CARRIER_INTERVAL)
         self.report(f"{netdev.name}: {'has carrier' if netdev.up else 'is down'}")
+
+
+def _is_privileged() -> bool:
+    """Whether this process has CAP_NET_ADMIN, without which the kernel asks no driver (linux/capability.h: bit 12)."""
+    lines = (read_text("/proc/self/status") or "").splitlines()
+    held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(held, 16) >> 12 & 1)
 
 
 def _write_num_vfs(attribute: Path, wanted: int, pf_name: str) -> None:

@@ -136,7 +136,7 @@ def test_wired_pfs_reach_each_other() -> None:
     assert subprocess.run(ping, capture_output=True, check=False).stdout.count(b"bytes from") > 0
 
 
-@pytest.mark.lab(nic="virtio")
+@pytest.mark.lab(nic="virtio", hugepages=448, vnic="mlx5:2")  # as test_virtio.py, for one boot
 def test_the_virtio_nic_has_vfs_that_reach_each_other() -> None:
     """One PF with four VFs on the kernel's own driver, an IOMMU group each; frames go from VF to VF."""
     pf = next(path.parent for path in _PCI.glob("*/sriov_totalvfs"))

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from cni.policy import Policy
+from sriovdp.kernel import drivers
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.model import KERNEL_DRIVER
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.settings import make_stable_mac
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
@@ -88,8 +90,8 @@ def clean(node: LabNode, tmp_path: Path) -> Iterator[Plugin]:
 def test_apply_gives_stable_macs_by_the_netdevs(node: LabNode) -> None:
     """The driver is built in and found; the PF takes no MAC, which is said once; there is nothing left to do."""
     assert [link_of(node.netdev(index))["address"] for index in range(3)] == STABLE[:3]
-    drivers = [(_PCI / node.vf(index) / "driver").resolve().name for index in range(4)]
-    assert drivers == ["virtio-pci"] * 3 + ["vfio-pci"]
+    bound = [(_PCI / node.vf(index) / "driver").resolve().name for index in range(4)]
+    assert bound == ["virtio-pci"] * 3 + ["vfio-pci"]
     again = node.sriovdp("apply", "--config", str(node.config))
     said = again.stdout + again.stderr
     assert "nothing to do: the node is as the config says" in said
@@ -236,6 +238,19 @@ def test_of_a_vf_with_two_netdevs_the_first_goes_into_the_pod(
     with pytest.raises(CniFailureError, match=f"this host: {other} has address 198.51.100.1/24"):
         plugin.add(pod, config)
     card.write_numvfs(0)
+
+
+def test_the_kernel_chooses_a_driver_that_no_list_has(node: LabNode) -> None:
+    """As for a driver that is built in where no like function shows it; the PF's autoprobe is off before and after."""
+    switch = node.pf / "sriov_drivers_autoprobe"
+    switch.write_text("0")
+    try:
+        drivers.bind(Sysfs(), node.vf(3), KERNEL_DRIVER)
+        assert (_PCI / node.vf(3) / "driver").resolve().name == "virtio-pci"
+        assert switch.read_text() == "0\n"
+    finally:
+        switch.write_text("1")
+        drivers.bind(Sysfs(), node.vf(3), "vfio-pci")
 
 
 def test_soft_roce_on_a_vf_is_found(node: LabNode) -> None:

@@ -11,6 +11,7 @@ from sriovdp.config.values import Config
 from sriovdp.errors import InUseError, KernelError
 from sriovdp.model import Traits, VfSettings
 from sriovdp.node.inventory import take_snapshot
+from sriovdp.provision import change
 from sriovdp.provision.apply import apply
 from sriovdp.provision.change import Change
 from sriovdp.provision.drift import find_drift
@@ -29,6 +30,7 @@ STABLE = [make_stable_mac(PF_MAC, index) for index in range(4)]
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """A tree with one PF without VFs, which the product takes for this machine's."""
     tree = connect(Tree(tmp_path / "sys"), monkeypatch)
+    monkeypatch.setattr(change, "_is_privileged", lambda: True)
     tree.add_pf()
     return tree
 
@@ -116,6 +118,16 @@ def test_a_netdev_that_keeps_its_mac_is_reported_once(tree: Tree, journal: Journ
     tree.write(tree.pci(PF) / "sriov_numvfs", "0")
     apply_twice(tree, journal, make_config())
     assert macs_of(tree) == STABLE[:2]
+
+
+def test_without_the_capability_a_refusal_is_an_error(
+    tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses this process, and has asked no driver."""
+    tree.sets_vfs, tree.fixed_macs = False, {vf_address(PF, 0)}
+    monkeypatch.setattr(change, "_is_privileged", lambda: False)
+    with pytest.raises(KernelError, match=r"VF 0: set MAC .* of its netdev failed: .*Operation not permitted"):
+        apply(make_config(), tree.sysfs, journal)
 
 
 GIVEN: list[tuple[dict[str, object], bool]] = [
