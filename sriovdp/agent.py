@@ -249,7 +249,7 @@ class Agent:
     async def _report_drift(self) -> None:
         """Report what is not as the config says. Looked for only when something changed: it takes a look of its own."""
         attached = self.offering.attachments()
-        seen = self._node, self.offering.pod_devices.owners(), attached, self.config
+        seen = self._node, self.offering.owners(), attached, self.config
         if not self._is_provisioned or (seen == self._judged and self._drift.settled):
             return
         self._judged = seen
@@ -385,4 +385,4 @@ class Agent:
 
     def _list_owners(self) -> Mapping[str, str]:
         """Which pod has which device, as the kubelet last reported."""
-        return self.offering.pod_devices.owners()
+        return self.offering.owners()

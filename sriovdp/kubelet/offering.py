@@ -127,17 +127,32 @@ class Offering:
         returned = await asyncio.to_thread(self._list_returned)
         offers = assign(self._config.pools, node, self._config.physical_functions, returned)
         taken = self._list_taken()
+        for service in (*self._services, *self._retired):
+            service.note_listed(self.pod_devices.held(service.pool.resource), self.pod_devices.asked_at)
         for service, own in zip(self._services, offers, strict=True):
             await self._update_pool(service, own, node, {**taken, **self._damages, **broken})
         for service in list(self._retired):
             await self._retire(service, node, {**taken, **self._damages, **broken})
+
+    def owners(self) -> dict[str, str]:
+        """Who has each device, by its ID: pods by the kubelet, and those that are being admitted. From any thread."""
+        return {**self.admitting(), **self.pod_devices.owners()}
+
+    def admitting(self, resource: str = "") -> dict[str, str]:
+        """Devices just given, as another resource, to pods which the kubelet does not list yet. From any thread."""
+        return {
+            id_: f"a pod that is being admitted has it as {service.pool.resource}"
+            for service in (*self._services, *self._retired)
+            if service.pool.resource != resource
+            for id_ in service.list_used(())
+        }
 
     async def _update_pool(
         self, service: PoolService, offers: Mapping[str, Offer], node: Node, broken: Mapping[str, str]
     ) -> None:
         resource, known = service.pool.resource, self.pod_devices.known
         in_use = {*self.pod_devices.owners(), *(self._attachments or {})} if known else None
-        unfit = {**self.pod_devices.held_elsewhere(resource), **broken}
+        unfit = {**self.admitting(resource), **self.pod_devices.held_elsewhere(resource), **broken}
         devices = await asyncio.to_thread(service.update, offers, node, unfit, in_use)
         held = self.pod_devices.held(resource)
         if known:
@@ -150,7 +165,9 @@ class Offering:
         held = service.list_used(self.pod_devices.held(resource)) if known else frozenset[str]()
         if held or not known:
             kept = {id_: offer for id_, offer in service.offers.items() if id_ in held}
-            await self._update_pool(service, kept, node, broken)
+            unlisted = held - self.pod_devices.held(resource)
+            gone = dict.fromkeys(unlisted, "its pool is no longer in the config")
+            await self._update_pool(service, kept, node, {**broken, **gone})
             return
         await self._endpoints.remove(resource)
         await self._plugins.pop(resource).end_streams()

@@ -30,12 +30,14 @@ class PodDevices:
     """The pods of this node and what they have. `holders` goes by resource and device ID.
 
     A device can have several holders: containers of one pod, as a main container takes over from an init container.
-    `problem` says why the kubelet could not be asked: then nothing is known, and empty does not mean free.
+    `problem` says why the kubelet could not be asked: then nothing is known, and empty does not mean free. It was asked
+    `asked_at`, on the monotonic clock.
     """
 
     pods: frozenset[str] = frozenset()
     holders: Mapping[tuple[str, str], tuple[Holder, ...]] = field(default_factory=lambda: _NO_HOLDERS)
     problem: str = ""
+    asked_at: float = field(default=0.0, compare=False)
 
     @property
     def known(self) -> bool:

@@ -4,6 +4,7 @@ Protocol: v1.PodResourcesLister of k8s.io/kubelet, pkg/apis/podresources/v1/api.
 kubelets before 1.34 also of pods that have ended and are not deleted yet.
 """
 
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class PodResources:
 
         `patience` is how long to wait for a kubelet that is slow, in seconds, if it is not to be the usual time.
         """
+        asked_at = time.monotonic()
         try:
             answer = await self._list(patience or self._timeout)
         except SriovdpError as error:
@@ -45,7 +47,7 @@ class PodResources:
                     for id_ in entry.device_ids:
                         holders[entry.resource_name, id_].append(Holder(pod.namespace, pod.name, container.name))
         pods = frozenset(f"{pod.namespace}/{pod.name}" for pod in answer.pod_resources)
-        return PodDevices(pods, {key: tuple(value) for key, value in holders.items()})
+        return PodDevices(pods, {key: tuple(value) for key, value in holders.items()}, asked_at=asked_at)
 
     async def _list(self, patience: float) -> pb2.ListPodResourcesResponse:
         if not self._socket.exists():

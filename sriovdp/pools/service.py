@@ -149,6 +149,15 @@ class PoolService:
         """Functions without a PF here that pods had at any time, each with its MAC."""
         return self._grants.list_returned(self.pool.resource)
 
+    def note_listed(self, held: Collection[str], asked_at: float) -> None:
+        """Take over that the kubelet lists pods for these devices, as of that time on the monotonic clock.
+
+        From then on the kubelet knows best when they are free.
+        """
+        for id_ in held:
+            if self._given_at.get(id_, asked_at) < asked_at:
+                self._given_at.pop(id_, None)
+
     def list_used(self, held: Collection[str]) -> frozenset[str]:
         """The devices that pods have, and those just given to pods which the kubelet does not list yet."""
         oldest = time.monotonic() - _GRACE
