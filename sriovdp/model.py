@@ -254,10 +254,24 @@ class VirtualFunction:
 
 
 @dataclass(frozen=True, slots=True)
+class Eswitch:
+    """How a PF's e-switch is set. `mode` is `legacy`, `switchdev`, or `mode N` for one that is not known here.
+
+    `inline` and `encap` are the numbers of DEVLINK_ESWITCH_INLINE_MODE_* and _ENCAP_MODE_*, None where the driver does
+    not have them.
+    """
+
+    mode: str
+    inline: int | None = None
+    encap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PhysicalFunction:
     """A network PCI function, or an accelerator, that is no VF here; in a virtual machine it may be one of the host's.
 
     `total_vfs` is 0 when its driver cannot split it. `bridges` are the PCI bridges above it, the root port first.
+    `eswitch` is None where devlink reports none, or none is known: of a recorded node, and without root.
     `vf_device`, `vf_offset` and `vf_stride` are what its SR-IOV capability says of VFs to come; None when not known.
     `sets_vfs` is False when its driver has no settings of VFs at all, as with virtio; True too when that is not known.
     """
@@ -275,6 +289,7 @@ class PhysicalFunction:
     uio: str | None = None
     bridges: tuple[PciAddress, ...] = ()
     switchdev: bool = False
+    eswitch: Eswitch | None = None
     sfs: tuple[Subfunction, ...] = ()
     vf_device: str | None = None
     vf_offset: int | None = None

@@ -136,6 +136,14 @@ class PfConfig:
         tuple[VfConfig, ...], Key("Ranges of VFs. A VF in no range gets its kernel driver and a stable MAC.")
     ] = ()
     mtu: Annotated[words.Mtu | None, Key("MTU of the PF and of its VFs. Left as it is if not given.")] = None
+    eswitch_mode: Annotated[
+        words.EswitchMode | None,
+        Key(
+            "Mode of the PF's e-switch: `legacy`, or `switchdev`, where each VF has a representor on the host. A "
+            "change removes the VFs and makes them again. Left as it is if not given.",
+            name="eSwitchMode",
+        ),
+    ] = None
     externally_managed: Annotated[
         bool, Key("Something else creates the VFs. They only get drivers and settings here.")
     ] = False

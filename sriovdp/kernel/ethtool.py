@@ -12,28 +12,22 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from functools import cache
 
 from sriovdp.errors import KernelError
+from sriovdp.kernel.generic import GENERIC, HEAD, find_family
 from sriovdp.kernel.rtnl.codec import (
     ERROR,
     U32,
     encode,
     encode_request,
-    encode_text,
-    index_attributes,
     list_messages,
     nest,
 )
-from sriovdp.kernel.rtnl.requests import Requests
 
-_GENERIC = 16  # NETLINK_GENERIC
-_CONTROLLER, _GET_FAMILY, _FAMILY_ID, _FAMILY_NAME = 16, 3, 1, 2  # of linux/genetlink.h
 _TOPICS = {7: "message level", 11: "features", 13: "private flags", 15: "rings", 17: "channels", 19: "coalescing"}
 _HEADER, _DEV_INDEX, _HEADER_FLAGS, _COMPACT_BITSETS = 1, 1, 3, 1
-_HEAD = struct.Struct("=BBH")  # struct genlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
-_NUMBER, _ID = struct.Struct("=i"), struct.Struct("=H")
+_NUMBER = struct.Struct("=i")
 _ROOM = 64 << 10
 _SIOCETHTOOL, _SIOCGHWTSTAMP = 0x8946, 0x89B1  # linux/sockios.h
 _IFREQ = struct.Struct("=16sQ16x")
@@ -49,7 +43,7 @@ def read_ethtool(name: str, ifindex: int) -> dict[str, str]:
     A topic that the driver does not have is reported as the error that says so.
     """
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _GENERIC) as asking:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, GENERIC) as asking:
             found = dict(_ask(asking, ifindex))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
             return found | dict(_ask_by_ioctl(asking, name))
@@ -60,30 +54,17 @@ def read_ethtool(name: str, ifindex: int) -> dict[str, str]:
 
 def _ask(asking: socket.socket, ifindex: int) -> Iterator[tuple[str, str]]:
     """All questions in one system call: the kernel answers them one after the other."""
-    family = _find_family()
+    family = find_family("ethtool")
     header = nest(_HEADER, encode(_DEV_INDEX, U32.pack(ifindex)) + encode(_HEADER_FLAGS, U32.pack(_COMPACT_BITSETS)))
-    asking.send(b"".join(encode_request(family, 0, number, _HEAD.pack(number, 1, 0) + header) for number in _TOPICS))
+    asking.send(b"".join(encode_request(family, 0, number, HEAD.pack(number, 1, 0) + header) for number in _TOPICS))
     for number, topic in _TOPICS.items():
         data = asking.recv(_ROOM)
         for kind, _, start, end in list_messages(data, number):
             if kind == ERROR:
                 yield topic, _name_error(-_NUMBER.unpack_from(data, start)[0])
             else:
-                header_size = _ATTRIBUTE.unpack_from(data, start + _HEAD.size)[0]  # has the interface's index and name
-                yield topic, _digest(data[start + _HEAD.size + ((header_size + 3) & ~3) : end])
-
-
-@cache
-def _find_family() -> int:
-    """The number of ethtool's netlink family, which is the same until the next boot. Raises KernelError."""
-    requests = Requests(_GENERIC)
-    try:
-        query = _HEAD.pack(_GET_FAMILY, 1, 0) + encode_text(_FAMILY_NAME, "ethtool")
-        found = requests.ask(_CONTROLLER, 0, query, "looking up ethtool's netlink family")[0]
-    finally:
-        requests.close()
-    family: int = _ID.unpack_from(found, index_attributes(found, _HEAD.size)[_FAMILY_ID][0])[0]
-    return family
+                header_size = _ATTRIBUTE.unpack_from(data, start + HEAD.size)[0]  # has the interface's index and name
+                yield topic, _digest(data[start + HEAD.size + ((header_size + 3) & ~3) : end])
 
 
 def _ask_by_ioctl(asking: socket.socket, name: str) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sriovdp.kernel.devlink import list_ddp_profiles
+from sriovdp.kernel.eswitch import Eswitches
 from sriovdp.kernel.modules import list_drivers, list_loadable
 from sriovdp.kernel.netdevs import Port, choose_own, is_uplink, list_ports, list_representors
 from sriovdp.kernel.netlink import Netlink
@@ -23,6 +24,7 @@ from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
 from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
 from sriovdp.model import (
     NO_TRAITS,
+    Eswitch,
     NetDevice,
     Node,
     PciAddress,
@@ -55,6 +57,7 @@ class _Host:
     find: Callable[[Folder], NetDevice | None]
     settings: Callable[[str, NetDevice], Mapping[int, VfSettings] | None]
     has_address: Callable[[NetDevice], bool]
+    eswitch: Callable[[str], Eswitch | None]
     routes: frozenset[str]
     ddp: Mapping[str, str]
 
@@ -98,12 +101,13 @@ def list_known_drivers(sysfs: Sysfs) -> frozenset[str]:
 
 
 def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
-    netlink = stack.enter_context(Netlink())
+    netlink, eswitches = stack.enter_context(Netlink()), stack.enter_context(Eswitches())
     devices = {link.name: _describe(link) for link in netlink.links()}
     return _Host(
         find=lambda folder: devices.get(folder.name),
         settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
         has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
+        eswitch=eswitches.find,
         routes=list_default_routes(),
         ddp=_list_ddp_profiles(sysfs),
     )
@@ -119,6 +123,7 @@ def _open_recorded(facts: Facts) -> _Host:
         find=lambda folder: _read_netdev(folder, facts.permanent_macs.get(folder.name, "")),
         settings=lambda address, _: facts.settings.get(address, None if facts.is_recorded else {}),
         has_address=lambda netdev: netdev.name in facts.addressed,
+        eswitch=lambda _: None,
         routes=facts.default_routes,
         ddp=facts.ddp,
     )
@@ -173,6 +178,7 @@ class _Reader:
         settings = self._host.settings(address, netdev) if netdev and total else {}
         vfs = self._read_vfs(address, folder, settings or {}, ports, traits)
         is_known = bool(vfs) or not self._is_recorded  # a record has settings of VFs that were there
+        eswitch = self._host.eswitch(address) if total else None
         return PhysicalFunction(
             address=address,
             netdev=netdev,
@@ -180,7 +186,8 @@ class _Reader:
             autoprobe=folder.number("sriov_drivers_autoprobe") != 0,
             vfs=vfs,
             bridges=list_pci_parts(self._devices.target(address) or "")[:-1],
-            switchdev=place is not None and is_uplink(place),
+            switchdev=eswitch.mode == "switchdev" if eswitch else place is not None and is_uplink(place),
+            eswitch=eswitch,
             sfs=self._read_sfs(address, folder, common["numa_node"]),
             vf_device=_pad_id(folder.text("sriov_vf_device")),
             vf_offset=folder.number("sriov_offset"),

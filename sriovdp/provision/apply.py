@@ -18,6 +18,7 @@ from sriovdp.kernel.sysfs import Sysfs, read_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, Node, PciAddress, PhysicalFunction, is_vfio
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.change import Change
+from sriovdp.provision.eswitch import check_mode, remember_mode
 from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, count_vfs, plan
@@ -202,6 +203,7 @@ class _Run:
 
     def _change_pf(self, pf: PhysicalFunction, steps: list[Step]) -> SriovdpError | None:
         try:
+            check_mode(pf, steps)
             resolved = _find_drivers(self.sysfs, steps)
             write_record(self.journal, replace(self._record(pf), steps=tuple(map(str, steps))))
             old = self.records.get(pf.address)
@@ -243,8 +245,8 @@ class _Run:
             address=pf.address,
             phase="changing",
             boot_id=read_boot_id(),
-            original=old.original if old else now,
-            before=old.before if old and old.is_interrupted else now,
+            original=remember_mode(old.original if old else now, pf, entry),
+            before=remember_mode(old.before if old and old.is_interrupted else now, pf, entry),
             allow_host_uplink=bool(entry and entry.allow_host_uplink),
             externally_managed=bool(entry and entry.externally_managed),
             macs=old.macs if old else {},
@@ -299,7 +301,7 @@ def _find_leftovers(sysfs: Sysfs, node: Node, records: Mapping[PciAddress, PfRec
         record = records.get(pf.address)
         if record and record.is_interrupted:
             overrides = frozenset(vf.address for vf in pf.vfs if _has_override(sysfs, vf.address))
-            found[pf.address] = Leftovers(record.before.autoprobe, overrides)
+            found[pf.address] = Leftovers(record.before.autoprobe, overrides, record.before.eswitch)
     return found
 
 

@@ -22,12 +22,14 @@ from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text, write_text
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, ZERO_MAC, PciAddress, VfSettings, is_userspace
+from sriovdp.provision.eswitch import ModeChange
 from sriovdp.provision.holding import HeldVfs
 from sriovdp.provision.steps import (
     BindDriver,
     ClearOverride,
     SetAdminMac,
     SetAutoprobe,
+    SetEswitchMode,
     SetGuid,
     SetLink,
     SetMtu,
@@ -76,6 +78,10 @@ class Change:
     _default: VfSettings | None = None
     _awaited: list[str] = field(default_factory=list)
     _unset: dict[int, SetAdminMac] = field(default_factory=dict)
+    _mode: ModeChange = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mode = ModeChange(self.pf, self.report, drivers.current_driver(self.sysfs, self.pf))
 
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
@@ -112,6 +118,9 @@ class Change:
                 self.link_lost = True
             case SetNumVfs():
                 self._set_num_vfs(step)
+            case SetEswitchMode():
+                self._mode.change(step)
+                self._ifindex, self.link_lost = None, True
             case SetAutoprobe():
                 write_text(self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe", str(int(step.wanted)))
             case BindDriver():
@@ -218,10 +227,13 @@ class Change:
         if step.wanted and read_text(switch) == "1":
             self._autoprobe = "1"
             write_text(switch, "0")
+        if step.current and step.wanted:
+            self._mode.note()
         if step.current:
             _write_num_vfs(attribute, 0, step.pf_name)
         if step.wanted:
             _write_num_vfs(attribute, step.wanted, step.pf_name)
+            self._mode.finish()
         if self.held:  # their addresses are not always known before
             folder = self.sysfs.pci(self.pf)
             links = (read_link(folder / name) for name in list_names(folder) if name.startswith("virtfn"))

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sriovdp.model import NO_DRIVER, ZERO_MAC, PhysicalFunction, VfSettings, VirtualFunction, is_userspace
+from sriovdp.provision.eswitch import plan_mode
 from sriovdp.provision.steps import (
     BindDriver,
     SetAdminMac,
@@ -36,11 +37,14 @@ def plan_return(
     """
     steps: list[Step] = []
     if keep_number:
-        there = {vf.index for vf in pf.vfs}
-        state = replace(state, vfs=tuple(vf for vf in state.vfs if vf.index in there))
-    recreated = len(pf.vfs) != len(state.vfs) and not keep_number
-    if recreated:
-        steps.append(SetNumVfs(pf.address, pf.name, _REASON, len(pf.vfs), len(state.vfs)))
+        kept = {vf.index for vf in pf.vfs}
+        state = replace(state, vfs=tuple(vf for vf in state.vfs if vf.index in kept))
+    mode = state.eswitch.mode if state.eswitch and not keep_number else None
+    steps += plan_mode(pf, mode, len(state.vfs), _REASON)
+    there = 0 if steps else len(pf.vfs)
+    recreated = bool(steps) or (there != len(state.vfs) and not keep_number)
+    if recreated and there != len(state.vfs):
+        steps.append(SetNumVfs(pf.address, pf.name, _REASON, there, len(state.vfs)))
     now = {} if recreated else {vf.index: vf for vf in pf.vfs}
     for vf in state.vfs:
         steps += _return_settings(pf, vf, now.get(vf.index))

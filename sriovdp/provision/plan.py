@@ -14,6 +14,7 @@ from sriovdp.model import (
     NO_DRIVER,
     USERSPACE_DRIVERS,
     ZERO_MAC,
+    Eswitch,
     Node,
     PciAddress,
     PhysicalFunction,
@@ -22,6 +23,7 @@ from sriovdp.model import (
     name_vf,
 )
 from sriovdp.provision.advice import warn_of_lacks, warn_of_refused
+from sriovdp.provision.eswitch import plan_mode, plan_rest, warn_of_mode
 from sriovdp.provision.settings import Derived, make_stable_mac, plan_netdev_mac, plan_settings
 from sriovdp.provision.steps import (
     BindDriver,
@@ -40,10 +42,14 @@ from sriovdp.provision.steps import (
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What an interrupted apply left of a PF: how its autoprobe was, and which VFs have a `driver_override` of ours."""
+    """What an interrupted apply left of a PF: how its autoprobe was, and which VFs have a `driver_override` of ours.
+
+    `eswitch` is how its e-switch was, where the apply was to change that.
+    """
 
     autoprobe: bool
     overrides: frozenset[PciAddress] = frozenset()
+    eswitch: Eswitch | None = None
 
 
 NO_LEFTOVERS: Mapping[PciAddress, Leftovers] = MappingProxyType({})
@@ -185,9 +191,13 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], k
     vfs: list[VirtualFunction | None] = [*pf.vfs]
     if not entry.externally_managed:
         yield from _prepare_pf(pf, entry, wanted)
-        if len(pf.vfs) != wanted:
-            reason = f"numVfs is {entry.num_vfs}, there are {len(pf.vfs)}"
-            yield SetNumVfs(pf.address, pf.name, reason, len(pf.vfs), wanted)
+        mode_steps = plan_mode(pf, entry.eswitch_mode, wanted)
+        yield from mode_steps
+        there = 0 if mode_steps else len(pf.vfs)
+        if there != wanted:
+            reason = f"numVfs is {entry.num_vfs}, there are {there}"
+            yield SetNumVfs(pf.address, pf.name, reason, there, wanted)
+        if mode_steps or there != wanted:
             vfs = [None] * wanted
     binds: list[BindDriver] = []
     rates: list[Step] = []
@@ -239,6 +249,7 @@ def _plan_leftovers(pf: PhysicalFunction, left: Leftovers | None, own: Collectio
             yield ClearOverride(pf.address, pf.name, "an interrupted apply left it", vf.index, vf.address)
     if pf.autoprobe != left.autoprobe:
         yield SetAutoprobe(pf.address, pf.name, "it was so before an interrupted apply", left.autoprobe)
+    yield from plan_rest(pf, left.eswitch, own)
 
 
 def count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
@@ -353,9 +364,7 @@ def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator
         if vf.traits.noiommu and not entry.vf(vf.index).noiommu:
             name = name_vf(pf.name, vf.index, vf.address)
             yield f"{name} is on vfio-pci without an IOMMU, and no noiommu: true allows that"
-    if pf.switchdev:
-        listed = ", ".join(vf.representor for vf in pf.vfs if vf.representor) or "none yet"
-        yield f"{pf.name} is in switchdev mode; representors of its VFs: {listed}"
+    yield from warn_of_mode(pf, entry)
 
 
 def _write_select(select: PfSelect) -> str:

@@ -73,6 +73,30 @@ class SetNumVfs(PfStep):
 
 
 @dataclass(frozen=True, slots=True)
+class SetEswitchMode(PfStep):
+    """Set the mode of a PF's e-switch, and after it its inline and encap mode, where these are not None.
+
+    `vfs` are made by steps that follow. With `current` and `wanted` the same it is about inline and encap mode only.
+    """
+
+    action: ClassVar[str] = "set_eswitch_mode"
+    current: str
+    wanted: str
+    inline: int | None
+    encap: int | None
+    vfs: int
+
+    def __str__(self) -> str:
+        what = "mode" if self.current != self.wanted else "inline and encap mode back in mode"
+        return f"{self.pf_name}: set e-switch {what} {self.wanted}"
+
+    @property
+    def disturbs(self) -> str:
+        """The driver sets its PF up again."""
+        return "its link for some seconds with some NICs"
+
+
+@dataclass(frozen=True, slots=True)
 class SetAutoprobe(PfStep):
     """Say whether the kernel gives new VFs of a PF to their drivers by itself (`sriov_drivers_autoprobe`)."""
 
@@ -196,6 +220,7 @@ Step: TypeAlias = (
     SetLink
     | SetMtu
     | SetNumVfs
+    | SetEswitchMode
     | SetAutoprobe
     | SetAdminMac
     | SetGuid

@@ -9,9 +9,11 @@ from sriovdp.kernel.host_use import find_host_use
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction, is_userspace, name_vf
+from sriovdp.provision.eswitch import list_mode_obstacles
 from sriovdp.provision.steps import (
     BindDriver,
     SetAdminMac,
+    SetEswitchMode,
     SetGuid,
     SetLink,
     SetMtu,
@@ -74,6 +76,7 @@ def find_obstacles(
     for pf in node.pfs:
         own = [step for step in steps if step.pf == pf.address]
         obstacles = [] if pf.address in allowed else list(_list_host_obstacles(pf, own))
+        obstacles += list_mode_obstacles(pf, own)
         for vf, step in list_disturbed(pf, own):
             user = attached.get(vf.address) or _find_user(sysfs, vf)
             if user:
@@ -98,7 +101,7 @@ def _list_host_obstacles(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterato
         return
     for step in steps:
         takes_down = isinstance(step, SetLink) and not step.up
-        if takes_down or isinstance(step, SetMtu) or (isinstance(step, SetNumVfs) and step.current):
+        if takes_down or isinstance(step, SetMtu | SetEswitchMode) or (isinstance(step, SetNumVfs) and step.current):
             yield (
                 f"the host needs {pf.name} ({pf.traits.host_use}), and its link would be lost for a while; in the way "
                 f"of: {step}; allowHostUplink: true in its entry of the config allows it"

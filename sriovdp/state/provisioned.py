@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from sriovdp.errors import InUseError, JournalError
-from sriovdp.model import PciAddress, PhysicalFunction, VfSettings, VirtualFunction
+from sriovdp.model import Eswitch, PciAddress, PhysicalFunction, VfSettings, VirtualFunction
 from sriovdp.reading import UnreadableError, build, parse_object, read_file
 from sriovdp.state.files import open_lock
 from sriovdp.state.journal import VERSION, Journal, read_boot_id
@@ -39,12 +39,16 @@ class VfState:
 
 @dataclass(frozen=True, slots=True)
 class PfState:
-    """A PF as it was. `up` and `mtu` are its netdev's, None without one."""
+    """A PF as it was. `up` and `mtu` are its netdev's, None without one.
+
+    `eswitch` is None as long as no config has said of the PF in which mode it has to be.
+    """
 
     up: bool | None
     mtu: int | None
     autoprobe: bool
     vfs: tuple[VfState, ...] = ()
+    eswitch: Eswitch | None = None
 
     @classmethod
     def of(cls, pf: PhysicalFunction) -> Self:

@@ -8,6 +8,7 @@ from sriovdp.model import (
     NO_DRIVER,
     USERSPACE_DRIVERS,
     ZERO_MAC,
+    Eswitch,
     NetDevice,
     PciAddress,
     PhysicalFunction,
@@ -19,6 +20,7 @@ from sriovdp.provision.steps import (
     ClearOverride,
     SetAdminMac,
     SetAutoprobe,
+    SetEswitchMode,
     SetGuid,
     SetLink,
     SetMtu,
@@ -66,6 +68,9 @@ def do(pf: PhysicalFunction, step: Step) -> PhysicalFunction:
         case SetNumVfs():
             assert step.wanted <= pf.total_vfs
             return replace(pf, vfs=tuple(make_vf(pf, index) for index in range(step.wanted)))
+        case SetEswitchMode():
+            assert not pf.vfs, "the order that all drivers take"
+            return replace(pf, eswitch=Eswitch(step.wanted, step.inline, step.encap))
         case SetAutoprobe():
             return replace(pf, autoprobe=step.wanted)
     return replace(pf, vfs=tuple(_do_vf(vf, step) if vf.index == step.index else vf for vf in pf.vfs))
