@@ -145,12 +145,8 @@ def test_subfunctions_are_in_the_way(vnic: _Load, journal: Journal) -> None:
     """Legacy mode has none."""
     (card,) = vnic("mlx5:2")
     set_mode(card, "switchdev")
-    assert (
-        run(
-            "devlink", "port", "add", f"pci/{card.address}", *["flavour", "pcisf", "pfnum", "0", "sfnum", "7"]
-        ).returncode
-        == 0
-    )
+    words = ["flavour", "pcisf", "pfnum", "0", "sfnum", "7"]
+    assert run("devlink", "port", "add", f"pci/{card.address}", *words).returncode == 0
     port = f"pci/{card.address}/{0x8000 + 7}"
     assert run("devlink", "port", "function", "set", port, "state", "active").returncode == 0
     with pytest.raises(SriovdpError, match="has subfunctions"):

@@ -69,11 +69,18 @@ def do(pf: PhysicalFunction, step: Step) -> PhysicalFunction:
             assert step.wanted <= pf.total_vfs
             return replace(pf, vfs=tuple(make_vf(pf, index) for index in range(step.wanted)))
         case SetEswitchMode():
-            assert not pf.vfs, "the order that all drivers take"
-            return replace(pf, eswitch=Eswitch(step.wanted, step.inline, step.encap))
+            return _set_mode(pf, step)
         case SetAutoprobe():
             return replace(pf, autoprobe=step.wanted)
     return replace(pf, vfs=tuple(_do_vf(vf, step) if vf.index == step.index else vf for vf in pf.vfs))
+
+
+def _set_mode(pf: PhysicalFunction, step: SetEswitchMode) -> PhysicalFunction:
+    """As ice: not with VFs."""
+    if pf.vfs and step.current != step.wanted:
+        return pf
+    eswitch = Eswitch(step.wanted, step.inline, step.encap)
+    return replace(pf, eswitch=eswitch, switchdev=step.wanted == "switchdev")
 
 
 def _do_vf(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
-from sriovdp.model import ZERO_MAC, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
+from sriovdp.model import ZERO_MAC, Eswitch, NetDevice, Node, PciAddress, PhysicalFunction, VirtualFunction
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, plan
 from sriovdp.provision.settings import make_stable_mac
@@ -52,7 +52,9 @@ def pfs(draw: Any) -> PhysicalFunction:
     netdev = NetDevice("enp1s0", 2, PF_MAC, draw(st.sampled_from((1500, 9000))), up=draw(st.booleans()), carrier=True)
     pf = PhysicalFunction(PciAddress("0000:01:00.0"), "8086", "10c9", "igb", netdev=netdev, total_vfs=TOTAL)
     made = tuple(draw(vfs(pf, index)) for index in range(draw(st.integers(0, TOTAL))))
-    return replace(pf, vfs=made, autoprobe=draw(st.booleans()))
+    mode = draw(st.sampled_from((None, "legacy", "switchdev")))
+    eswitch = Eswitch(mode, draw(st.sampled_from((None, 1))), draw(st.sampled_from((None, 0)))) if mode else None
+    return replace(pf, vfs=made, autoprobe=draw(st.booleans()), eswitch=eswitch, switchdev=mode == "switchdev")
 
 
 @st.composite
@@ -72,7 +74,8 @@ def configs(draw: Any) -> Config:
         )
         for index in range(TOTAL)
     )
-    entry = PfConfig(PfSelect(pf_names=("enp1s0",)), number, wishes, draw(st.sampled_from((None, 1500, 9000))))
+    mtu, mode = draw(st.sampled_from((None, 1500, 9000))), draw(st.sampled_from((None, "legacy", "switchdev")))
+    entry = PfConfig(PfSelect(pf_names=("enp1s0",)), number, wishes, mtu, mode)
     return Config((entry,))
 
 
@@ -153,10 +156,12 @@ def test_no_step_is_in_vain(pf: PhysicalFunction, config: Config) -> None:
 @given(pfs(), pfs())
 def test_the_way_back_leads_back(was: PhysicalFunction, now: PhysicalFunction) -> None:
     """From any state of a PF to any other that was recorded; a state is no step away from itself."""
-    state = PfState.of(was)
+    state = replace(PfState.of(was), eswitch=was.eswitch)
     after = now
     for step in plan_return(state, now):
         after = do(after, step)
     assert plan_return(state, after) == ()
     assert [vf.driver for vf in after.vfs] == [vf.driver for vf in was.vfs]
     assert (after.autoprobe, len(after.vfs)) == (was.autoprobe, len(was.vfs))
+    if was.eswitch:
+        assert after.switchdev is was.switchdev
