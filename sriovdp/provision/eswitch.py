@@ -93,8 +93,9 @@ def check_mode(pf: PhysicalFunction, steps: Iterable[Step]) -> None:
             try:
                 eswitches.read(pf.address)
             except KernelError as error:
+                _explain(error, pf.driver)
                 error.message = f"{wanted} failed: {error.message}"
-                raise _explain(error, pf.driver) from error
+                raise
 
 
 @dataclass

@@ -128,7 +128,7 @@ def test_a_pf_with_a_vf_in_use_keeps_its_mode(vnic: _Load, journal: Journal) -> 
 
 
 @pytest.mark.parametrize(
-    ("profile", "words"), [("i40e", "driver i40e.*not supported"), ("idpf", "driver idpf.*No such")]
+    ("profile", "words"), [("i40e", "driver i40e.*reports no e-switch mode"), ("idpf", "driver idpf.*No such")]
 )
 def test_a_driver_without_modes_is_named(vnic: _Load, journal: Journal, profile: str, words: str) -> None:
     """Its VFs stay; the error has its words and a hint. Legacy mode is what it has."""
