@@ -132,6 +132,7 @@ PFS = st.builds(
     st.integers(41, 65535) | st.just("max"),
     st.lists(vfs(), max_size=1).map(tuple),
     st.none() | st.integers(68, 65535),
+    st.sampled_from([None, "legacy", "switchdev"]),
     st.booleans(),
     st.booleans(),
     NODES,
