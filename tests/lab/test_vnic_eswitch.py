@@ -198,7 +198,7 @@ def apply_and_die(config: Config, journal: Journal, changes: int) -> bool:
     try:
         with dying(changes):
             apply(config, SYSFS, journal)
-    except BaseException:  # this process must not go on with the test
+    except BaseException:  # noqa: BLE001 - this process must not go on with the test
         traceback.print_exc(file=sys.__stderr__)
         os._exit(1)
     os._exit(0)
