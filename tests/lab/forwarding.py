@@ -1,9 +1,9 @@
 """Outside the guest: runs the tests marked `lab` in virtual machines and reports their results as if they ran here.
 
-All tests whose marks ask for the same shape share a boot, file after file. When their machine dies, the next file has
-another one. Two machines are on at once where there are two processors. Their reports come through a file of the
-guest's result folder and are handed to pytest in the order of the tests, so that names, tracebacks, captured output and
-durations are those of the guest.
+The tests of a file whose marks ask for the same shape share a boot; so do files of one shape that say `shares_boot =
+True`, one after the other. When their machine dies, the next file has another one. Two machines are on at once where
+there are two processors. Their reports come through a file of the guest's result folder and are handed to pytest in the
+order of the tests, so that names, tracebacks, captured output and durations are those of the guest.
 """
 
 import contextlib
@@ -43,8 +43,8 @@ class Forwarding:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Lab tests last, those of one guest together; otherwise in their order."""
-        shapes = list(dict.fromkeys(_shape(item) for item in items))
-        items.sort(key=lambda item: (_shape(item) is not None, shapes.index(_shape(item))))
+        groups = list(dict.fromkeys(_group(item) for item in items))
+        items.sort(key=lambda item: (_shape(item) is not None, groups.index(_group(item))))
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Take over lab tests; leave the others to pytest."""
@@ -68,9 +68,9 @@ class Forwarding:
     def _start(self, first: pytest.Item) -> None:
         """A guest for each group of tests, from this test on."""
         rest = first.session.items[first.session.items.index(first) :]
-        for shape, items in groupby(rest, _shape):
-            assert shape, "lab tests come last"
-            self._guests.append(_Guest(self._config, shape, [item.nodeid for item in items]))
+        for group, items in groupby(rest, _group):
+            assert group, "lab tests come last"
+            self._guests.append(_Guest(self._config, group[0], [item.nodeid for item in items]))
             self._threads.submit(self._guests[-1].run)
 
     def _find_guest(self, item: pytest.Item) -> "_Guest":
@@ -200,6 +200,13 @@ class _Guest:
 
 def _file(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]
+
+
+def _group(item: pytest.Item) -> tuple[Shape, str] | None:
+    """The tests that share a boot with this one: those of its shape and file, or of all files that share."""
+    shape = _shape(item)
+    shares = getattr(getattr(item, "module", None), "shares_boot", False)
+    return (shape, "" if shares else _file(item)) if shape else None
 
 
 def _shape(item: pytest.Item) -> Shape | None:

@@ -7,6 +7,7 @@ import pytest
 from tests.lab.node import list_pfs
 
 pytestmark = pytest.mark.lab
+shares_boot = True
 
 
 def test_that_finds_a_fresh_machine() -> None:

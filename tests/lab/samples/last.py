@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.lab
+shares_boot = True
 
 
 def test_that_has_another_machine() -> None:

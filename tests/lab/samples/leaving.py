@@ -8,6 +8,7 @@ import pytest
 from tests.lab.node import list_pfs
 
 pytestmark = pytest.mark.lab
+shares_boot = True
 
 
 def test_that_leaves_much() -> None:
