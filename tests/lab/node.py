@@ -105,7 +105,7 @@ class LabNode:
         """Let DPDK's testpmd send on a VF to a MAC for a while; gives the number of packets that it counted as sent."""
         command = [
             "stdbuf", "--output=L", "dpdk-testpmd", "-l", "0-1", "-m", "200", "--no-telemetry", "-a", address, "--",
-            "--forward-mode=txonly", f"--eth-peer=0,{target_mac}", "--stats-period=0", "--total-num-mbufs=4096",
+            "--forward-mode=txonly", f"--eth-peer=0,{target_mac}", "--total-num-mbufs=4096",
             "--auto-start",
         ]  # fmt: skip
         with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
@@ -119,7 +119,7 @@ class LabNode:
                     process.stdin.write("\n")
                     process.stdin.flush()
         counted = re.findall(r"TX-packets:\s*(\d+)", output)
-        assert counted, f"testpmd told no counters:\n{output}"
+        assert counted, f"testpmd printed no counters:\n{output}"
         return int(counted[-1])
 
     def _settings(self) -> list[dict[str, Any]]:

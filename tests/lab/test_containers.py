@@ -156,7 +156,5 @@ def _find_group(address: str) -> str:
 
 def _testpmd(vf: str) -> list[str]:
     """DPDK's testpmd on one VF, which it starts, shows and leaves: its input has an end, that of `ctr` has none."""
-    options = (
-        f"-l 0-1 -m 200 --no-telemetry --in-memory -a {vf} -- --total-num-mbufs=4096 --stats-period=0 --auto-start"
-    )
+    options = f"-l 0-1 -m 200 --no-telemetry --in-memory -a {vf} -- --total-num-mbufs=4096 --auto-start"
     return ["/usr/bin/sh", "-c", f"exec dpdk-testpmd {options} </dev/null"]
