@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.vm import VNIC_VARIABLE
 
 _FOLDERS = (
-    *("/etc/cni", "/etc/cdi", "/etc/sriovdp"),
+    *("/etc/cni/net.d", "/etc/cdi", "/etc/sriovdp"),  # containerd watches net.d itself: emptied, not removed
     *("/run/cdi", "/run/k8s.cni.cncf.io", "/run/netns", "/run/sriovdp"),
     *("/var/lib/cni", "/var/lib/kubelet", "/var/lib/sriovdp"),
 )
@@ -43,6 +43,7 @@ class Leftovers:
             if not (left := self._list_left()):
                 return
             time.sleep(_PAUSE)
+        self._processes |= _list_processes()  # an error of this file, not of each one after it
         raise AssertionError(f"the tests of this file left in the guest, or took from it: {', '.join(left)}")
 
     def _reset_nics(self) -> None:
