@@ -23,7 +23,7 @@ from sriovdp.errors import SriovdpError
 
 logger = logging.getLogger(__name__)
 
-_CLIENT_TIMEOUT = 5.0  # seconds for one client's request and its answer
+_CLIENT_TIMEOUT = 10.0  # seconds for one client's request and its answer; Prometheus waits as long by default
 
 
 class _Handler(WSGIRequestHandler):
