@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sriovdp.config.comparison import identify_file
 from sriovdp.config.values import Config
 from sriovdp.errors import ConfigError
 from sriovdp.kernel.folder_watch import FolderWatch
@@ -86,14 +87,7 @@ class LiveConfig:
         return found if replace(found, warnings=()) != replace(self.running, warnings=()) else None
 
     def _identify(self) -> object:
-        """What changes with a file's content; a ConfigMap's is another file behind the same symbolic links."""
-        if self._path is None:
-            return None
-        try:
-            status = self._path.stat()
-        except OSError as error:
-            return error.errno
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return identify_file(self._path) if self._path else None
 
     def _list_folders(self) -> list[Path]:
         """Its folder, and the one where the file itself is: those of a ConfigMap are behind symbolic links."""

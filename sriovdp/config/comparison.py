@@ -27,7 +27,7 @@ class ComparedFile:
 
     def compare(self, running: Config) -> FileState:
         """Compare the file with a config. A change of comments or of other nodes' entries is no change."""
-        seen = _identify(self._path), running
+        seen = identify_file(self._path), running
         if seen != self._seen:
             self._state = self._compare(running)
             self._seen = seen
@@ -41,10 +41,10 @@ class ComparedFile:
         return FileState(valid=True, current=replace(found, warnings=()) == replace(running, warnings=()))
 
 
-def _identify(path: Path) -> object:
+def identify_file(path: Path) -> object:
     """What changes with a file's content; a ConfigMap's is another file behind the same symbolic links."""
     try:
         status = path.stat()
     except OSError as error:
         return error.errno
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

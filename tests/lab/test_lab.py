@@ -186,7 +186,7 @@ def test_results_come_out_of_the_guest_as_they_are_there() -> None:
     assert "the moon is not full" in done.stdout
     assert "the guest ended before the test did" in done.stdout
     assert "sysrq triggered crash" in done.stdout, "the console's end is shown"
-    assert re.search(r"s call +tests/lab/samples/ends.py::test_that_fails", done.stdout), "durations are told"
+    assert re.search(r"s call +tests/lab/samples/ends.py::test_that_fails", done.stdout), "durations are reported"
 
 
 def test_shapes_that_can_not_be_are_errors() -> None:

@@ -202,7 +202,6 @@ def apply_and_die(config: Config, journal: Journal, changes: int) -> bool:
         traceback.print_exc(file=sys.__stderr__)
         os._exit(1)
     os._exit(0)
-    os._exit(1)
 
 
 def test_killed_at_each_change(vnic: _Load, journal: Journal) -> None:
