@@ -4,7 +4,7 @@ set -eu
 folder=$1 cards=$2
 shift 2
 mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
-for module in vnic_rdma vnic_vdpa vnic vnic_iommu; do
+for module in vnic_rdma vnic_verbs vnic_vdpa vnic vnic_iommu; do
     [ ! -d /sys/module/$module ] || rmmod $module
 done
 [ -n "$cards" ] || exit 0

@@ -263,6 +263,7 @@ int vnic_netdevs_add(struct vnic_function *function)
 		vnic_netdevs_remove(function);
 	return err;
 }
+EXPORT_SYMBOL_GPL(vnic_netdevs_add);
 
 /* The kernel frees them after RTNL (needs_free_netdev). */
 static void netdevs_forget(struct vnic_function *function, struct list_head *leaving)
@@ -287,6 +288,7 @@ void vnic_netdevs_remove(struct vnic_function *function)
 	unregister_netdevice_many(&leaving);
 	rtnl_unlock();
 }
+EXPORT_SYMBOL_GPL(vnic_netdevs_remove);
 
 /* Those of all VFs at once, as each time the kernel waits for its readers: a second for 128 VFs instead of three. */
 void vnic_vf_netdevs_remove(struct vnic_card *card)
