@@ -60,7 +60,7 @@ def write_device_info(attachment: Attachment, policy: Policy, sysfs: Sysfs) -> A
     try:
         state = os.fstat(descriptor)
         attachment = replace(attachment, device_info_dev=state.st_dev, device_info_ino=state.st_ino)
-        os.write(descriptor, json.dumps(_describe(sysfs, attachment.device)).encode())
+        os.write(descriptor, json.dumps(_describe(sysfs, attachment)).encode())
     except OSError as error:
         remove_device_info(attachment, sysfs)
         raise _failure(path, error) from error
@@ -114,8 +114,10 @@ def _is_about(folder: int, name: str, device: str) -> bool:
     return document.get("version") == _VERSION and isinstance(pci, dict) and pci.get("pci-address") == device
 
 
-def _describe(sysfs: Sysfs, address: str) -> dict[str, Any]:
-    pci = {"pci-address": address}
-    if pf := read_link(sysfs.pci(address) / "physfn"):
+def _describe(sysfs: Sysfs, attachment: Attachment) -> dict[str, Any]:
+    pci = {"pci-address": attachment.device}
+    if pf := read_link(sysfs.pci(attachment.device) / "physfn"):
         pci["pf-pci-address"] = pf
+    if attachment.rdma:
+        pci["rdma-device"] = ",".join(attachment.rdma)
     return {"type": "pci", "version": _VERSION, "pci": pci}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cni.foreign_infiniband import is_infiniband, read_infiniband
 from cni.protocol.keys import is_ifname
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel import drivers
@@ -29,6 +30,8 @@ def read_original(document: Mapping[str, Any], sysfs: Sysfs, device: PciAddress)
     driver = drivers_of(sysfs, device)
     if "pci_addr" in document:
         return Original(_find_own_driver(sysfs, device) if is_userspace(driver) else driver, None)
+    if is_infiniband(document):
+        return read_infiniband(document, sysfs, device, driver)
     given = document.get("OrigVfState")
     state: Mapping[str, Any] = given if isinstance(given, dict) else {}
     name = state.get("HostIFName") if not is_userspace(driver) else None

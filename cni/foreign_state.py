@@ -1,7 +1,8 @@
 """State of the plugins that this one replaces: their pods keep running, and sriovdp releases their VFs.
 
 sriov-cni keeps `CONTAINERID-IFNAME` with the whole configuration and the VF's original state, and `pci/ADDRESS` with
-the path of the network namespace. The Intel plugin of 2017 keeps `CONTAINERID-IFNAME` for DPDK, with the PCI address.
+the path of the network namespace. ib-sriov-cni keeps the former alone, in a folder beside it. The Intel plugin of 2017
+keeps `CONTAINERID-IFNAME` for DPDK, with the PCI address.
 
 A network's `cniDir` names such a folder, and its author is not root. So only root's word counts: the folder is below
 one of the node's policy, it and all above it belong to root, and each file is root's, regular and small.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cni.foreign_infiniband import read_rdma
 from cni.foreign_original import read_original
 from cni.policy import STATE_FOLDER, Policy, find_place
 from cni.protocol.netconf import Network
@@ -51,6 +53,10 @@ class ForeignState:
             logger.warning("%s: cniDir %r is ignored: this node allows %s (cni.stateFolders)", caller, named, folders)
         return cls(place.folder / place.relative) if place else default
 
+    def beside(self, name: str) -> "ForeignState":
+        """What is left in another folder beside this one."""
+        return ForeignState(self.folder.parent / name)
+
     def find(self, request: Request, network: Network, netns_fd: int | None, sysfs: Sysfs) -> Attachment | None:
         """The attachment of the request's container as that plugin made it, to be released; None without one."""
         document = self._read(_name_cache(request.container_id, request.ifname))
@@ -66,6 +72,7 @@ class ForeignState:
             ifname=request.ifname,
             network=network.name,
             device=device,
+            rdma=read_rdma(document),
             mode="dpdk" if is_dpdk else "kernel",
             original=original,
             netns=request.netns,

@@ -35,7 +35,7 @@ class Policy:
     `CNIDeviceInfoFile` (Multus has its own below the default), `state_folders` for `cniDir`.
 
     The rest is which values are allowed: `trust: on`, `spoofchk: off`, `promisc: true`, `allmulti: true`, any `mac`,
-    these `drivers`, port VLANs within these ranges (both ends count), and sysctls of these patterns, like
+    any `guid`, these `drivers`, port VLANs within these ranges (both ends count), and sysctls of these patterns, like
     `net.ipv4.conf.IFNAME.*`. The defaults are those of sriov-cni: all of them.
 
     `allocation` says whether the kubelet must have given a VF to the pod: always, where that can be known, or never.
@@ -49,6 +49,7 @@ class Policy:
     promisc: bool = True
     allmulti: bool = True
     mac: bool = True
+    guid: bool = True
     drivers: frozenset[str] = frozenset({"kernel", "vfio-pci", "igb_uio", "uio_pci_generic"})
     vlans: tuple[tuple[int, int], ...] = ((0, 4094),)
     sysctls: tuple[str, ...] = ("*",)

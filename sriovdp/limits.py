@@ -1,4 +1,4 @@
-"""Limits of VF settings and the spelling of MACs, once for the config file and for the CNI plugin's configuration."""
+"""Limits of VF settings and the spelling of MACs and GUIDs, once for the config file and for the CNI plugin."""
 
 import re
 from typing import Final
@@ -26,6 +26,7 @@ PATTERN_SIGNS: Final = frozenset("*?[")
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 _DOTTED_MAC = re.compile(r"(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
+_GUID = re.compile(r"(?:[0-9a-f]{2}:){7}[0-9a-f]{2}")
 _MULTICAST = 1  # IEEE 802, clause 8.2.2: the first bit on the wire
 
 
@@ -41,3 +42,16 @@ def parse_mac(text: str) -> str:
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & _MULTICAST or not int(mac.replace(":", ""), 16):
         raise ValueError("a unicast MAC address like 02:00:00:00:00:01")
     return mac
+
+
+def parse_guid(text: str) -> str:
+    """Read the GUID of one port in one of the forms that Go's net.ParseMAC takes, as `02:00:00:00:00:00:00:01`.
+
+    It is an EUI-64 (InfiniBand Architecture Specification, volume 1, section 4.1.1), so a group bit is wrong in it; all
+    zeros are no GUID, and all ones, which have the group bit, are what ib-sriov-cni leaves for none. Raises ValueError
+    with what is allowed.
+    """
+    guid = text.lower().replace("-", ":")
+    if not _GUID.fullmatch(guid) or int(guid[:2], 16) & _MULTICAST or not int(guid.replace(":", ""), 16):
+        raise ValueError("the GUID of one port, 8 bytes like 02:00:00:00:00:00:00:01")
+    return guid

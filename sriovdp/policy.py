@@ -18,6 +18,7 @@ def make_policy(config: Config) -> Policy:
         promisc=allow.promisc,
         allmulti=allow.allmulti,
         mac=allow.mac,
+        guid=allow.guid,
         drivers=frozenset(allow.drivers),
         vlans=tuple((span.start, span.stop - 1) for span in allow.vlans.spans),
         sysctls=allow.sysctls,

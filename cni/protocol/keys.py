@@ -10,14 +10,16 @@ from typing import Any
 
 from cni.protocol.spec import INVALID_CONFIG, INVALID_ENVIRONMENT
 from sriovdp.errors import CniError, DeviceError
-from sriovdp.limits import parse_mac
+from sriovdp.limits import parse_guid, parse_mac
 from sriovdp.model import PciAddress, split_args
 
 Parse = Callable[[str, Any], Any]
 
 _IFNAME = re.compile(r"[^/:\s]{1,15}")  # as libcni has it, pkg/utils
 _PLUGIN_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.\-]{0,254}")
-_OWN_TYPE = "sriov"
+TYPES = ("sriov", "ib-sriov")
+"""The plugin's names: its own, which is sriov-cni's, and that of ib-sriov-cni."""
+
 _RESERVED = "cni.dev/"  # specification, "Reserved keys"
 # what libcni and Multus of some age leave in a configuration
 _IGNORED = frozenset(
@@ -186,6 +188,16 @@ def mac(key: str, value: Any) -> str | None:
         raise fault(key, value, str(error)) from None
 
 
+def guid(key: str, value: Any) -> str | None:
+    """Read the GUID of one InfiniBand port; an empty text is none."""
+    if not text(key, value):
+        return None
+    try:
+        return parse_guid(value)
+    except ValueError as error:
+        raise fault(key, value, str(error)) from None
+
+
 def is_ifname(name: str) -> bool:
     """Whether the kernel and libcni take a name for an interface."""
     return bool(_IFNAME.fullmatch(name)) and name not in {".", ".."}
@@ -198,7 +210,7 @@ def is_plugin_name(name: Any) -> bool:
 
 def is_ipam_plugin(name: Any, own_type: Any = None) -> bool:
     """Whether `ipam.type` may name it: a file in CNI_PATH, and not this plugin, which would wait for its own lock."""
-    return is_plugin_name(name) and name not in (_OWN_TYPE, own_type)
+    return is_plugin_name(name) and name not in (*TYPES, own_type)
 
 
 def parse_args(args: str) -> dict[str, str]:

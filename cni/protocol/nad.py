@@ -8,14 +8,13 @@ from typing import Any
 from cni.policy import Policy
 from cni.protocol.decoding import decode
 from cni.protocol.effect import list_idle_keys
-from cni.protocol.keys import Findings
+from cni.protocol.keys import TYPES, Findings
 from cni.protocol.netconf import NetConf, read_netconf
 from cni.protocol.permission import list_refusals
 from cni.protocol.spec import INVALID_CONFIG
 from sriovdp.errors import CniError
 from sriovdp.model import is_userspace
 
-_OWN_TYPE = "sriov"
 # of a list of plugins, specification, section 1
 _LIST_KEYS = frozenset(
     {"cniVersion", "cniVersions", "name", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "plugins"}
@@ -92,7 +91,7 @@ def _list_networks(document: str | bytes | Mapping[str, Any], name: str, found: 
     config = _decode(document)
     common = {"name": config.get("name") or name or _UNNAMED, "cniVersion": config.get("cniVersion")}
     if "plugins" not in config:
-        if config.get("type") != _OWN_TYPE:
+        if config.get("type") not in TYPES:
             raise _no_plugin_of_ours([config.get("type")])
         yield config | {key: value for key, value in common.items() if value}
         return
@@ -100,7 +99,7 @@ def _list_networks(document: str | bytes | Mapping[str, Any], name: str, found: 
     if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise CniError(INVALID_CONFIG, "plugins is no list of objects", hint="put each plugin's configuration into it")
     found.warnings += [f"key {key!r} has no effect outside `plugins`" for key in config if key not in _LIST_KEYS]
-    ours = [plugin for plugin in plugins if plugin.get("type") == _OWN_TYPE]
+    ours = [plugin for plugin in plugins if plugin.get("type") in TYPES]
     if not ours:
         raise _no_plugin_of_ours([plugin.get("type") for plugin in plugins])
     for plugin in ours:
@@ -117,8 +116,8 @@ def _no_plugin_of_ours(kinds: list[Any]) -> CniError:
     shown = ", ".join(json.dumps(kind) for kind in kinds) or "nothing"
     return CniError(
         INVALID_CONFIG,
-        f"no plugin has type {_OWN_TYPE}: there is {shown}",
-        hint=f'set "type": "{_OWN_TYPE}" to let sriovdp attach a VF; networks of other plugins are not checked',
+        f"no plugin has type {TYPES[0]}: there is {shown}",
+        hint=f'set "type": "{TYPES[0]}" to let sriovdp attach a VF; networks of other plugins are not checked',
     )
 
 

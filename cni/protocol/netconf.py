@@ -1,4 +1,4 @@
-"""The network configuration of `type: sriov`: parsed and judged before anything is read or locked."""
+"""The network configuration of `type: sriov` or `ib-sriov`: parsed and judged before anything is read or locked."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cni.protocol import keys, network_keys
+from cni.protocol import infiniband, keys, network_keys
 from cni.protocol.decoding import decode
 from cni.protocol.keys import Findings, fault
 from cni.protocol.keys_2017 import Keys2017, combine, has_no_addresses, without_idle
@@ -50,11 +50,13 @@ class NetConf:
     version: str
     device: PciAddress | None
     mac: str | None = None
+    guid: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     mtu: int | None = None
     promisc: bool | None = None
     allmulti: bool | None = None
     driver: str | None = None
+    rdma_isolation: bool = False
     skips_unsupported: bool = False
     dad: Dad = "optimistic"
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +69,11 @@ class NetConf:
     previous: Result | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def infiniband(self) -> bool:
+        """Whether the network is for InfiniBand only, by its type."""
+        return bool(self.raw.get("type") == infiniband.TYPE)
 
     @property
     def pf(self) -> str | None:
@@ -150,15 +157,19 @@ def read_netconf(document: Mapping[str, Any], args: str, command: str, findings:
     keys_2017 = combine(of_2017, old, findings)
     if keys_2017 and keys_2017.driver:
         values.setdefault("driver", keys_2017.driver)
+    rest = _read_rest(raw, runtime, args, findings)
+    settings = _read_settings(raw, findings, vlan_0_is_none=bool(keys_2017 and keys_2017.pf and device is None))
+    if raw.get("type") == infiniband.TYPE:
+        settings, rest = infiniband.select(settings, rest, findings)
     conf = NetConf(
         name=network.name,
         version=network.version,
         device=device,
-        settings=_read_settings(raw, findings, vlan_0_is_none=bool(keys_2017 and keys_2017.pf and device is None)),
+        settings=settings,
         keys_2017=keys_2017,
         raw=raw,
         **values,
-        **_read_rest(raw, runtime, args, findings),
+        **rest,
     )
     if conf.ipam == "dhcp" and conf.driver not in {None, KERNEL_DRIVER}:
         allowed = f"another one with driver {conf.driver}: there is no netdev to ask with"
@@ -192,6 +203,7 @@ def _read_rest(raw: Mapping[str, Any], runtime: Mapping[str, Any], args: str, fi
     path = runtime.get("CNIDeviceInfoFile") or ""
     for name, parse in (
         ("mac", lambda: _read_mac(raw, runtime, args)),
+        ("guid", lambda: infiniband.read_guid(raw, runtime)),
         ("device_info", lambda: keys.absolute_path("runtimeConfig.CNIDeviceInfoFile", path)),
         ("ipam", lambda: _read_ipam(raw, findings)),
         ("dns", lambda: keys.section(raw, "dns", findings)),

@@ -1,4 +1,4 @@
-"""Every key of a network of `type: sriov`, once: how it is read, what it does, in which mode, and what can forbid it.
+"""Every key of a network of ours, once: how it is read, what it does, in which mode, and what can forbid it.
 
 Parsing, "did you mean", the warnings about keys without effect, the node's policy and the tables in docs/cni.md come
 from here. A new key needs a line in KEYS, a field in NetConf, and the code that uses it.
@@ -19,6 +19,7 @@ DEFAULT_LEVEL = "info"
 
 _MAX_VF = 255
 _SYSCTL = re.compile(r"net/(?:ipv4|ipv6|mpls)/(?:conf|neigh)/IFNAME/[a-z0-9_]+")
+_P_KEY = re.compile(r"0x[0-9a-fA-F]{1,4}")
 _FORBIDDEN_NAMES = frozenset({"eth0", "eth1", "lo"})
 _SWITCH = keys.choice({"on": True, "off": False})
 
@@ -94,6 +95,12 @@ def _pf_only(key: str, value: Any) -> None:
         raise keys.fault(key, value, "left out or false: sriovdp attaches VFs and never a PF")
 
 
+def _p_key(key: str, value: Any) -> None:
+    """Read a partition key as ib-kubernetes does; it sets the key at the subnet manager, and nothing is set here."""
+    if value != "" and not _P_KEY.fullmatch(keys.text(key, value)):
+        raise keys.fault(key, value, "a partition key of 16 bits, like 0x8001")
+
+
 def _any_forbidden(policy: Policy, sysctls: Mapping[str, str]) -> bool:
     return any(not policy.allows_sysctl(name) for name in sysctls)
 
@@ -101,7 +108,7 @@ def _any_forbidden(policy: Policy, sysctls: Mapping[str, str]) -> bool:
 KEYS: tuple[Key, ...] = (
     Key("cniVersion", "`0.1.0` to `1.1.0`", "shape of the result; left out, it is 0.1.0"),
     Key("name", "letters, digits, `_`, `.`, `-`", "the network's name. Multus fills it in"),
-    Key("type", "`sriov`", "this plugin"),
+    Key("type", "`sriov`, `ib-sriov`", "this plugin; the second is for [InfiniBand](#infiniband)"),
     Key(
         "deviceID", "PCI address",
         "the VF. Multus fills it in from the NetworkAttachmentDefinition's annotation "
@@ -124,6 +131,31 @@ KEYS: tuple[Key, ...] = (
         "mac", "unicast MAC", "`runtimeConfig.mac` wins over `MAC=` of CNI_ARGS, and that over this key",
         field="mac", also=("macaddress", "hwaddr"), policy="allow.mac", forbids=lambda policy, _: not policy.mac,
     ),
+    Key(
+        "guid", "8 bytes, `02:00:00:00:00:00:00:01`",
+        "node GUID and port GUID of an InfiniBand VF. `runtimeConfig.infinibandGUID` wins over `guid` of `args.cni`, "
+        "and that over this key",
+        field="guid", also=("infinibandguid", "nodeguid", "portguid"),
+        policy="allow.guid", forbids=lambda policy, _: not policy.guid,
+    ),
+    Key(
+        "pkey", "`0x8001`",
+        "partition key: ib-kubernetes reads it, and adds the GUID to that partition at the subnet manager. Nothing is "
+        "set on the node",
+        _p_key, lenient=True, also=("partitionkey",),
+    ),
+    Key(
+        "ibKubernetesEnabled", "`true`, `false`",
+        "the pod is attached only when ib-kubernetes has given it a GUID (`mellanox.infiniband.app: configured` in "
+        "`args.cni`)",
+        keys.flag,
+    ),
+    Key(
+        "rdmaIsolation", "`true`, `false`",
+        "the VF's RDMA device goes into the pod's network namespace too: see [RDMA](#rdma)",
+        keys.flag, "rdma_isolation", kernel_only=True, also=("rdma", "isrdma"),
+    ),
+    Key("vfioPciMode", "`true`, `false`", "not needed: the VF's driver says it", keys.flag),
     Key(
         "spoofchk", "`on`, `off`", "MAC spoof check, set on the PF", _SWITCH, "spoofchk", on_pf=True,
         also=("spoofcheck", "spoof"),
@@ -199,11 +231,14 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("capabilities", "an object", "which keys of `runtimeConfig` the runtime fills in"),
     Key(
-        "runtimeConfig", "`mac`, `ips`, `deviceID`, `CNIDeviceInfoFile`",
+        "runtimeConfig", "`mac`, `infinibandGUID`, `ips`, `deviceID`, `CNIDeviceInfoFile`",
         "what the runtime fills in; `ips` is for the IPAM plugin", policy="deviceInfoFolders",
     ),
     Key("prevResult", "a result", "of the plugin before this one; the runtime fills it in"),
-    Key("args", "an object", "for the IPAM plugin"),
+    Key(
+        "args", "an object",
+        "for the IPAM plugin; `guid` and `mellanox.infiniband.app` of `args.cni` are for InfiniBand",
+    ),
     Key(
         "if0", "netdev of a PF",
         "the first VF of this PF is taken whose netdev is on the host, that no pod has, and on which the host has no "
@@ -243,7 +278,7 @@ BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 NAMES = tuple(key.name for key in KEYS)
 SPELLINGS: Mapping[str, str] = {other: key.name for key in KEYS for other in (keys.squeeze(key.name), *key.also)}
 """Each key by its squeezed spellings: its own, and those that people write in its place."""
-RUNTIME_KEYS = ("mac", "ips", "deviceID", "CNIDeviceInfoFile")
+RUNTIME_KEYS = ("mac", "infinibandGUID", "ips", "deviceID", "CNIDeviceInfoFile")
 
 
 def of_fields(*, on_pf: bool, since_2017: bool = False) -> Iterable[Key]:

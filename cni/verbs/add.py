@@ -11,9 +11,19 @@ from cni.ipam.delegate import Addresses
 from cni.policy import Policy
 from cni.protocol.netconf import NetConf
 from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interface, Result, describe_result
-from cni.vf import sandbox
+from cni.vf import rdma, sandbox
+from cni.vf.infiniband import set_guid, take_guid
 from cni.vf.names import remove_altnames
-from cni.vf.settings import Vf, apply_settings, bind_driver, find_netdev, move_into, refuse_settings, set_netdev_mac
+from cni.vf.settings import (
+    TURNS,
+    Vf,
+    apply_settings,
+    bind_driver,
+    find_netdev,
+    move_into,
+    refuse_settings,
+    set_netdev_mac,
+)
 from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.abilities import list_doubts, list_wanted
@@ -82,6 +92,7 @@ class Addition:
             self._go_on("settings on the PF")
             self._bind_driver()
             self._go_on("driver")
+            attachment = self._take_guid_and_rdma(attachment)
             interface = self._enter_sandbox(attachment)
             self._go_on("interface up")
             ipam = addresses.finish()
@@ -111,6 +122,8 @@ class Addition:
 
     def _set_on_pf(self, attachment: Attachment) -> list[str]:
         """Gives what the PF does not take and can be done without; a MAC then is the netdev's alone."""
+        if self.conf.guid:
+            set_guid(self.netlink, self.vf, self.conf.guid)
         changes = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
         if not changes:
             return []
@@ -131,6 +144,27 @@ class Addition:
         if self.conf.driver:
             bind_driver(self.sysfs, self.vf.address, self.conf.driver)
 
+    def _take_guid_and_rdma(self, attachment: Attachment) -> Attachment:
+        """The netdev's GUID, by binding its driver again, and then the RDMA devices, which that makes anew."""
+        if attachment.mode == "dpdk" or not (self.conf.guid or self.conf.rdma_isolation):
+            return attachment
+        address = self.vf.address
+        with TURNS:
+            if self.conf.driver:
+                drivers.wait_for_netdev(self.sysfs, address)
+            names, nodes = rdma.list_names_of(self.sysfs, address), rdma.list_nodes_of(self.sysfs, address)
+            if self.conf.guid and take_guid(self.sysfs, self.netlink, self.vf, self.conf.guid):
+                rdma.restore_names(self.sysfs, address, names)
+                rdma.check_nodes(self.sysfs, address, nodes)
+            self._go_on("GUID")
+            if self.conf.rdma_isolation:
+                attachment = replace(attachment, rdma=rdma.identify_all(self.sysfs, self.vf, address))
+                self.journal.write_attachment(attachment)
+                rdma.move_into(attachment.rdma, self.netns_fd)
+                rdma.check_nodes(self.sysfs, address, nodes)
+                self._go_on("RDMA device")
+        return attachment
+
     def _enter_sandbox(self, attachment: Attachment) -> Interface:
         common: dict[str, Any] = {
             "name": attachment.pod_ifname,
@@ -141,7 +175,7 @@ class Addition:
             settings = attachment.original.settings
             admin_mac = settings.mac if settings and settings.mac != ZERO_MAC else ""
             return Interface(mac=self.conf.mac or admin_mac, mtu=self.conf.mtu or self.vf.pf_mtu or 0, **common)
-        if self.conf.driver:
+        if self.conf.driver or attachment.rdma:  # IPoIB makes a new netdev when its RDMA device has moved
             drivers.wait_for_netdev(self.sysfs, self.vf.address)
         if self.conf.mac:
             set_netdev_mac(self.sysfs, self.netlink, self.vf, self.conf.mac)

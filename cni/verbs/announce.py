@@ -1,11 +1,9 @@
 """Announcing a new pod's addresses to its network: gratuitous ARP and unsolicited neighbour advertisements.
 
-ARP as in RFC 5227 section 3 (a request for one's own address), advertisements as in RFC 4861 section 7.2.6. Frames are
-built whole and sent by the interface itself, so that no route of the pod can lead them elsewhere.
+Frames are sent by the interface itself, so that no route of the pod can lead them elsewhere.
 """
 
 import fcntl
-import ipaddress
 import logging
 import sched
 import socket
@@ -14,6 +12,7 @@ import threading
 from collections.abc import Collection, Iterable
 
 from cni.protocol.spec import parse_result
+from cni.verbs import frames
 from cni.verbs.release import open_sandbox
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel import netns
@@ -26,10 +25,6 @@ _PAUSES = (0.05, 0.25, 0.7, 2.0)  # seconds before each round; a VF has its carr
 _ENOUGH = 2  # rounds with a carrier (RFC 5227, section 1.1: ANNOUNCE_NUM)
 _SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40  # linux/sockios.h, linux/if.h
 _IFREQ = struct.Struct("=16sH22x")
-_BROADCAST = b"\xff" * 6
-_ALL_NODES = ipaddress.IPv6Address("ff02::1").packed
-_ALL_NODES_MAC = bytes.fromhex("333300000001")
-_OVERRIDE = 0x20000000
 
 
 class Announcer:
@@ -98,7 +93,8 @@ def announce_once(attachment: Attachment, addresses: Iterable[str]) -> bool | No
 
 def _send(ifname: str, mac: str, addresses: tuple[str, ...]) -> bool | None:
     """Run in the sandbox. Nothing here waits for rtnl_lock, which the ADDs beside this one fight for, but for IPv6."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as packets:
+    # without a link header, which the kernel makes: that of IPoIB is its own matter
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as packets:
         try:
             packets.bind((ifname, 0))
         except OSError:  # it was moved away
@@ -107,10 +103,11 @@ def _send(ifname: str, mac: str, addresses: tuple[str, ...]) -> bool | None:
         _, flags = _IFREQ.unpack(fcntl.ioctl(packets, _SIOCGIFFLAGS, _IFREQ.pack(ifname.encode(), 0)))
         if own.hex(":") != mac or not flags & _IFF_UP:
             return None
+        broadcast = frames.read_broadcast(ifname) if len(own) == frames.INFINIBAND else b""
         unusable = _list_unusable(ifname) if any(":" in address for address in addresses) else ()
         for address in addresses:
             if address.partition("/")[0] not in unusable:
-                packets.send(build_announcement(address, own))
+                frames.send(packets, frames.build_announcement(address, own, broadcast))
     return bool(flags & _IFF_RUNNING)
 
 
@@ -123,26 +120,3 @@ def _list_unusable(ifname: str) -> Collection[str]:
     with Netlink() as netlink:
         found = netlink.find(ifname)
         return {address for group in netlink.pending_addresses(found.ifindex) for address in group} if found else ()
-
-
-def build_announcement(address: str, mac: bytes) -> bytes:
-    """The Ethernet frame that announces an address, in CIDR form or plain, to be at that MAC."""
-    ip = ipaddress.ip_interface(address).ip
-    if isinstance(ip, ipaddress.IPv4Address):
-        arp = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + ip.packed + _BROADCAST + ip.packed
-        return _BROADCAST + mac + struct.pack(">H", 0x0806) + arp
-    option = struct.pack(">BB", 2, 1) + mac  # target link-layer address
-    advertisement = struct.pack(">BBHI", 136, 0, 0, _OVERRIDE) + ip.packed + option
-    pseudo_header = ip.packed + _ALL_NODES + struct.pack(">II", len(advertisement), socket.IPPROTO_ICMPV6)
-    checksum = _sum(pseudo_header + advertisement)
-    advertisement = advertisement[:2] + struct.pack(">H", checksum) + advertisement[4:]
-    header = struct.pack(">IHBB", 6 << 28, len(advertisement), socket.IPPROTO_ICMPV6, 255) + ip.packed + _ALL_NODES
-    return _ALL_NODES_MAC + mac + struct.pack(">H", 0x86DD) + header + advertisement
-
-
-def _sum(data: bytes) -> int:
-    """The Internet checksum, RFC 1071."""
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

@@ -19,6 +19,7 @@ from cni.protocol.spec import (
     parse_result,
 )
 from cni.protocol.wire import Request
+from cni.vf.rdma import find_missing
 from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, SriovdpError, naming
 from sriovdp.kernel import drivers, netns
@@ -93,10 +94,13 @@ class Comparison:
             return found
         if netns_fd is None:
             return [*found, f"the sandbox {self.attachment.netns} is gone"]
+        found += [f"RDMA device {name} is not in the sandbox" for name in find_missing(self.attachment.rdma, netns_fd)]
         return found + netns.run_in(netns_fd, self._compare_sandbox, list_parents(self.sysfs, self.attachment.device))
 
     def _compare_settings(self) -> list[str]:
         wanted = dict(self.conf.settings) | ({"mac": self.conf.mac} if self.conf.mac else {})
+        if self.conf.guid:
+            wanted |= {"node_guid": self.conf.guid, "port_guid": self.conf.guid}
         wanted = {name: value for name, value in wanted.items() if name not in self.attachment.unsupported}
         if not wanted:
             return []
@@ -133,7 +137,10 @@ class Comparison:
                 return [f"it is called {device.name} in the sandbox, not {ifname}"]
             wanted = self._interface()
             found = [] if device.up else [f"{ifname} is down"]
-            if wanted.mac and device.mac != wanted.mac.lower():
+            if self.conf.guid and device.guid != self.conf.guid:
+                found.append(f"GUID of {ifname} is {device.guid}, not {self.conf.guid}")
+            # a subnet manager may change the other part of InfiniBand's address
+            if wanted.mac and not device.infiniband and device.mac != wanted.mac.lower():
                 found.append(f"MAC of {ifname} is {device.mac}, not {wanted.mac}")
             if wanted.mtu and device.mtu != wanted.mtu:
                 found.append(f"MTU of {ifname} is {device.mtu}, not {wanted.mtu}")

@@ -18,6 +18,7 @@ from cni.ipam.delegate import Addresses
 from cni.policy import Policy
 from cni.protocol.effect import list_idle_keys
 from cni.protocol.environment import COMMANDS, check_environment, require_sandbox
+from cni.protocol.infiniband import require_ib_kubernetes
 from cni.protocol.netconf import parse_netconf
 from cni.protocol.permission import check_permission
 from cni.protocol.spec import VERSIONS, code_of, parse_result, render_error, render_result, render_versions
@@ -104,6 +105,7 @@ class Verbs:
         """ADD: attach the VF and answer the result."""
         conf = parse_netconf(request.stdin, request.args, "ADD")
         check_permission(conf, self.policy)
+        require_ib_kubernetes(conf.raw, conf.guid)
         sandbox_fd = require_sandbox(request, netns_fd)
         with ExitStack() as held:
             held.enter_context(log_to(conf.log_file, conf.log_level, request.caller, self.policy))

@@ -11,6 +11,7 @@ from cni.protocol.netconf import NetConf, parse_netconf
 from cni.verbs.check import compare
 from cni.verbs.owed import is_owed, without_lost_vf
 from cni.verbs.release import Release, is_alive, open_sandbox
+from cni.vf.infiniband import set_guid
 from cni.vf.settings import apply_settings, find_vf
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
@@ -74,6 +75,8 @@ class Recovery:
                 vf = find_vf(self.sysfs, netlink, PciAddress(current.device))
                 wanted = replace(current.original.settings, **changes)
                 apply_settings(netlink, vf, wanted, skip_unsupported=bool(current.unsupported))
+            if conf.guid:
+                set_guid(netlink, find_vf(self.sysfs, netlink, PciAddress(current.device)), conf.guid)
 
 
 def _reparse(attachment: Attachment) -> NetConf:

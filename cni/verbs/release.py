@@ -11,6 +11,7 @@ from cni.device_info import remove_device_info
 from cni.foreign_state import ForeignState
 from cni.ipam.delegate import Deletion, IpamError, delete_addresses
 from cni.policy import Policy
+from cni.protocol.infiniband import TYPE as IB_TYPE
 from cni.protocol.netconf import Network, parse_network
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
@@ -74,8 +75,9 @@ class Del:
         return known
 
     def _adopt(self, request: Request, network: Network, netns_fd: int | None) -> Attachment | None:
-        """Take over from sriov-cni what it attached for this container, to be released."""
-        state = ForeignState.choose(network.state_folder, self.policy, self.foreign_state, request.caller)
+        """Take over from sriov-cni or ib-sriov-cni what it attached for this container, to be released."""
+        own = self.foreign_state.beside(IB_TYPE) if network.raw.get("type") == IB_TYPE else self.foreign_state
+        state = ForeignState.choose(network.state_folder, self.policy, own, request.caller)
         found = state.find(request, network, netns_fd, self.sysfs)
         if found is None:
             return None

@@ -18,6 +18,8 @@ from cni.verbs.choice import check_pf, list_candidates
 from cni.verbs.draft import draft_attachment
 from cni.verbs.ownership import Owners, check_owner
 from cni.verbs.release import Release, is_alive
+from cni.vf.infiniband import check_fit, refuse_twin
+from cni.vf.rdma import check_isolation, mention_device
 from cni.vf.settings import Vf, find_vf, is_alone, read_original
 from sriovdp.errors import BusyError, CniError, naming
 from sriovdp.kernel import netdevs
@@ -63,6 +65,7 @@ class Reservation:
             original = read_original(self.sysfs, self.netlink, vf)
             self._refuse_in_use(vf, original)
             mode = choose_mode(conf, vf, original.driver)
+            self._check_infiniband(held, conf, vf, original, mode)
             is_told = not conf.device_info or is_written(conf.device_info, self.policy)
             return vf, replace(
                 draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
@@ -80,6 +83,18 @@ class Reservation:
                 return reserve(device)
         with self.hold(f"pf-{conf.pf}"):
             return self._take_first(held, list_candidates(self.sysfs, self.netlink, conf.keys_2017), reserve, conf)
+
+    def _check_infiniband(self, held: ExitStack, conf: NetConf, vf: Vf, original: Original, mode: str) -> None:
+        """Make sure that GUID and RDMA device are to be had; the GUID is this ADD's as long as `held`."""
+        check_fit(conf, vf, original)
+        if conf.guid:
+            held.enter_context(self.hold(f"guid-{conf.guid}"))
+            refuse_twin(self.sysfs, self.netlink, vf, conf.guid, self.journal.survey()[0])
+        if mode == "kernel":
+            if conf.rdma_isolation:
+                check_isolation(self.sysfs, vf, vf.address, is_bound=original.name is not None)
+            else:
+                mention_device(self.sysfs, vf, vf.address)
 
     def _take_first(
         self,

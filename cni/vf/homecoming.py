@@ -38,7 +38,7 @@ def fetch_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
         return True
     if netns_fd is not None:
         try:
-            with _host_namespace() as host_fd:
+            with host_namespace() as host_fd:
                 netns.run_in(netns_fd, _send_home, attachment, list_parents(sysfs, device), host_fd, name)
         except KernelError as error:
             logger.warning("%s: its netdev did not leave the sandbox of %s: %s", name, attachment.owner, error)
@@ -83,7 +83,7 @@ def _move(netlink: Netlink, device: Link, host_fd: int, original: Original) -> N
 
 
 @contextmanager
-def _host_namespace() -> Iterator[int]:
+def host_namespace() -> Iterator[int]:
     """The namespace of the agent's main thread: the host's."""
     host_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -10,7 +10,10 @@ from dataclasses import asdict, replace
 
 from cni import timing
 from cni.vf.homecoming import fetch_home
+from cni.vf.infiniband import agree_in_all, has_guid_of, is_infiniband, read_guid, restore_guids
 from cni.vf.names import remove_altnames, restore_names
+from cni.vf.rdma import fetch_home as fetch_rdma_home
+from cni.vf.rdma import restore_names as restore_rdma_names
 from cni.vf.settings import (
     Vf,
     apply_settings,
@@ -52,11 +55,14 @@ def restore_vf(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> No
         if original.settings is not None:
             # before the netdev's MAC: without trust a driver takes only the MAC that the PF allows
             apply_settings(netlink, vf, original.settings)
+            restore_guids(netlink, vf, original)
             timing.mark("settings on the PF")
         if original.name is None:
             now = read_original(sysfs, netlink, vf)
         else:
             now = _restore_netdev(sysfs, netlink, vf, original, is_new=is_new)
+        if attachment.rdma and original.name is not None:
+            restore_rdma_names(sysfs, address, sorted(attachment.rdma))
         _verify(vf, replace(now, settings=find_vf(sysfs, netlink, address).settings), original)
 
 
@@ -65,12 +71,21 @@ def _take_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
     address = PciAddress(attachment.device)
     original = attachment.original
     is_new = False
-    if original.name is not None and drivers.current_driver(sysfs, address) == original.driver:
-        is_new = not fetch_home(sysfs, attachment, netns_fd)
-        if is_new:
+    is_bound = original.name is not None and drivers.current_driver(sysfs, address) == original.driver
+    if is_bound:
+        # first, as IPoIB makes a new netdev on the host then
+        has_rdma = fetch_rdma_home(sysfs, attachment, netns_fd)
+        is_new = bool(attachment.rdma) and is_infiniband(original.mac)
+        if not (fetch_home(sysfs, attachment, netns_fd) and has_rdma):
+            is_new = True
             logger.warning(
-                "%s: binding %s again: its netdev is neither on the host nor in the sandbox of %s",
-                *(DeviceName(sysfs, address), original.driver, attachment.owner),
+                "%s: binding %s again: its %s is neither on the host nor in the sandbox of %s",
+                *(
+                    DeviceName(sysfs, address),
+                    original.driver,
+                    "netdev" if has_rdma else "RDMA device",
+                    attachment.owner,
+                ),
             )
             bind_again(sysfs, address, original.driver)
     is_new |= bind_driver(sysfs, address, original.driver)
@@ -81,6 +96,11 @@ def _take_home(sysfs: Sysfs, attachment: Attachment, netns_fd: int | None) -> bo
 
 def _restore_netdev(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original, *, is_new: bool) -> Original:
     """Make the netdev as it was; where it cannot be, let the driver make a new one. Gives how the VF is then."""
+    device = find_netdev(sysfs, netlink, vf.address)
+    if device is not None and is_infiniband(original.mac) and not has_guid_of(device.mac, original):
+        logger.info("%s: binding %s again: its GUID is %s", vf, original.driver, device.guid)
+        bind_again(sysfs, vf.address, original.driver)
+        is_new = True
     if not is_new:
         try:
             now = _set_back(sysfs, netlink, vf, original)
@@ -131,7 +151,10 @@ def _find_leftovers(now: Original, original: Original) -> str:
 
 def _set_recorded(sysfs: Sysfs, netlink: Netlink, vf: Vf, original: Original) -> None:
     device = find_netdev(sysfs, netlink, vf.address)
-    if original.mac and not (device and device.mac == original.mac):
+    if is_infiniband(original.mac):
+        if device is not None and not has_guid_of(device.mac, original):
+            raise VerifyError(f"{vf}: its GUID is {device.guid}, was {read_guid(original.mac)}")
+    elif original.mac and not (device and device.mac == original.mac):
         set_netdev_mac(sysfs, netlink, vf, original.mac)
         device = find_netdev(sysfs, netlink, vf.address)
     if device is None:
@@ -156,8 +179,10 @@ def _verify(vf: Vf, now: Original, original: Original) -> None:
     expected = replace(expected, mac=expected.mac or now.mac, mtu=expected.mtu or now.mtu)
     if original.driver == KERNEL_DRIVER and drivers.is_bound_as_wanted(now.driver, KERNEL_DRIVER):
         expected = replace(expected, driver=now.driver)
-    if expected.settings is None:
+    if expected.settings is None or agree_in_all(now.settings, expected.settings):
         expected = replace(expected, settings=now.settings)
+    if has_guid_of(now.mac, original):
+        expected = replace(expected, mac=now.mac)
     if now != expected:
         raise VerifyError(f"{vf}: it is not as it was: {_list_differences(now, expected)}")
 

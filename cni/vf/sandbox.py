@@ -43,6 +43,8 @@ def bring_up(conf: NetConf, ifname: str, parent: str) -> Link:
     if after is None or (conf.mac and after.mac != conf.mac) or (conf.mtu and after.mtu != conf.mtu):
         state = f"MAC {after.mac} and MTU {after.mtu}" if after else "nothing"
         raise VerifyError(f"{ifname} came up with {state} in place of {conf.mac or 'any MAC'} and {conf.mtu or 'any'}")
+    if conf.guid and after.guid != conf.guid:
+        raise VerifyError(f"{ifname} came up with GUID {after.guid} in place of {conf.guid}")
     return after
 
 

@@ -3,7 +3,9 @@
 import errno
 import logging
 import os
+import threading
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from cni.protocol.spec import DEVICE_FAILURE
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 _NETWORK_CLASS = "0x02"
 # a driver without that setting, or with half of it; ENOTSUPP (524) is for inside the kernel only, and bnxt_en gives it
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, 524})
+_LOOKS = 3
+_VERBS = "infiniband_verbs"  # what a function with an RDMA device has, wherever that is
 # what drivers say to a setting that they do not take; anything else is no matter of one setting
 _REFUSALS = _UNSUPPORTED | {errno.EINVAL, errno.EPERM, errno.ERANGE}
 _VLAN_NAMES = frozenset({"vlan", "qos", "vlan_proto"})  # they keep pods apart
@@ -37,6 +41,8 @@ _GROUPS = (
     ("link_state",),
     ("trust",),
 )
+TURNS = threading.RLock()
+"""Held while the driver of an RDMA device is bound again: the kernel numbers device and nodes by what is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class Vf:
 
     `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace; `settings`
     is None too when the PF's driver has none of its VFs. `pf` is its name, or its PCI address then. In a virtual
-    machine the PF is its host's: then `index` is None, and `pf` the function's own netdev.
+    machine the PF is its host's: then `index` is None, and `pf` the function's own netdev. `infiniband` is the link
+    type of the PF, or without a PF that of the VF's netdev.
     """
 
     address: PciAddress
@@ -54,6 +61,7 @@ class Vf:
     settings: VfSettings | None
     pf_mtu: int | None = None
     pf: str = "PF"
+    infiniband: bool = False
 
     def __str__(self) -> str:
         if self.index is None:
@@ -87,21 +95,28 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     pf_path = f"{sysfs.pci(address)}/physfn"
     index = find_vf_index(pf_path, address)
     if index is None and is_alone(sysfs, address):
-        return Vf(address, None, None, None, pf=netdevs.find_netdev(sysfs, address) or "")
+        own = find_netdev(sysfs, netlink, address)
+        infiniband = own is not None and own.infiniband
+        return Vf(address, None, None, None, pf=own.name if own else "", infiniband=infiniband)
     if index is None:
         raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
     name = netdevs.find_pf_netdev(sysfs, address)
     found = netlink.find_with_vf(name, index) if name else None
     if not found:
-        return Vf(address, index, None, None, pf=name or read_link(pf_path) or "PF")
+        own = find_netdev(sysfs, netlink, address)
+        infiniband = own is not None and own.infiniband
+        return Vf(address, index, None, None, pf=name or read_link(pf_path) or "PF", infiniband=infiniband)
     link, settings = found
-    return Vf(address, index, link.ifindex, settings, link.mtu, link.name)
+    return Vf(address, index, link.ifindex, settings, link.mtu, link.name, link.infiniband)
 
 
 def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:
-    """The VF's netdev in the host's network namespace."""
-    name = netdevs.find_netdev(sysfs, address)
-    return netlink.find(name) if name else None
+    """The VF's netdev in the host's network namespace. Looked for again when udev renames it meanwhile."""
+    for _ in range(_LOOKS):
+        name = netdevs.find_netdev(sysfs, address)
+        if name is None or (link := netlink.find(name)):
+            return link if name else None
+    return None
 
 
 def read_original(sysfs: Sysfs, netlink: Netlink, vf: Vf) -> Original:
@@ -226,9 +241,10 @@ def _change_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:
 
 def bind_again(sysfs: Sysfs, address: PciAddress, driver: str) -> None:
     """Let a VF's driver make a new netdev, on the host, wherever the old one is. Raises KernelError, DeviceError."""
-    drivers.unbind(sysfs, address)
-    drivers.bind(sysfs, address, driver)
-    drivers.wait_for_netdev(sysfs, address)
+    with TURNS if os.path.lexists(sysfs.pci(address) / _VERBS) else nullcontext():
+        drivers.unbind(sysfs, address)
+        drivers.bind(sysfs, address, driver)
+        drivers.wait_for_netdev(sysfs, address)
 
 
 @named

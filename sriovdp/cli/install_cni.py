@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
+from cni.protocol.keys import TYPES
 from sriovdp.cli.options import FOLDER
 from sriovdp.errors import SriovdpError
 from sriovdp.reading import UnreadableError, parse_object
 
-_NAME = "sriov"  # the plugin's `type`
+_NAME, _IB_NAME = TYPES  # the plugin's `type`
 _DELEGATING = {"multus", "multus-shim", "multus-cni"}  # these call our plugin for a pod's further networks
 _CONF_SUFFIXES = {".conf", ".conflist", ".json"}  # as libcni has them, ConfFiles
 _VERSION_TIMEOUT = 20.0  # seconds
@@ -52,14 +53,15 @@ _CONTAINERD_PATHS = (("io.containerd.grpc.v1.cri", "bin_dir"), ("io.containerd.c
     help="Install this executable. [default: the one that comes with sriovdp]",
 )
 def command(bin_dir: Path, conf_dir: Path, containerd: Path, launcher: Path | None) -> None:
-    """Install the CNI plugin `sriov` for the container runtime. Pods may start and stop meanwhile.
+    """Install the CNI plugin as `sriov` and `ib-sriov` for the container runtime. Pods may start and stop meanwhile.
 
-    The new plugin is tried in its folder before it replaces the old one, which is kept as `sriov.previous`. A warning
-    names each reason why the runtime would not find it.
+    The new plugin is tried in its folder before it replaces the old one, which is kept as `sriov.previous` or
+    `ib-sriov.previous`. A warning names each reason why the runtime would not find it.
     """
-    target = bin_dir / _NAME
-    installed = install(launcher or find_launcher(), target)
-    click.echo(f"{target}: {'installed' if installed else 'already installed, nothing changed'}")
+    source = launcher or find_launcher()
+    for target in (bin_dir / _NAME, bin_dir / _IB_NAME):
+        installed = install(source, target)
+        click.echo(f"{target}: {'installed' if installed else 'already installed, nothing changed'}")
     for warning in (*_check_networks(conf_dir, bin_dir), *_check_containerd(containerd, bin_dir)):
         click.echo(f"warning: {warning}", err=True)
 
@@ -157,7 +159,7 @@ def _check_networks(conf_dir: Path, bin_dir: Path) -> Iterator[str]:
     """Say why the runtime's networks would not call our plugin."""
     plugins = [plugin for path in _list_confs(conf_dir) for plugin in _read_plugins(path)]
     called = {str(plugin.get("type")) for plugin in plugins}
-    if not called & {_NAME, *_DELEGATING}:
+    if not called & {*TYPES, *_DELEGATING}:
         yield (
             f"no network in {conf_dir} calls {_NAME}, directly or through Multus; "
             f"install Multus, or add a network of type {_NAME}"

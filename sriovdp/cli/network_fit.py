@@ -101,8 +101,25 @@ class Surroundings:
         if conf.mtu and mtu and conf.mtu > mtu:
             sentence = f"mtu is {conf.mtu}, but the PF of {what} has {mtu}; set `mtu` of {device.pf.name} in the config"
             (found.faults if is_userspace(driver) else found.warnings).append(sentence)
+        found.faults += _list_misfits(conf, device, what)
         found.warnings += _list_unsupported(conf, device, what)
         return found
+
+
+def _list_misfits(conf: NetConf, device: Candidate, what: str) -> Iterator[str]:
+    """What each ADD refuses, as the VF is of the other kind."""
+    if device.traits.link_type == "infiniband":
+        if vlan := conf.settings.get("vlan"):
+            yield f"vlan is {vlan}, but {what} is InfiniBand, which has no port VLAN; partitions keep pods apart there"
+        if conf.mac:
+            yield f"mac is {conf.mac}, but {what} is InfiniBand; set `guid` in place of it"
+    elif device.traits.link_type == "ether":
+        if conf.infiniband:
+            yield f"type is ib-sriov, but {what} is Ethernet; set it to sriov"
+        if conf.guid:
+            yield f"guid is {conf.guid}, but {what} is Ethernet; leave guid out"
+    if conf.rdma_isolation and not device.traits.is_rdma:
+        yield f"rdmaIsolation is true, but {what} has no RDMA device; leave rdmaIsolation out"
 
 
 def _list_unsupported(conf: NetConf, device: Candidate, what: str) -> Iterator[str]:
@@ -116,7 +133,5 @@ def _list_unsupported(conf: NetConf, device: Candidate, what: str) -> Iterator[s
             yield f"{key} may be refused on {what}: {driver.driver} does not take it in Linux 6.12 ({driver.source})"
     elif device.kind == "PF" and conf.settings:
         yield f"{', '.join(conf.settings)}: refused on {what}, which has no PF here, as in a virtual machine"
-    if device.traits.link_type == "infiniband" and conf.settings.get("vlan"):
-        yield f"vlan has no effect on {what}: InfiniBand has no port VLAN"
     if is_userspace(conf.driver) and device.pf.driver in BIFURCATED:
         yield f"driver {conf.driver} is no use with {what}: DPDK uses it through {device.pf.driver}; leave driver out"

@@ -21,6 +21,10 @@ class CniAllow:
     promisc: Annotated[bool, Key("Networks may set `promisc`.")] = True
     allmulti: Annotated[bool, Key("Networks may set `allmulti`.")] = True
     mac: Annotated[bool, Key("Networks may set `mac`, and pods theirs (`runtimeConfig.mac`, CNI_ARGS).")] = True
+    guid: Annotated[
+        bool,
+        Key("Networks may set `guid`, and pods theirs (`infinibandGUID`). A subnet manager gives partitions by GUID."),
+    ] = True
     drivers: Annotated[
         tuple[words.NetworkDriver, ...], Key("Values of `driver`, and of `dpdk_driver` in networks of 2017.")
     ] = _DRIVERS

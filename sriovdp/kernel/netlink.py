@@ -96,11 +96,14 @@ class Netlink(AbstractContextManager["Netlink"]):
         self._change(links.DELLINKPROP, body, lambda: f"removing altname {altname} of {_name(ifindex)}")
 
     def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None] | None:
-        """A PF and the settings of one of its VFs, in one request. The kernel reports all; no other is read."""
+        """A PF and the settings of one of its VFs, on InfiniBand with GUIDs, in one request.
+
+        The kernel reports all VFs; no other is read.
+        """
         message, places = self._get_with_vfs(key)
         if not message:
             return None
-        settings = (vf.read_settings(message, start, end) for number, start, end in places or () if number == index)
+        settings = (vf.read_with_guids(message, start, end) for number, start, end in places or () if number == index)
         return links.read_link(message), next(settings, None)
 
     def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings] | None:
@@ -128,10 +131,10 @@ class Netlink(AbstractContextManager["Netlink"]):
         body = links.encode_link(pf_ifindex) + vf.encode_settings(index, changes)
         self._change(links.NEWLINK, body, lambda: f"setting {_list(changes)} of {_name(pf_ifindex)} VF {index}")
 
-    def set_guids(self, pf_ifindex: int, index: int, guid: str) -> None:
-        """Set both GUIDs of one VF."""
-        for name, part in vf.encode_guids(index, guid):
-            what = f"setting the {name} GUID of {_name(pf_ifindex)} VF {index} to {guid}"
+    def set_guids(self, pf_ifindex: int, index: int, guid: str, port_guid: str = "") -> None:
+        """Set the node GUID of one VF, and its port GUID to the same where no other is given."""
+        for name, value, part in vf.encode_guids(index, (guid, port_guid or guid)):
+            what = f"setting the {name} GUID of {_name(pf_ifindex)} VF {index} to {value}"
             self._change(links.NEWLINK, links.encode_link(pf_ifindex) + part, what)
 
     def addresses(self, ifindex: int) -> tuple[str, ...]:

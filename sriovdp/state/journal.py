@@ -79,7 +79,8 @@ class Attachment:
     owed. `interface` is the name in the pod where
     it is another than `ifname`, the CNI_IFNAME; `unsupported` are settings that the NIC refused and that were let go;
     `result` is what ADD answered, in the shape of specification 1.1.0; `device_info` is a file that ADD wrote,
-    and `device_info_dev` and `device_info_ino` identify it; both are 0 until it is written.
+    and `device_info_dev` and `device_info_ino` identify it; both are 0 until it is written;
+    `rdma` has the names that the VF's RDMA devices have on the host and the kernel's indices, where they go with it.
     """
 
     container_id: str
@@ -104,6 +105,7 @@ class Attachment:
     device_info: str = ""
     device_info_dev: int = 0
     device_info_ino: int = 0
+    rdma: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pod_ifname(self) -> str:

@@ -39,12 +39,13 @@ def test_built_launcher_is_found_and_works(node: Path) -> None:
     """Without further words the command installs the one that `make setup` built."""
     result = install(node, None)
 
-    assert (result.exit_code, result.output) == (0, f"{node / 'bin/sriov'}: installed\n")
-    answer = subprocess.run(
-        [node / "bin/sriov"], env={"CNI_COMMAND": "VERSION"}, stdin=subprocess.DEVNULL, capture_output=True, check=True
-    )
-    assert "1.1.0" in json.loads(answer.stdout)["supportedVersions"]
-    assert [path.name for path in (node / "bin").iterdir()] == ["sriov"]
+    assert result.exit_code == 0
+    assert result.output == f"{node / 'bin/sriov'}: installed\n{node / 'bin/ib-sriov'}: installed\n"
+    for name in ("sriov", "ib-sriov"):
+        environment = {"CNI_COMMAND": "VERSION"}
+        answer = subprocess.run([node / "bin" / name], env=environment, stdin=-3, capture_output=True, check=True)
+        assert "1.1.0" in json.loads(answer.stdout)["supportedVersions"]
+    assert sorted(path.name for path in (node / "bin").iterdir()) == ["ib-sriov", "sriov"]
 
 
 def test_previous_one_is_kept(node: Path) -> None:
@@ -57,7 +58,8 @@ def test_previous_one_is_kept(node: Path) -> None:
     assert (node / "bin/sriov").read_text() == NEW
     assert (node / "bin/sriov.previous").read_text() == OLD
     assert (node / "bin/sriov").stat().st_mode & 0o777 == 0o755
-    assert sorted(path.name for path in (node / "bin").iterdir()) == ["sriov", "sriov.previous"]
+    names = ["ib-sriov", "ib-sriov.previous", "sriov", "sriov.previous"]
+    assert sorted(path.name for path in (node / "bin").iterdir()) == names
 
 
 def test_running_one_is_replaced(node: Path) -> None:
@@ -94,7 +96,8 @@ def test_what_does_not_work_is_not_installed(node: Path, text: str, reason: str)
 
     assert result.exit_code == 1
     assert reason in result.output
-    assert [(path.name, path.read_text()) for path in (node / "bin").iterdir()] == [("sriov", OLD)]
+    left = sorted((path.name, path.read_text()) for path in (node / "bin").iterdir())
+    assert left == [("ib-sriov", OLD), ("sriov", OLD)]
 
 
 def test_place_that_is_taken_is_reported(node: Path) -> None:

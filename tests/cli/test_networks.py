@@ -147,10 +147,19 @@ def test_limits_of_the_nic(nodes: dict[str, Path], tmp_path: Path) -> None:
     assert lines == [
         "mtu is 9000, but the PF of VF 0 of ens1f0 (0000:3b:02.0) has 1500; set `mtu` of ens1f0 in the config"
     ]
-    assert check(tmp_path, nodes["connectx"], make_nad("n", "intel.com/ib", vlan=7)) == [
-        "0",
-        "vlan has no effect on VF 0 of ibs2 (0000:5e:00.1): InfiniBand has no port VLAN",
-    ]
+    port = "VF 0 of ibs2 (0000:5e:00.1) is InfiniBand"
+    code, *lines = check(tmp_path, nodes["connectx"], make_nad("n", "intel.com/ib", vlan=7, mac="02:00:00:00:00:01"))
+    assert code == "1"
+    assert any(f"vlan is 7, but {port}, which has no port VLAN; partitions" in line for line in lines)
+    assert any(f"mac is 02:00:00:00:00:01, but {port}; set `guid` in place of it" in line for line in lines)
+    guid = "02:00:00:00:00:00:00:01"
+    assert check(tmp_path, nodes["connectx"], make_nad("n", "intel.com/ib", type="ib-sriov", guid=guid)) == ["0"]
+    port = "VF 0 of ens1f0 (0000:3b:02.0)"
+    code, *lines = check(tmp_path, nodes["x710"], make_nad("n", type="ib-sriov", guid=guid, rdmaIsolation=True))
+    assert code == "1"
+    assert any(f"type is ib-sriov, but {port} is Ethernet; set it to sriov" in line for line in lines)
+    assert any(f"guid is {guid}, but {port} is Ethernet; leave guid out" in line for line in lines)
+    assert any(f"rdmaIsolation is true, but {port} has no RDMA device" in line for line in lines)
     assert check(tmp_path, nodes["connectx"], make_nad("n", driver="vfio-pci"))[1:] == [
         (
             "driver vfio-pci is no use with VF 0 of ens1f0np0 (0000:3b:00.2): "

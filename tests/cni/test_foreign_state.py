@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cni import foreign_infiniband
 from cni.foreign_state import ForeignState
 from cni.policy import Policy
 from cni.protocol.netconf import Network
 from cni.protocol.wire import Request
 from sriovdp.kernel import modules
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import VfSettings
+from sriovdp.model import ZERO_MAC, VfSettings
 
 VF = "0000:af:06.0"
 REQUEST = Request("DEL", "c1", "/run/netns/gone", "net1", "", "", b"")
@@ -68,6 +69,62 @@ def test_state_of_2017_reports_the_kernel_driver(tmp_path: Path, sysfs: Sysfs) -
 
     assert found
     assert (found.device, found.original.driver, found.original.settings) == (VF, "iavf", None)
+
+
+IB_GUID = "02:00:00:00:00:00:00:07"
+IB_STATE = {
+    "deviceID": VF, "Master": "ib0", "VFID": 1, "HostIFNames": "ib2", "HostIFGUID": IB_GUID, "ContIFNames": "net1",
+    "link_state": "enable", "rdmaIsolation": True, "pkey": "0x8001",
+    "RdmaNetState": {"DeviceID": VF, "SandboxRdmaDevName": "mlx5_2", "ContainerRdmaDevName": "mlx5_2"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "guid"),
+    [
+        ({}, IB_GUID),
+        ({"HostIFGUID": "00:00:00:00:00:00:00:00"}, "00:00:00:00:00:00:00:00"),
+        ({"HostIFGUID": ""}, "02:00:00:00:00:00:00:aa"),
+        ({"HostIFGUID": 7}, "02:00:00:00:00:00:00:aa"),
+    ],
+)
+def test_cache_of_ib_sriov_cni(
+    tmp_path: Path, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], guid: str
+) -> None:
+    """Name, GUID and RDMA device; of the rest of the VF's settings nothing is changed but the link state."""
+    now = VfSettings(
+        ZERO_MAC, link_state="enable", node_guid="02:00:00:00:00:00:00:aa", port_guid="02:00:00:00:00:00:00:aa"
+    )
+    monkeypatch.setattr(foreign_infiniband, "_read_settings", lambda *_: now)
+    found = write(tmp_path / "ib-sriov", {**IB_STATE, **changes}).find(REQUEST, NETWORK, None, sysfs)
+
+    assert found
+    assert (found.device, found.mode, dict(found.rdma)) == (VF, "kernel", {"mlx5_2": -1})
+    assert (found.original.driver, found.original.name) == ("iavf", "ib2")
+    settings = found.original.settings
+    assert settings
+    assert (settings.node_guid, settings.port_guid) == (guid, guid)
+    assert settings.mac == ZERO_MAC
+
+
+@pytest.mark.parametrize(
+    "changes", [{"RdmaNetState": []}, {"RdmaNetState": {"SandboxRdmaDevName": 7}}, {"rdmaIsolation": False}]
+)
+def test_cache_of_ib_sriov_cni_without_an_rdma_device(
+    tmp_path: Path, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    """Whatever is there in its place."""
+    monkeypatch.setattr(foreign_infiniband, "_read_settings", lambda *_: None)
+    found = write(tmp_path / "ib-sriov", {**IB_STATE, **changes}).find(REQUEST, NETWORK, None, sysfs)
+    assert found
+    assert dict(found.rdma) == {}
+
+
+def test_name_in_a_cache_of_ib_sriov_cni_is_an_interfaces(tmp_path: Path, sysfs: Sysfs) -> None:
+    """Or nothing is done with the netdev."""
+    found = write(tmp_path / "ib-sriov", {**IB_STATE, "HostIFNames": "../x"}).find(REQUEST, NETWORK, None, sysfs)
+    assert found
+    assert found.original.name is None
 
 
 @pytest.mark.parametrize("document", ["", '{"deviceID": "0000:a', "[]", {"deviceID": "x"}, {}])

@@ -170,7 +170,7 @@ def test_what_is_written_has_every_default() -> None:
     text = "physicalFunctions: [{select: {pfNames: [a]}, numVfs: 1, vfs: [{range: 0}]}]\n" + json.dumps(POOL)[1:-1]
     tree = yaml.safe_load(write_yaml(parse(text, "x")))
     folders = {"logFolders": ["/var/log"], "stateFolders": ["/var/lib/cni"]}
-    switches = dict.fromkeys(("trust", "spoofchkOff", "promisc", "allmulti", "mac"), True)
+    switches = dict.fromkeys(("trust", "spoofchkOff", "promisc", "allmulti", "mac", "guid"), True)
     drivers = ["kernel", "vfio-pci", "igb_uio", "uio_pci_generic"]
     assert tree == {
         "cdi": False,

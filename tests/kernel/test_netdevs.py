@@ -11,6 +11,7 @@ from cni.vf.settings import find_vf
 from sriovdp.errors import CniError, DeviceError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.netdevs import find_function, find_netdev, find_pf_netdev, list_netdevs, list_parents
+from sriovdp.kernel.rtnl.link import Link
 from sriovdp.model import PciAddress
 from tests.fakes.sysfs import PF, Tree, vf_address
 
@@ -22,9 +23,9 @@ VF = vf_address(PF, 0)
 class Client:
     """Finds interfaces by their names, as rtnetlink does."""
 
-    def find(self, name: str) -> str:
+    def find(self, name: str) -> Link:
         """As Netlink has it."""
-        return name
+        return Link(7, name, "02:00:00:00:00:07", 1500, 0, None, (), "")
 
     def find_with_vf(self, name: str, index: int) -> None:
         """As Netlink has it, where the interface is another's by now."""
@@ -73,7 +74,9 @@ def test_the_netdev_of_a_virtio_function_is_found_by_all(tree: Tree) -> None:
     add(tree, VF, "eth7", below="virtio3")
     assert find_netdev(tree.sysfs, VF) == "eth7"
     assert drivers.wait_for_netdev(tree.sysfs, VF) == "eth7"
-    assert find_vf_netdev(tree.sysfs, Client(), PciAddress(VF)) == "eth7"  # type: ignore[arg-type,comparison-overlap]
+    found = find_vf_netdev(tree.sysfs, Client(), PciAddress(VF))  # type: ignore[arg-type]
+    assert found
+    assert found.name == "eth7"
     assert find_function(tree.sysfs, "eth7") == VF
     assert list_parents(tree.sysfs, VF) == {VF, "virtio3"}
     assert list_parents(tree.sysfs, PF) == {PF}

@@ -128,6 +128,19 @@ def test_soft_roce_is_below_its_vf(vnic: _Load) -> None:
     wait_for(lambda: "mlx5_2" not in run("rdma", "link").stdout)
 
 
+def test_soft_roce_is_gone_when_its_netdev_moves(vnic: _Load) -> None:
+    """So it cannot go into a pod with a VF, and is none that a NIC's own RDMA device can be tried with."""
+    (card,) = vnic("mlx5:2")
+    run("modprobe", "rdma_rxe")
+    card.write_numvfs(1)
+    netdev = card.vf_netdev(0)
+    assert run("rdma", "link", "add", "soft0", "type", "rxe", "netdev", netdev).returncode == 0
+    assert Path("/sys/class/infiniband/soft0").resolve().parent == Path("/sys/devices/virtual/infiniband")
+    assert Path("/sys/class/infiniband/soft0/ports/1/gid_attrs/ndevs/0").read_text().strip() == netdev
+    with stations(netdev):
+        wait_for(lambda: "soft0" not in run("rdma", "link").stdout)
+
+
 def test_vdpa_devices_are_below_their_vf(vnic: _Load) -> None:
     """Made and removed through the VF's management device."""
     (card,) = vnic("mlx5:2")

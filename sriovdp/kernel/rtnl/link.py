@@ -15,6 +15,7 @@ _IFF_UP = 0x1
 _ADDRESS, _IFNAME, _MTU, _LINK, _NET_NS_FD, _EXT_MASK, _CARRIER, _LINK_NETNSID = 1, 3, 4, 5, 28, 29, 33, 37
 _PROP_LIST, _ALT_IFNAME, _PERM_ADDRESS, _PARENT_DEV_NAME = 52, 53, 54, 56
 _HEAD = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ARPHRD_INFINIBAND = 32  # linux/if_arp.h
 HEAD_SIZE = _HEAD.size
 
 
@@ -24,7 +25,7 @@ class Link:
 
     `carrier` is None while the interface is down. `permanent_mac` is the one that the NIC came with, empty where the
     driver does not report it. `lower` is the ifindex of the interface below it in the same namespace, 0 if there is
-    none.
+    none. `mac` of an InfiniBand interface is its address of 20 bytes (RFC 4391, section 9.1.1).
     """
 
     ifindex: int
@@ -37,6 +38,12 @@ class Link:
     parent: str
     permanent_mac: str = ""
     lower: int = 0
+    infiniband: bool = False
+
+    @property
+    def guid(self) -> str:
+        """GUID of an InfiniBand port: the end of its address."""
+        return self.mac[-23:] if self.infiniband else ""
 
     @property
     def up(self) -> bool:
@@ -57,7 +64,7 @@ class Link:
 def read_link(message: bytes) -> Link:
     """An interface from an RTM_NEWLINK. Raises KernelError when its VF list hides what follows it."""
     message = cut_vf_list(message, HEAD_SIZE)
-    _, _, ifindex, flags, _ = _HEAD.unpack_from(message)
+    _, kind, ifindex, flags, _ = _HEAD.unpack_from(message)
     found = index_attributes(message, HEAD_SIZE)
     altnames = list_attributes(message, *found[_PROP_LIST]) if _PROP_LIST in found else ()
     return Link(
@@ -71,6 +78,7 @@ def read_link(message: bytes) -> Link:
         parent=read_text(message, *found[_PARENT_DEV_NAME]) if _PARENT_DEV_NAME in found else "",
         permanent_mac=message[slice(*found.get(_PERM_ADDRESS, (0, 0)))].hex(":"),
         lower=U32.unpack_from(message, found[_LINK][0])[0] if _LINK in found and _LINK_NETNSID not in found else 0,
+        infiniband=kind == _ARPHRD_INFINIBAND,
     )
 
 

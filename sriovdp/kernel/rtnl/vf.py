@@ -123,11 +123,11 @@ def encode_settings(index: int, changes: Mapping[str, Any]) -> bytes:
     return nest(_VFINFO_LIST, nest(_VF_INFO, b"".join(_list_settings(index, changes))))
 
 
-def encode_guids(index: int, guid: str) -> Iterator[tuple[str, bytes]]:
-    """A request for each GUID, with its name: the kernel reads one of them only (net/core/rtnetlink.c)."""
-    value = _GUID.pack(index, int(guid.replace(":", ""), 16))
-    for kind, name in ((_NODE_GUID, "node"), (_PORT_GUID, "port")):
-        yield name, nest(_VFINFO_LIST, nest(_VF_INFO, encode(kind, value)))
+def encode_guids(index: int, guids: Guids) -> Iterator[tuple[str, str, bytes]]:
+    """A request for each GUID, with its name before it: the kernel reads one of them only (net/core/rtnetlink.c)."""
+    for kind, name, guid in ((_NODE_GUID, "node", guids[0]), (_PORT_GUID, "port", guids[1])):
+        value = _GUID.pack(index, int(guid.replace(":", ""), 16))
+        yield name, guid, nest(_VFINFO_LIST, nest(_VF_INFO, encode(kind, value)))
 
 
 def _list_settings(index: int, changes: Mapping[str, Any]) -> Iterator[bytes]:

@@ -125,7 +125,7 @@ def test_product_id_without_a_resource_is_a_fault() -> None:
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ({"type": "ib-sriov", "name": "i"}, 'no plugin has type sriov: there is "ib-sriov"'),
+        ({"type": "ovs", "name": "i"}, 'no plugin has type sriov: there is "ovs"'),
         ({"plugins": [{"type": "macvlan"}, {"type": "tuning"}]}, 'there is "macvlan", "tuning"'),
         ({"plugins": []}, "there is nothing"),
         ({"plugins": {}}, "plugins is no list"),
