@@ -99,7 +99,7 @@ def _send(ifname: str, mac: str, addresses: tuple[str, ...]) -> bool | None:
             packets.bind((ifname, 0))
         except OSError:  # it was moved away
             return None
-        own = packets.getsockname()[4]
+        own = frames.read_address(packets)
         _, flags = _IFREQ.unpack(fcntl.ioctl(packets, _SIOCGIFFLAGS, _IFREQ.pack(ifname.encode(), 0)))
         if own.hex(":") != mac or not flags & _IFF_UP:
             return None

@@ -26,6 +26,7 @@ _ALL_NODES_MAC = bytes.fromhex("333300000001")
 _OVERRIDE = 0x20000000
 _UNIT = 8  # bytes in which the length of an option is counted
 _LINK_ADDRESS = struct.Struct("@HHiHBB")  # struct sockaddr_ll of linux/if_packet.h, without the address
+_STORAGE = 128  # bytes of struct sockaddr_storage
 _LEAST = 8  # bytes of an address in it, however short that is
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,6 +88,19 @@ def read_broadcast(ifname: str) -> bytes:
     return bytes.fromhex(found[1]["broadcast"])
 
 
+def read_address(packets: socket.socket) -> bytes:
+    """Link address of the interface that the socket is bound to. Raises OSError.
+
+    Python's own getsockname() asks for 8 bytes of it, and gives whatever the memory behind them has for the rest.
+    """
+    place = ctypes.create_string_buffer(_STORAGE)
+    size = ctypes.c_uint32(_STORAGE)
+    if _libc.getsockname(packets.fileno(), place, ctypes.byref(size)) < 0:
+        raise _last_error()
+    length = _LINK_ADDRESS.unpack_from(place)[-1]
+    return place.raw[_LINK_ADDRESS.size : _LINK_ADDRESS.size + length]
+
+
 def send(packets: socket.socket, announcement: Announcement) -> None:
     """Send by the interface that the socket is bound to. Raises OSError.
 
@@ -98,5 +112,9 @@ def send(packets: socket.socket, announcement: Announcement) -> None:
     )
     to, packet = head + announcement.to.ljust(_LEAST, b"\0"), announcement.packet
     if _libc.sendto(packets.fileno(), packet, len(packet), 0, to, len(to)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise _last_error()
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
