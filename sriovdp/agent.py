@@ -259,7 +259,7 @@ class Agent:
         except SriovdpError as error:
             self._found = Drift((f"comparing it with the config failed: {error}",))
         if config is self.config:
-            self._drift.update(self._found.sentences)
+            self._drift.update(self._found.sentences, self._found.unread)
         if waited and self._found.is_possible:  # who was in the way is gone
             self._want()
 

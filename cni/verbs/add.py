@@ -129,7 +129,7 @@ class Addition:
             return []
         skips, on_netdev = self.conf.skips_unsupported, attachment.mode == "kernel"
         if self.vf.settings is None:
-            names = [name for name in changes if not (name == "mac" and on_netdev)]
+            names = [name for name in changes if not (name == "mac" and on_netdev and not self.vf.is_unread)]
             return [*refuse_settings(self.vf, names, skip_unsupported=skips), *({"mac"} & changes.keys())]
         wanted = replace(attachment.original.settings or VfSettings(ZERO_MAC), **changes)
         try:

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from sriovdp.state.journal import Original
 
 logger = logging.getLogger(__name__)
 
+_UNREAD_TIMEOUT = 2.0  # seconds; as for a VF that is busy
+_UNREAD_PAUSE = 0.1
 _NETWORK_CLASS = "0x02"
 # a driver without that setting, or with half of it; ENOTSUPP (524) is for inside the kernel only, and bnxt_en gives it
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, 524})
@@ -50,9 +53,9 @@ class Vf:
     """Which VF it is, and the settings that the PF held for it when it was looked up.
 
     `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace; `settings`
-    is None too when the PF's driver has none of its VFs. `pf` is its name, or its PCI address then. In a virtual
-    machine the PF is its host's: then `index` is None, and `pf` the function's own netdev. `infiniband` is the link
-    type of the PF, or without a PF that of the VF's netdev.
+    is None too when the PF's driver has none of its VFs, and when it could not read this one: `is_unread`. `pf` is its
+    name, or its PCI address then. In a virtual machine the PF is its host's: then `index` is None, and `pf` the
+    function's own netdev. `infiniband` is the link type of the PF, or without a PF that of the VF's netdev.
     """
 
     address: PciAddress
@@ -62,6 +65,7 @@ class Vf:
     pf_mtu: int | None = None
     pf: str = "PF"
     infiniband: bool = False
+    is_unread: bool = False
 
     def __str__(self) -> str:
         if self.index is None:
@@ -74,6 +78,8 @@ class Vf:
             return "its PF is not on this machine, as in a virtual machine"
         if self.pf_ifindex is None:
             return "its PF has no netdev on the host"
+        if self.is_unread:
+            return f"the kernel left it out of the list of {self.pf}'s VFs for {_UNREAD_TIMEOUT:.0f} s, as one in reset"
         return f"the driver of {self.pf} has no settings of it"
 
 
@@ -101,13 +107,24 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     if index is None:
         raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
     name = netdevs.find_pf_netdev(sysfs, address)
-    found = netlink.find_with_vf(name, index) if name else None
+    found = _find_with_vf(netlink, name, index) if name else None
     if not found:
         own = find_netdev(sysfs, netlink, address)
         infiniband = own is not None and own.infiniband
         return Vf(address, index, None, None, pf=name or read_link(pf_path) or "PF", infiniband=infiniband)
-    link, settings = found
-    return Vf(address, index, link.ifindex, settings, link.mtu, link.name, link.infiniband)
+    link, settings, is_listed = found
+    is_unread = is_listed and settings is None
+    return Vf(address, index, link.ifindex, settings, link.mtu, link.name, link.infiniband, is_unread)
+
+
+def _find_with_vf(netlink: Netlink, pf: str, index: int) -> tuple[Link, VfSettings | None, bool] | None:
+    """A VF that the kernel leaves out is looked for again: drivers do so for a moment, or while a VF is in reset."""
+    deadline = time.monotonic() + _UNREAD_TIMEOUT
+    while (found := netlink.find_with_vf(pf, index)) and found[2] and found[1] is None:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_UNREAD_PAUSE)
+    return found
 
 
 def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:
@@ -152,8 +169,14 @@ def _read_netdev(sysfs: Sysfs, netlink: Netlink, name: str, vf: Vf) -> tuple[Lin
 def refuse_settings(vf: Vf, names: Collection[str], *, skip_unsupported: bool = False) -> list[str]:
     """Settings of a VF whose PF takes none: gives their names where they may be skipped; a VLAN never may.
 
-    Raises CniError with their names and the reason.
+    Nothing is skipped of a VF that cannot be read just now. Raises CniError with their names and the reason.
     """
+    if names and vf.is_unread:
+        raise CniError(
+            DEVICE_FAILURE,
+            f"{vf}: setting {', '.join(names)} failed: its settings cannot be read: {vf.explain()}",
+            hint="see the kernel log (dmesg) for its driver's reason, then try again",
+        )
     if names and (not skip_unsupported or _VLAN_NAMES.intersection(names)):
         raise CniError(
             DEVICE_FAILURE,
@@ -175,7 +198,8 @@ def apply_settings(
     `skip_mac`, as then the netdev gets it. Raises KernelError, and CniError when nothing can be set through the PF.
     """
     if vf.settings is None or vf.pf_ifindex is None or vf.index is None:
-        refuse_settings(vf, list(VfSettings(ZERO_MAC).changes_to(wanted)))
+        named = VfSettings(ZERO_MAC).changes_to(wanted) or ({"mac": wanted.mac} if vf.is_unread else {})
+        refuse_settings(vf, list(named))
         return []
     changes = vf.settings.changes_to(wanted)
     groups = [{name: changes[name] for name in group} for group in _GROUPS if group[0] in changes]

@@ -13,10 +13,12 @@ from sriovdp.config.file import load
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.node.inventory import take_snapshot
-from sriovdp.provision.apply import survey
+from sriovdp.provision.apply import PATIENCE, survey
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.plan import Plan
 from sriovdp.state.journal import Journal
+
+_BLOCKED = 1
 
 
 @click.command(epilog="Example: sriovdp plan config.yaml")
@@ -37,26 +39,38 @@ def command(  # noqa: PLR0913 (one for each option)
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
-    """Show what `apply` would change, and which pods that would disturb. Changes nothing."""
+    """Show what `apply` would change, and which pods that would disturb. Changes nothing.
+
+    The exit code is 1 if a PF cannot be as the config says, or if settings of a VF could not be read.
+    """
     config = load(config_path, NodeIdentity.find(node_name, node_labels), key=key)
     sysfs, journal = Sysfs(root), Journal(state / "journal")
-    todo, found = survey(config, sysfs, journal, list_allocated(kubelet))
+    todo, found = survey(config, sysfs, journal, list_allocated(kubelet), patience=PATIENCE)
     obstacles = [obstacle for of_pf in found.values() for obstacle in of_pf]
     needs = list_reboot_needs(config, take_snapshot(sysfs), sysfs)
     click.echo(_write_json(todo, obstacles, needs) if as_json else _write_text(todo, obstacles, needs))
+    if todo.blocked:
+        click.get_current_context().exit(_BLOCKED)
 
 
 def _write_json(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> str:
     steps = [{"action": step.action, **asdict(step), "disturbs": step.disturbs} for step in todo.steps]
-    document = {"steps": steps, "warnings": todo.warnings, "obstacles": obstacles, "reboot": needs}
+    document = {
+        "steps": steps,
+        "warnings": todo.warnings,
+        "obstacles": obstacles,
+        "blocked": todo.blocked,
+        "reboot": needs,
+    }
     return json.dumps(document, indent=2)
 
 
 def _write_text(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> str:
     lines = [f"warning: {warning}" for warning in todo.warnings] + [f"needs a reboot: {need}" for need in needs]
+    lines += [f"error: {sentence}" for sentence in todo.blocked]
     if todo.is_empty:
         return "\n".join([*lines, "nothing to do: the node is as the config says"])
-    width = max(len(str(step)) for step in todo.steps)
+    width = max((len(str(step)) for step in todo.steps), default=0)
     for step in todo.steps:
         disturbs = f"; disturbs {step.disturbs}" if step.disturbs else ""
         lines.append(f"{step!s:<{width}}   {step.reason}{disturbs}")

@@ -95,16 +95,16 @@ class Netlink(AbstractContextManager["Netlink"]):
         body = links.encode_altname(ifindex, altname)
         self._change(links.DELLINKPROP, body, lambda: f"removing altname {altname} of {_name(ifindex)}")
 
-    def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None] | None:
-        """A PF and the settings of one of its VFs, on InfiniBand with GUIDs, in one request.
+    def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None, bool] | None:
+        """A PF, the settings of one of its VFs with GUIDs, and whether it has settings of VFs at all, in one request.
 
-        The kernel reports all VFs; no other is read.
+        The kernel reports all VFs; no other is read. One that it leaves out, like one in reset, has None and True.
         """
         message, places = self._get_with_vfs(key)
         if not message:
             return None
         settings = (vf.read_with_guids(message, start, end) for number, start, end in places or () if number == index)
-        return links.read_link(message), next(settings, None)
+        return links.read_link(message), next(settings, None), places is not None
 
     def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings] | None:
         """Settings of a PF's VFs, GUIDs too, by VF index; None when its driver has none, whatever VF it is.

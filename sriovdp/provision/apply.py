@@ -5,7 +5,7 @@ change fails is brought back to what it was. PFs are changed at the same time, e
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -21,11 +21,13 @@ from sriovdp.provision.change import Change
 from sriovdp.provision.eswitch import check_mode, remember_mode
 from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
-from sriovdp.provision.plan import Leftovers, Plan, count_vfs, plan
+from sriovdp.provision.plan import Leftovers, Plan, plan
 from sriovdp.provision.settings import is_derived
 from sriovdp.provision.steps import BindDriver, SetNumVfs, Step, count_steps
+from sriovdp.provision.unread import build_error, list_unread_before_return, look_until_read
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_unknown
 from sriovdp.provision.waiting import Report, run_together
+from sriovdp.provision.wishes import count_vfs
 from sriovdp.state.journal import Journal, read_boot_id
 from sriovdp.state.locks import TIMEOUT, Locks
 from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, remove_record, survey_records, write_record
@@ -33,6 +35,9 @@ from sriovdp.state.provisioned import PfRecord, PfState, claim_provisioning, rem
 logger = logging.getLogger(__name__)
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
+
+PATIENCE = 3.0  # seconds for VFs that the kernel leaves out of its list
+VERIFY_PATIENCE = 30.0  # the same after settings that reset the VFs
 
 Owners = Callable[[], Mapping[str, str]]
 """Asks the kubelet for the owners of VFs, by PCI address."""
@@ -71,14 +76,15 @@ def apply(
 
 
 def survey(
-    config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY
+    config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str] = NOBODY, *, patience: float = 0.0
 ) -> tuple[Plan, Obstacles]:
     """What apply would do, and what it would leave alone and who is in the way. Changes nothing.
 
-    Raises DeviceError when a PF cannot have as many VFs as the config wants, JournalError.
+    VFs that the kernel leaves out of its list are looked for again, `patience` seconds at most. Raises DeviceError when
+    VFs of two PFs would have the same MACs, JournalError.
     """
     run = _Run(config, sysfs, journal, logger.debug, lambda: allocated)
-    node, todo = run.look()
+    node, todo = run.look(patience)
     return todo, run.find_obstacles(todo, node)
 
 
@@ -110,8 +116,11 @@ class _Run:
         self.records, self.damaged = survey_records(self.journal)
         self.refused = {pf: dict(record.refused) for pf, record in self.records.items()}
 
-    def look(self) -> tuple[Node, Plan]:
-        """The node now, and what there is to do."""
+    def look(self, patience: float = 0.0) -> tuple[Node, Plan]:
+        """The node now, and what there is to do. VFs that could not be read are looked for again."""
+        return look_until_read(self._look, lambda found: not found[1].unread, patience)
+
+    def _look(self) -> tuple[Node, Plan]:
         node = take_snapshot(self.sysfs)
         leftovers = _find_leftovers(self.sysfs, node, self.records)
         made = {pf: {int(n): mac for n, mac in record.macs.items()} for pf, record in self.records.items()}
@@ -138,27 +147,28 @@ class _Run:
 
     def apply(self, *, all_or_nothing: bool) -> Outcome:
         """See the function."""
-        node, todo = self.look()
+        node, todo = self.look(PATIENCE)
         for warning in todo.warnings:
             self.report(f"warning: {warning}")
+        self._finish_interrupted(node, todo)
         if todo.is_empty:
-            self._finish_interrupted()
             self.report("nothing to do: the node is as the config says")
             return Outcome(warnings=todo.warnings)
         obstacles = self.find_obstacles(todo, node)
-        work = {pf: steps for pf, steps in todo.pfs.items() if pf not in obstacles}
-        if obstacles and (all_or_nothing or not work):
-            raise build_refusal(obstacles, "nothing was changed")
+        work = {pf: steps for pf, steps in todo.pfs.items() if pf not in obstacles and not todo.is_blocked(pf)}
+        if (obstacles or todo.blocked) and (all_or_nothing or not work):
+            raise _build_refusal(obstacles, todo.blocked, "nothing was changed")
         with ExitStack() as stack:
             obstacles |= self._hold(work, node, stack)
-            node, todo = self.look()
+            node, todo = self.look(PATIENCE)
             obstacles |= self.find_obstacles(todo, node)
-            work = {pf: steps for pf, steps in todo.pfs.items() if pf in self.held and pf not in obstacles}
-            if obstacles and (all_or_nothing or not work):
-                raise build_refusal(obstacles, "nothing was changed")
+            free = self.held.keys() - obstacles.keys()
+            work = {pf: steps for pf, steps in todo.pfs.items() if pf in free and not todo.is_blocked(pf)}
+            if (obstacles or todo.blocked) and (all_or_nothing or not work):
+                raise _build_refusal(obstacles, todo.blocked, "nothing was changed")
             self._change(work, node)
-        if obstacles:
-            raise build_refusal(obstacles, f"these PFs keep what they have; {_count(work)} done")
+        if obstacles or todo.blocked:
+            raise _build_refusal(obstacles, todo.blocked, f"these PFs keep what they have; {_count(work)} done")
         self.report(f"done: {_count(work)}, read back and verified")
         return Outcome(tuple(step for steps in work.values() for step in steps), todo.warnings)
 
@@ -186,9 +196,8 @@ class _Run:
         """Change PFs at the same time. Raises what failed, after undoing that."""
         pfs = {pf.address: pf for pf in node.pfs}
         errors = run_together(lambda pf: self._change_pf(pfs[pf], work[pf]), work)
-        after, todo = self.look()
-        left = todo.pfs
-        failed = {pf: errors[pf] or _describe_rest(left[pf]) for pf in work if errors[pf] or pf in left}
+        after, todo = self.look(VERIFY_PATIENCE)
+        failed = {pf: error for pf in work if (error := errors[pf] or _find_rest(todo, pf))}
         for now in after.pfs:
             if now.address in work and now.address not in failed:
                 done = replace(self._record(pfs[now.address]), phase="done", macs=self._list_macs(now))
@@ -276,11 +285,19 @@ class _Run:
         return f"{name} was brought back to what it was before"
 
     def _plan_return(self, record: PfRecord) -> tuple[Node, tuple[Step, ...]]:
+        """Raises DeviceError when the PF is gone, VerifyError when it is not known how one of its VFs is."""
+        node, pf, unread = look_until_read(lambda: self._look_back(record), lambda found: not found[2], PATIENCE)
+        if unread:
+            raise build_error(unread)
+        return node, plan_return(record.before, pf, record.refused, keep_number=record.externally_managed)
+
+    def _look_back(self, record: PfRecord) -> tuple[Node, PhysicalFunction, list[str]]:
         node = take_snapshot(self.sysfs)
         pf = next((pf for pf in node.pfs if pf.address == record.address), None)
         if pf is None:
             raise DeviceError(f"{record.address}: this PF is gone", hint="see the kernel log (dmesg)")
-        return node, plan_return(record.before, pf, record.refused, keep_number=record.externally_managed)
+        keep = record.externally_managed
+        return node, pf, list_unread_before_return(record.before, pf, keep_number=keep)
 
     def _forget(self, record: PfRecord) -> None:
         """A PF is as it was: nothing is known to have been changed by this apply."""
@@ -289,9 +306,11 @@ class _Run:
         else:
             remove_record(self.journal, record.address)
 
-    def _finish_interrupted(self) -> None:
-        for record in self.records.values():
-            if record.phase == "changing":
+    def _finish_interrupted(self, node: Node, todo: Plan) -> None:
+        """What an interrupted apply was at is done where nothing is left to do, and nothing is unknown."""
+        left = {pf.address for pf in node.pfs} - todo.pfs.keys()
+        for pf, record in self.records.items():
+            if record.phase == "changing" and pf in left and not todo.is_blocked(pf):
                 write_record(self.journal, replace(record, phase="done"))
 
 
@@ -327,12 +346,29 @@ def _find_drivers(sysfs: Sysfs, steps: list[Step]) -> dict[str, str]:
     return found
 
 
-def _describe_rest(left: list[Step]) -> SriovdpError:
+def _find_rest(todo: Plan, pf: PciAddress) -> SriovdpError | None:
+    """Why a PF is not as the config says, or why that is not known, after its steps were done."""
+    if pf in todo.unread:
+        return build_error(todo.unread[pf])
+    if pf in todo.faults:
+        return DeviceError(todo.faults[pf])
+    left = todo.pfs.get(pf)
+    if not left:
+        return None
     listed = "\n".join(f"  {step}: {step.reason}" for step in left)
     return VerifyError(
         f"all steps were done, but the node is not as the config says; still to do:\n{listed}\n",
         hint="something else may change the node at the same time; the kernel log (dmesg) has the drivers' reasons",
     )
+
+
+def _build_refusal(obstacles: Obstacles, blocked: Sequence[str], outcome: str) -> DeviceError:
+    """The error that names all that kept PFs from being as the config says. Not only use: then it is no InUseError."""
+    if not blocked:
+        return build_refusal(obstacles, outcome)
+    sentences = [*blocked, *(obstacle for found in obstacles.values() for obstacle in found)]
+    listed = "\n".join(f"  {sentence}" for sentence in sentences)
+    return DeviceError(f"{outcome}:\n{listed}", hint="see the kernel log (dmesg) for VFs in reset; then apply again")
 
 
 def _count(work: Mapping[PciAddress, list[Step]]) -> str:

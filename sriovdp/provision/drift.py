@@ -16,12 +16,13 @@ class Drift:
     """How a node differs from its config. `waiting` has the PFs where somebody is in the way, by name, with who.
 
     `steps` are what apply would do, each with its reason, or why a PF cannot be as the config says. `is_possible`:
-    apply could do some of it now.
+    apply could do some of it now. `unread` has VFs of which it is not known, as they cannot be read now.
     """
 
     steps: tuple[str, ...] = ()
     waiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_possible: bool = False
+    unread: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
@@ -41,9 +42,10 @@ def find_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mappin
         return Drift((str(error),))
     names = {step.pf: step.pf_name for step in todo.steps}
     return Drift(
-        tuple(f"{step}: {step.reason}" for step in todo.steps),
+        (*todo.faults.values(), *(f"{step}: {step.reason}" for step in todo.steps)),
         {names.get(pf, pf): tuple(found) for pf, found in obstacles.items()},
-        is_possible=any(pf not in obstacles for pf in todo.pfs),
+        is_possible=any(pf not in obstacles and not todo.is_blocked(pf) for pf in todo.pfs),
+        unread=tuple(sentence for own in todo.unread.values() for sentence in own),
     )
 
 

@@ -23,13 +23,20 @@ class DriftLog:
         """Whether all that was found last has been logged: a look at the same node finds nothing to log."""
         return self._since.keys() == self._told
 
-    def update(self, differences: Iterable[str]) -> None:
-        """Take over what a look found, as sentences, and log what changed."""
+    def update(self, differences: Iterable[str], unread: Iterable[str] = ()) -> None:
+        """Take over what a look found, as sentences, and log what changed.
+
+        `unread` are about VFs that could not be read: what was found of them before still counts.
+        """
         now = time.monotonic()
-        self._since = {difference: self._since.get(difference, now) for difference in differences}
+        unknown = list(unread)
+        subjects = tuple(sentence.partition("): ")[0] for sentence in unknown)
+        kept = (told for told in self._told if subjects and told.startswith(subjects))
+        self._since = {found: self._since.get(found, now) for found in (*differences, *unknown, *kept)}
         for difference, since in self._since.items():
             if now - since >= self._lasting and difference not in self._told:
-                logger.warning("%s; the node is not as its config says", difference)
+                what = "is not known to be" if difference in unknown else "is not"
+                logger.warning("%s; the node %s as its config says", difference, what)
                 self._told.add(difference)
         for difference in sorted(self._told - self._since.keys()):
             logger.info("%s; this is settled", difference)

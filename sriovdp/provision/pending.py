@@ -33,7 +33,7 @@ def is_concerned(config: Config, journal: Journal) -> bool:
 def find_pending(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str], node: Node) -> Pending:
     """What an apply would change on a node; PFs that it leaves alone have nothing pending.
 
-    Raises DeviceError and JournalError as `survey`.
+    What could not be read is not pending. Raises DeviceError and JournalError as `survey`.
     """
     if not is_concerned(config, journal):
         return Pending()
@@ -45,7 +45,7 @@ def find_pending(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapp
     vfs = {
         str(vf.address): f"sriovdp is about to change it ({step})"
         for pf in node.pfs
-        if pf.address not in obstacles
+        if pf.address not in obstacles and not todo.is_blocked(pf.address)
         for vf, step in list_disturbed(pf, todo.pfs.get(pf.address, ()))
     }
     made = {step.pf for step in todo.steps if isinstance(step, SetNumVfs) and step.pf not in obstacles}

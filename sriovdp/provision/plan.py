@@ -2,28 +2,24 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from sriovdp.config.values import Config, PfConfig, PfSelect, VfConfig
+from sriovdp.config.values import Config, PfConfig, VfConfig
 from sriovdp.errors import DeviceError
-from sriovdp.kernel.abilities import BIFURCATED
 from sriovdp.kernel.drivers import is_bound_as_wanted
 from sriovdp.model import (
     KERNEL_DRIVER,
     NO_DRIVER,
-    USERSPACE_DRIVERS,
-    ZERO_MAC,
     Eswitch,
     Node,
     PciAddress,
     PhysicalFunction,
     VirtualFunction,
     is_userspace,
-    name_vf,
 )
-from sriovdp.provision.advice import warn_of_lacks, warn_of_refused
-from sriovdp.provision.eswitch import plan_mode, plan_rest, warn_of_mode
+from sriovdp.provision.advice import warn_of_lacks
+from sriovdp.provision.eswitch import plan_mode, plan_rest
 from sriovdp.provision.settings import Derived, make_stable_mac, plan_netdev_mac, plan_settings
 from sriovdp.provision.steps import (
     BindDriver,
@@ -38,6 +34,9 @@ from sriovdp.provision.steps import (
     SetVfMtu,
     Step,
 )
+from sriovdp.provision.unread import is_elsewhere, list_unread
+from sriovdp.provision.warnings import warn_of_entries, warn_of_pf, warn_of_twins
+from sriovdp.provision.wishes import count_vfs, find_fault, find_wish, is_infiniband
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +66,30 @@ NONE_REFUSED: Refusals = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in the order in which they are to be done: PF after PF. `warnings` are sentences about the config."""
+    """Steps in the order in which they are to be done: PF after PF. `warnings` are sentences about the config.
+
+    `faults` says of a PF why it cannot be as the config says; it has no steps then. `unread` says of which VFs of a PF
+    it is not known whether they are; its steps are not all, and not to be done. Both are sentences.
+    """
 
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
+    faults: Mapping[PciAddress, str] = field(default_factory=dict)
+    unread: Mapping[PciAddress, list[str]] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether the node is as the config says."""
-        return not self.steps
+        return not self.steps and not self.blocked
+
+    @property
+    def blocked(self) -> list[str]:
+        """Why PFs cannot be changed, or compared."""
+        return [*self.faults.values(), *(sentence for own in self.unread.values() for sentence in own)]
+
+    def is_blocked(self, pf: PciAddress) -> bool:
+        """Whether a PF can neither be changed nor be found as it should be."""
+        return pf in self.faults or pf in self.unread
 
     @property
     def pfs(self) -> dict[PciAddress, list[Step]]:
@@ -99,27 +113,32 @@ def plan(
     `attached` has the PCI addresses of VFs that a pod has: their settings are the pod's business until it gives them
     back. `leftovers` has the PFs whose last apply was interrupted. A stable MAC that is in `made`, or comes from a MAC
     that a PF of this node has now, as a bond gives one to all its members, stays until the VF is created again; until
-    then what is in `refused` is not tried again. Raises DeviceError when a PF cannot have as many VFs as the config
-    wants, and when VFs of two PFs would have the same MACs.
+    then what is in `refused` is not tried again. Raises DeviceError when VFs of two PFs would have the same MACs.
     """
     node = _tell_apart(node)
     entries = [(pf, config.find_pf(pf)) for pf in node.pfs]
     taken = [(pf, entry) for pf, entry in entries if entry is not None]
     _check_given_macs(taken)
+    faults = {pf.address: str(fault) for pf, entry in taken if (fault := find_fault(pf, entry))}
+    entries = [(pf, entry) for pf, entry in entries if pf.address not in faults]
+    unread: dict[PciAddress, list[str]] = {}
     steps: list[Step] = []
     for pf, entry in entries:
         known = _Known(node, made.get(pf.address, {}), refused.get(pf.address, {}))
         own = list(_plan_pf(pf, entry, attached, known)) if entry else []
-        steps += [*own, *_plan_leftovers(pf, leftovers.get(pf.address), own)]
-    warnings = [warning for pf, entry in taken for warning in _warn_of_pf(pf, entry, refused.get(pf.address, {}))]
-    for number, entry in enumerate(config.physical_functions):
-        if not any(other is entry for _, other in taken):
-            taken_before = any(entry.select.matches(pf) for pf in node.pfs)
-            why = "an earlier entry has every PF that it matches" if taken_before else "no PF of this node matches"
-            warnings.append(f"physicalFunctions[{number}] ({_write_select(entry.select)}): {why}")
-    warnings += _warn_of_twins(taken, steps)
+        own += _plan_leftovers(pf, leftovers.get(pf.address), own)
+        steps += own
+        if entry and (missing := list(list_unread(pf, entry, own, attached))):
+            unread[pf.address] = missing
+    warnings = [
+        warning
+        for pf, entry in taken
+        if pf.address not in faults
+        for warning in warn_of_pf(pf, entry, refused.get(pf.address, {}))
+    ]
+    warnings += [*warn_of_entries(config, node, [entry for _, entry in taken]), *warn_of_twins(taken, steps)]
     warnings += [w for pf, _ in taken for w in warn_of_lacks(pf, [step for step in steps if step.pf == pf.address])]
-    return Plan(tuple(steps), tuple(warnings))
+    return Plan(tuple(steps), tuple(warnings), faults, unread)
 
 
 def _tell_apart(node: Node) -> Node:
@@ -156,20 +175,6 @@ class _Known:
                 yield make_stable_mac(pf.netdev.mac, index)
 
 
-def _warn_of_twins(taken: Sequence[tuple[PhysicalFunction, PfConfig]], steps: Collection[Step]) -> Iterator[str]:
-    """VFs that keep one MAC, which a bond gave to their PFs' VFs."""
-    changed = {step.pf for step in steps if isinstance(step, SetNumVfs)}
-    changed_vfs = {step.address for step in steps if isinstance(step, SetAdminMac)}
-    seen: dict[str, str] = {}
-    for pf, _ in taken:
-        for vf in pf.vfs:
-            if vf.settings is None or pf.address in changed or vf.address in changed_vfs:
-                continue
-            name, mac = name_vf(pf.name, vf.index, vf.address), vf.settings.mac
-            if mac != ZERO_MAC and seen.setdefault(mac, name) != name:
-                yield f"{name} has the MAC {mac} of {seen[mac]}; set numVfs to 0, apply, and set it back"
-
-
 def _check_given_macs(taken: Sequence[tuple[PhysicalFunction, PfConfig]]) -> None:
     for number, (pf, entry) in enumerate(taken):
         other = next((earlier for earlier, same in taken[:number] if same is entry), None)
@@ -204,8 +209,8 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], k
     late: list[Step] = []
     for number, vf in enumerate(vfs):
         index = vf.index if vf else number
-        wish = _wish(pf, entry, index)
-        free = vf is None or not (vf.address in attached or _is_elsewhere(vf))
+        wish = find_wish(pf, entry, index)
+        free = vf is None or not (vf.address in attached or is_elsewhere(vf))
         settings = list(plan_settings(pf, index, vf, wish, known.of(index))) if free else []
         rates += filter(_is_rate, settings)
         yield from (step for step in settings if not _is_rate(step))
@@ -252,42 +257,6 @@ def _plan_leftovers(pf: PhysicalFunction, left: Leftovers | None, own: Collectio
     yield from plan_rest(pf, left.eswitch, own)
 
 
-def count_vfs(pf: PhysicalFunction, entry: PfConfig) -> int:
-    """How many VFs a PF has to have. Raises DeviceError when it cannot have as many."""
-    if entry.externally_managed:
-        return len(pf.vfs)
-    wanted = pf.total_vfs if entry.num_vfs == "max" else entry.num_vfs
-    if entry.num_vfs != 0 and pf.total_vfs == 0:
-        raise DeviceError(
-            f"{pf.name} ({pf.address}): splitting into VFs failed: its driver {pf.driver or '(none)'} offers no SR-IOV",
-            hint="switch SR-IOV on in the machine's and the NIC's firmware, or take this PF out of physicalFunctions",
-        )
-    if wanted > pf.total_vfs:
-        raise DeviceError(
-            f"{pf.name} ({pf.address}): splitting into {wanted} VFs failed: it can have at most {pf.total_vfs}",
-            hint=f"write numVfs: {pf.total_vfs} or max, or raise the limit in the NIC's firmware settings",
-        )
-    return wanted
-
-
-def _wish(pf: PhysicalFunction, entry: PfConfig, index: int) -> VfConfig:
-    wish = entry.vf(index)
-    return replace(wish, driver=KERNEL_DRIVER) if _must_stay(pf, wish) else wish
-
-
-def _must_stay(pf: PhysicalFunction, wish: VfConfig) -> bool:
-    """A bifurcated driver serves DPDK and the kernel at once; taken away, DPDK finds nothing to work with.
-
-    A variant of vfio-pci, like mlx5_vfio_pci, is there for virtual machines, and gets what the config gives it.
-    """
-    return pf.driver in BIFURCATED and wish.driver in USERSPACE_DRIVERS
-
-
-def _is_elsewhere(vf: VirtualFunction) -> bool:
-    """Whether a netdev driver has the VF, but its netdev is not here: it is in a container of somebody's."""
-    return vf.driver is not None and not is_userspace(vf.driver) and vf.netdev is None
-
-
 def _plan_driver(
     pf: PhysicalFunction, index: int, vf: VirtualFunction | None, wish: VfConfig, *, renamed: bool, refused: str
 ) -> BindDriver | None:
@@ -302,13 +271,9 @@ def _plan_driver(
         return BindDriver(pf.address, pf.name, reason, *place, wish.driver, noiommu=wish.noiommu)
     is_stale = not refused and _has_stale_mac(pf, vf, wish)
     if vf.driver is not None and not is_userspace(vf.driver) and (renamed or is_stale):
-        reason = f"a driver takes {'a GUID' if _is_infiniband(pf) else 'an admin MAC'} over when it is bound"
+        reason = f"a driver takes {'a GUID' if is_infiniband(pf) else 'an admin MAC'} over when it is bound"
         return BindDriver(pf.address, pf.name, reason, *place, vf.driver, again=True)
     return None
-
-
-def _is_infiniband(pf: PhysicalFunction) -> bool:
-    return pf.traits.link_type == "infiniband"
 
 
 def _has_stale_mac(pf: PhysicalFunction, vf: VirtualFunction, wanted: VfConfig) -> bool:
@@ -316,7 +281,7 @@ def _has_stale_mac(pf: PhysicalFunction, vf: VirtualFunction, wanted: VfConfig) 
 
     A netdev that is up is left alone: somebody on this host uses it and may have given it this MAC.
     """
-    if wanted.mac == "keep" or _is_infiniband(pf) or vf.netdev is None or vf.settings is None or vf.netdev.up:
+    if wanted.mac == "keep" or is_infiniband(pf) or vf.netdev is None or vf.settings is None or vf.netdev.up:
         return False
     return vf.netdev.mac != vf.settings.mac
 
@@ -329,51 +294,3 @@ def _plan_vf_mtu(
     if current != mtu:
         reason = f"the config wants {mtu}, it is {current}" if current else "the driver is new to it"
         yield SetVfMtu(pf.address, pf.name, reason, index, vf.address if vf else None, current, mtu)
-
-
-def _warn_of_pf(pf: PhysicalFunction, entry: PfConfig, refused: Mapping[int, str]) -> Iterator[str]:
-    count = count_vfs(pf, entry)
-    if entry.externally_managed and isinstance(entry.num_vfs, int) and count < entry.num_vfs:
-        yield (
-            f"{pf.name} has {count} VFs, numVfs is {entry.num_vfs}, and externallyManaged leaves it to others to "
-            "create them"
-        )
-    for vfs in entry.vfs:
-        if vfs.indices.last >= count and not entry.externally_managed:
-            yield f"{pf.name} has no VF {vfs.indices.last} of range {vfs.indices}: it gets {count} VFs"
-    wanted = any(entry.vf(index).mac != "keep" for index in range(count))
-    if wanted and pf.netdev is None:
-        yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
-    elif not pf.sets_vfs or (refused and len(pf.vfs) == count):
-        yield from warn_of_refused(pf, entry, range(count) if not pf.sets_vfs else sorted(refused))
-    elif wanted and len(pf.vfs) == count and any(vf.settings is None for vf in pf.vfs):
-        yield f"admin MACs of VFs of {pf.name} are left as they are: they cannot be read"
-    yield from _warn_of_kind(pf, entry, count)
-
-
-def _warn_of_kind(pf: PhysicalFunction, entry: PfConfig, count: int) -> Iterator[str]:
-    if any(_must_stay(pf, entry.vf(index)) for index in range(count)):
-        yield (
-            f"VFs of {pf.name} stay on their kernel driver: {pf.driver} is bifurcated, DPDK uses a VF through it, and "
-            "would find nothing behind vfio-pci; write driver: kernel"
-        )
-    given = any(not isinstance(entry.vf(index).mac, str) for index in range(count))
-    if given and _is_infiniband(pf):
-        yield f"{pf.name} is InfiniBand: its VFs get GUIDs, the MACs of the config have no effect"
-    for vf in pf.vfs:
-        if vf.traits.noiommu and not entry.vf(vf.index).noiommu:
-            name = name_vf(pf.name, vf.index, vf.address)
-            yield f"{name} is on vfio-pci without an IOMMU, and no noiommu: true allows that"
-    yield from warn_of_mode(pf, entry)
-
-
-def _write_select(select: PfSelect) -> str:
-    fields: Mapping[str, tuple[object, ...]] = {
-        "pfNames": select.pf_names,
-        "pciAddresses": select.pci_addresses,
-        "vendors": select.vendors,
-        "devices": select.devices,
-        "rootDevices": select.root_devices,
-        "numaNodes": select.numa_nodes,
-    }
-    return ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in fields.items() if values)

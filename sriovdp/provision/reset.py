@@ -10,11 +10,12 @@ from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction, name_vf
 from sriovdp.node.inventory import take_snapshot
-from sriovdp.provision.apply import NOBODY, Outcome, Owners
+from sriovdp.provision.apply import NOBODY, PATIENCE, VERIFY_PATIENCE, Outcome, Owners
 from sriovdp.provision.change import Change
 from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.steps import Step, count_steps
+from sriovdp.provision.unread import build_error, list_unread_before_return, look_until_read
 from sriovdp.provision.usage import (
     Obstacles,
     build_refusal,
@@ -46,7 +47,8 @@ def reset(
     The locks of all VFs of these PFs are held from the look at their use to the end; a CNI request that is at work is
     waited for, `timeout` seconds at most. With `force` VFs in use go too, and each owner that loses one is reported.
     Not even then is a VF taken away that a program has open through VFIO: the kernel would wait for it without end.
-    Raises InUseError and BusyError (nothing was changed), DeviceError, KernelError and VerifyError (what has a
+    A PF of which a VF cannot be read keeps what it has, and its record. Raises InUseError and BusyError (nothing was
+    changed), DeviceError, KernelError and VerifyError (what has a
     record still can be reset again), JournalError, and DamageError when all others are reset, and the record of one
     cannot be understood.
     """
@@ -56,9 +58,10 @@ def reset(
         chosen = _choose(known.keys() | damaged.keys(), pfs, only)
         records = {pf: known[pf] for pf in sorted(chosen & known.keys())}
         held = _hold(records, pfs, Locks(journal.locks), timeout, stack)
-        node = take_snapshot(sysfs)
+        node = look_until_read(lambda: take_snapshot(sysfs), lambda now: not _list_unread(records, now), PATIENCE)
+        unread = _list_unread(records, node)
         pfs = _index(node)
-        steps = {pf: _plan(record, pfs[pf]) for pf, record in records.items() if pf in pfs}
+        steps = {pf: _plan(record, pfs[pf]) for pf, record in records.items() if pf in pfs and pf not in unread}
         gone = (f"{pf} is not there; its record is kept" for pf in records if pf not in pfs)
         warnings = (*gone, *list_unknown(journal))
         for warning in warnings:
@@ -74,6 +77,8 @@ def reset(
             done += _reset_pf(pfs[pf], records[pf], own, change, journal)
         if lost := [damaged[pf] for pf in sorted(chosen & damaged.keys())]:
             raise DamageError(f"{'; '.join(lost)} ({count_steps(len(done))} done on other PFs)")
+        if unread:
+            raise build_error([sentence for own in unread.values() for sentence in own])
         report(
             f"done: {count_steps(len(done))}"
             if done
@@ -107,6 +112,16 @@ def _hold(
 
 def _plan(record: PfRecord, pf: PhysicalFunction) -> tuple[Step, ...]:
     return plan_return(record.original, pf, record.refused, keep_number=record.externally_managed)
+
+
+def _list_unread(records: Mapping[PciAddress, PfRecord], node: Node) -> dict[PciAddress, list[str]]:
+    """VFs of these PFs that have to be as they were, and cannot be read: a sentence for each, by PF."""
+    found = (
+        (pf.address, list_unread_before_return(record.original, pf, keep_number=record.externally_managed))
+        for pf in node.pfs
+        if (record := records.get(pf.address))
+    )
+    return {pf: sentences for pf, sentences in found if sentences}
 
 
 def _choose(
@@ -181,7 +196,11 @@ def _reset_pf(
 
 
 def _verify(pf: PhysicalFunction, record: PfRecord, sysfs: Sysfs) -> None:
-    now = next((other for other in take_snapshot(sysfs).pfs if other.address == pf.address), None)
+    records = {pf.address: record}
+    node = look_until_read(lambda: take_snapshot(sysfs), lambda now: not _list_unread(records, now), VERIFY_PATIENCE)
+    if unread := _list_unread(records, node):
+        raise build_error(unread[pf.address])
+    now = _index(node).get(pf.address)
     left = _plan(record, now) if now else ()
     if now is None or left:
         listed = ", ".join(map(str, left)) or "it is gone"

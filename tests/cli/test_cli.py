@@ -156,7 +156,7 @@ def test_plan_prints_steps_with_reasons(tree: Tree, tmp_path: Path) -> None:
     assert len([line for line in lines if "bind to" in line]) == 7
     assert (tree.pci(PF) / "sriov_numvfs").read_text() == "2\n"
     document = json.loads(run(*arguments, "--json").stdout)
-    assert list(document) == ["steps", "warnings", "obstacles", "reboot"]
+    assert list(document) == ["steps", "warnings", "obstacles", "blocked", "reboot"]
     first = {"action": "set_num_vfs", "pf": PF, "pf_name": "enp1s0", "current": 2, "wanted": 7}
     disturbs = "its 2 VFs, and its link for some seconds with most NICs"
     assert document["steps"][0] == {**first, "reason": "numVfs is 7, there are 2", "disturbs": disturbs}

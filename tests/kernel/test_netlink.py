@@ -227,7 +227,7 @@ def test_refused_settings_name_the_pf_and_the_vf(inside: Any) -> None:
             bridge = netlink.find("br1")
             assert bridge
             assert (netlink.vf_settings(bridge.ifindex), netlink.guids(bridge.ifindex)) == (None, {})
-            assert netlink.find_with_vf("br1", 0) == (bridge, None)
+            assert netlink.find_with_vf("br1", 0) == (bridge, None, False)
             with pytest.raises(KernelError, match="setting trust True of br1 VF 1 failed: Operation not supported"):
                 netlink.set_vf(bridge.ifindex, 1, {"trust": True})
             guid = "02:11:22:33:44:55:66:77"

@@ -16,11 +16,14 @@ pytestmark = pytest.mark.lab(pfs=0, vnic="ice:4")
 _Load = Callable[..., list[Card]]
 
 
-def _apply(card: Card, folder: Path, driver: str) -> subprocess.CompletedProcess[str]:
+def _apply(
+    card: Card, folder: Path, driver: str, verb: str = "apply", more: str = ""
+) -> subprocess.CompletedProcess[str]:
     config = folder / "config.yaml"
-    entry = f"{{select: {{pciAddresses: ['{card.address}']}}, numVfs: 3, vfs: [{{range: 0-2, driver: {driver}}}]}}"
+    vfs = f"{{range: 0-2, driver: {driver}{more}}}"
+    entry = f"{{select: {{pciAddresses: ['{card.address}']}}, numVfs: 3, vfs: [{vfs}]}}"
     config.write_text(f"physicalFunctions: [{entry}]\nresourceList: []\n")
-    command = [sys.executable, "-m", "sriovdp.cli.main", "apply", "--config", str(config)]
+    command = [sys.executable, "-m", "sriovdp.cli.main", verb, "--config", str(config)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -32,6 +35,27 @@ def test_fewer_vfs_than_wanted(vnic: _Load, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "accepted sriov_numvfs 3, but there are 2 VFs" in done.stderr
     assert card.numvfs() == 0
+
+
+@pytest.mark.parametrize("profile", ["ice", "i40e"])
+def test_a_vf_that_the_list_leaves_out_is_neither_right_nor_wrong(vnic: _Load, tmp_path: Path, profile: str) -> None:
+    """As one in reset: `plan` and `apply` name it and fail, and change nothing; later all is as wanted."""
+    (card,) = vnic(f"{profile}:4/reset_wait_ms=0")
+    ip(f"link set dev {card.netdev} up")
+    wanted = ", vlan: 7, trust: true, mac: keep"
+    assert _apply(card, tmp_path, "none", more=wanted).returncode == 0
+    missing = f"{card.netdev} VF 2 ({card.vf(2).name}): its settings could not be read"
+    with card.with_habits(hidden_vf=2):
+        for verb in ("plan", "apply"):
+            done = _apply(card, tmp_path, "none", verb, wanted)
+            assert (done.returncode, missing in done.stdout + done.stderr) == (1, True)
+            assert "nothing to do" not in done.stdout
+        done = _apply(card, tmp_path, "none", more=", vlan: 8, trust: true, mac: keep")
+        assert (done.returncode, "nothing was changed" in done.stderr) == (1, True)
+    with card.with_habits(list_pending=5):
+        assert "nothing to do" in _apply(card, tmp_path, "none", "plan", wanted).stdout
+    assert {vf["vlan_list"][0]["vlan"] for vf in card.listed().values()} == {7}
+    card.write_numvfs(0)
 
 
 def test_a_registered_driver_is_used_although_modprobe_fails(vnic: _Load, tmp_path: Path) -> None:

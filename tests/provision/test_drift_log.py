@@ -29,6 +29,21 @@ def test_each_difference_is_reported_once_and_its_end_too(caplog: pytest.LogCapt
     ]
 
 
+def test_what_cannot_be_read_is_neither_settled_nor_a_difference(caplog: pytest.LogCaptureFixture) -> None:
+    """What was found of that VF before still counts; what was found of others does not."""
+    drift = DriftLog(lasting=0)
+    vlan, trust = "e0 VF 1 (0000:01:10.2): set VLAN 5: it is 0", "e0 VF 2 (0000:01:10.4): set trust on: it is off"
+    unread = "e0 VF 1 (0000:01:10.2): its settings could not be read"
+    drift.update([vlan, trust])
+    caplog.clear()
+    drift.update([], [unread])
+    assert drift.settled
+    assert caplog.messages == [f"{unread}; the node is not known to be as its config says", f"{trust}; this is settled"]
+    caplog.clear()
+    drift.update([vlan])
+    assert caplog.messages == [f"{unread}; this is settled"]
+
+
 def test_what_does_not_last_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
     """A VF that an ADD has in its hands for an instant; until that is known, the same node is looked at again."""
     drift = DriftLog(lasting=3600)

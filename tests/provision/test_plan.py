@@ -1,5 +1,6 @@
 """Plan: which steps lead from a node to its config."""
 
+import re
 from dataclasses import replace
 from typing import Literal
 
@@ -16,9 +17,8 @@ from sriovdp.provision.plan import Leftovers, plan
 from sriovdp.provision.settings import make_stable_guid, make_stable_mac
 
 PF_MAC = "52:54:00:aa:00:01"
-PF = PhysicalFunction(
-    PciAddress("0000:01:00.0"), "8086", "10c9", "igb", 0, NetDevice("enp1s0", 2, PF_MAC, 1500, up=True, carrier=True), 7
-)
+PF_NETDEV = NetDevice("enp1s0", 2, PF_MAC, 1500, up=True, carrier=True)
+PF = PhysicalFunction(PciAddress("0000:01:00.0"), "8086", "10c9", "igb", 0, PF_NETDEV, 7)
 STABLE = [make_stable_mac(PF_MAC, index) for index in range(7)]
 ZERO = "00:00:00:00:00:00"
 MAC = "02:00:00:00:00:55"
@@ -158,9 +158,14 @@ def test_max_is_all_that_the_nic_has() -> None:
     ],
 )
 def test_more_vfs_than_the_nic_has_is_an_error(num_vfs: int, total: int, message: str) -> None:
-    """The error names the PF, the limit, and the firmware."""
-    with pytest.raises(DeviceError, match=message):
-        plan(make_config(num_vfs), Node((replace(PF, total_vfs=total),)))
+    """The error names the PF, the limit, and the firmware; another PF is planned all the same."""
+    other = replace(PF, address=PciAddress("0000:02:00.0"), netdev=replace(PF_NETDEV, name="enp2s0", mac=MAC))
+    entries = (*make_config(num_vfs).physical_functions, PfConfig(PfSelect(pf_names=("enp2s0",)), 1))
+    todo = plan(Config(entries), Node((replace(PF, total_vfs=total), other)))
+    assert todo.faults.keys() == {PF.address}
+    assert re.search(message, todo.faults[PF.address])
+    assert todo.pfs.keys() == {other.address}
+    assert not plan(make_config(num_vfs), Node((replace(PF, total_vfs=total),))).is_empty
 
 
 def test_what_the_config_says_in_vain_is_a_warning() -> None:

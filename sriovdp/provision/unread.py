@@ -1,0 +1,90 @@
+"""VFs that the kernel leaves out of a PF's list: their settings are neither as wanted nor different.
+
+Drivers do so for a moment, as i40e while it does another operation, or as long as a VF is in reset, as ice does, which
+also stalls each look by 800 ms for each such VF (intel/ice/ice_vf_lib.c, ice_check_vf_ready_for_cfg). So a look is
+repeated for a while, with pauses as long as the look took.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
+
+from sriovdp.config.values import PfConfig, VfConfig
+from sriovdp.errors import VerifyError
+from sriovdp.model import PhysicalFunction, VirtualFunction, is_userspace, name_vf
+from sriovdp.provision.steps import SetNumVfs, Step
+from sriovdp.state.provisioned import PfState
+
+T = TypeVar("T")
+
+_SHORTEST_PAUSE = 0.1  # seconds
+_LONGEST_PAUSE = 2.0
+_FEWEST_LOOKS = 4
+_HINT = "see the kernel log (dmesg) for its driver's reason, then try again"
+
+
+def look_until_read(look: Callable[[], T], is_read: Callable[[T], bool], patience: float) -> T:
+    """What a look found, repeated for `patience` seconds until everything could be read; 0 is one look.
+
+    A slow machine gets a few looks all the same, in ten times that time at most.
+    """
+    began = time.monotonic()
+    for looks in itertools.count(1):
+        started = time.monotonic()
+        found = look()
+        now = time.monotonic()
+        limit = patience if looks >= _FEWEST_LOOKS else 10 * patience
+        if is_read(found) or now - began >= limit:
+            return found
+        time.sleep(min(max(now - started, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+    raise AssertionError
+
+
+def list_unread(
+    pf: PhysicalFunction, entry: PfConfig, steps: Collection[Step], attached: Collection[str]
+) -> Iterator[str]:
+    """A sentence for each VF of which something is wanted and cannot be compared, or that a record would lack.
+
+    VFs that are made again, and those that a pod has, need not be read.
+    """
+    if any(isinstance(step, SetNumVfs) for step in steps):
+        return
+    for vf in pf.unread:
+        is_wanted = bool(steps) or _wants_settings(pf, entry.vf(vf.index))
+        if is_wanted and vf.address not in attached and not is_elsewhere(vf):
+            yield explain_unread(pf, vf)
+
+
+def list_unread_before_return(state: PfState, pf: PhysicalFunction, *, keep_number: bool) -> list[str]:
+    """A sentence for each VF whose settings have to be as they were, and cannot be read."""
+    if len(pf.vfs) != len(state.vfs) and not keep_number:
+        return []
+    known = {vf.index for vf in state.vfs if vf.settings is not None}
+    return [explain_unread(pf, vf) for vf in pf.unread if vf.index in known]
+
+
+def explain_unread(pf: PhysicalFunction, vf: VirtualFunction) -> str:
+    """Which VF could not be read, and why."""
+    return (
+        f"{name_vf(pf.name, vf.index, vf.address)}: its settings could not be read: the kernel leaves it out of the "
+        f"list of {pf.name}'s VFs, as drivers do for a VF in reset"
+    )
+
+
+def build_error(sentences: Sequence[str]) -> VerifyError:
+    """The error of a PF that cannot be compared."""
+    return VerifyError("; ".join(sentences), hint=_HINT)
+
+
+def is_elsewhere(vf: VirtualFunction) -> bool:
+    """Whether a netdev driver has the VF, but its netdev is not here: it is in a container of somebody's."""
+    return vf.driver is not None and not is_userspace(vf.driver) and vf.netdev is None
+
+
+def _wants_settings(pf: PhysicalFunction, wish: VfConfig) -> bool:
+    """Whether the config wants anything of a VF that is set through its PF."""
+    settings = (wish.vlan, wish.spoofchk, wish.trust, wish.min_tx_rate, wish.max_tx_rate)
+    if any(setting is not None for setting in settings):
+        return True
+    return pf.traits.guid is not None if pf.traits.link_type == "infiniband" else wish.mac != "keep"
