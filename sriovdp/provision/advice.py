@@ -26,13 +26,15 @@ def _list_names(step: Step) -> Collection[str]:
     return list_wanted(step.changes) if isinstance(step, SetVf) else ()
 
 
-def warn_of_refused(pf: PhysicalFunction, entry: PfConfig, indices: Collection[int]) -> Iterator[str]:
-    """One sentence for all VFs whose MAC or GUID, which this program makes, the PF's driver does not take."""
+def warn_of_refused(
+    pf: PhysicalFunction, entry: PfConfig, indices: Collection[int], verb: str = "takes no"
+) -> Iterator[str]:
+    """One sentence for all VFs whose MAC or GUID, which this program makes, the PF's driver does not take or list."""
     derived = [index for index in indices if is_derived(entry.vf(index), index)]
     if not derived:
         return
     is_infiniband = pf.traits.link_type == "infiniband"
-    which = f"{pf.name}: its driver {pf.driver} takes no {'GUID' if is_infiniband else 'admin MAC'} of VF "
+    which = f"{pf.name}: its driver {pf.driver} {verb} {'GUID' if is_infiniband else 'admin MAC'} of VF "
     which += str(VfIndices.parse(",".join(map(str, derived))))
     if is_infiniband:
         yield f"{which}: it keeps what it has"

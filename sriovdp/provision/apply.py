@@ -23,8 +23,8 @@ from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, plan
 from sriovdp.provision.settings import is_derived
-from sriovdp.provision.steps import BindDriver, SetNumVfs, Step, count_steps
-from sriovdp.provision.unread import build_error, list_unread_before_return, look_until_read
+from sriovdp.provision.steps import BindDriver, SetAdminMac, SetNumVfs, Step, count_steps
+from sriovdp.provision.unread import build_error, explain_unread, list_unread_before_return, look_until_read
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_unknown
 from sriovdp.provision.waiting import Report, run_together
 from sriovdp.provision.wishes import count_vfs
@@ -118,7 +118,7 @@ class _Run:
 
     def look(self, patience: float = 0.0) -> tuple[Node, Plan]:
         """The node now, and what there is to do. VFs that could not be read are looked for again."""
-        return look_until_read(self._look, lambda found: not found[1].unread, patience)
+        return look_until_read(self._look, lambda found: not (found[1].unread or found[1].unlisted), patience)
 
     def _look(self) -> tuple[Node, Plan]:
         node = take_snapshot(self.sysfs)
@@ -197,7 +197,7 @@ class _Run:
         pfs = {pf.address: pf for pf in node.pfs}
         errors = run_together(lambda pf: self._change_pf(pfs[pf], work[pf]), work)
         after, todo = self.look(VERIFY_PATIENCE)
-        failed = {pf: error for pf in work if (error := errors[pf] or _find_rest(todo, pf))}
+        failed = {pf: error for pf in work if (error := errors[pf] or self._find_rest(pfs[pf], work[pf], after, todo))}
         for now in after.pfs:
             if now.address in work and now.address not in failed:
                 done = replace(self._record(pfs[now.address]), phase="done", macs=self._list_macs(now))
@@ -226,6 +226,14 @@ class _Run:
         except SriovdpError as error:
             return error
         return None
+
+    def _find_rest(self, pf: PhysicalFunction, steps: Sequence[Step], after: Node, todo: Plan) -> SriovdpError | None:
+        """Why a PF is not as the config says, or why that is not known, after its steps were done."""
+        taken = [s for s in steps if isinstance(s, SetAdminMac) and str(s.index) not in self.refused[pf.address]]
+        if taken and pf.address in todo.unlisted:
+            now = next(now for now in after.pfs if now.address == pf.address)
+            return build_error([explain_unread(now, vf) for vf in now.unread])
+        return _find_rest(todo, pf.address)
 
     def _note_refusals(self, pf: PhysicalFunction, steps: list[Step], refused: Mapping[int, str]) -> None:
         """What drivers took no MAC or GUID of; VFs that were created again are not known any more."""

@@ -54,7 +54,7 @@ def plan_return(
     bound = {bind.index for bind in binds}
     for vf in state.vfs:
         rebound = recreated or vf.index in bound
-        if not pf.sets_vfs or str(vf.index) in refused:
+        if not pf.sets_vfs or vf.settings is None or str(vf.index) in refused:
             steps += _return_mac(pf, vf, now.get(vf.index), rebound=rebound)
         steps += _return_mtu(pf, vf, now.get(vf.index), rebound=rebound)
     return (*steps, *_return_pf(state, pf))

@@ -34,7 +34,7 @@ from sriovdp.provision.steps import (
     SetVfMtu,
     Step,
 )
-from sriovdp.provision.unread import is_elsewhere, list_unread
+from sriovdp.provision.unread import gives_settings, is_elsewhere, list_unread, lists_none
 from sriovdp.provision.warnings import warn_of_entries, warn_of_pf, warn_of_twins
 from sriovdp.provision.wishes import count_vfs, find_fault, find_wish, is_infiniband
 
@@ -69,13 +69,15 @@ class Plan:
     """Steps in the order in which they are to be done: PF after PF. `warnings` are sentences about the config.
 
     `faults` says of a PF why it cannot be as the config says; it has no steps then. `unread` says of which VFs of a PF
-    it is not known whether they are; its steps are not all, and not to be done. Both are sentences.
+    it is not known whether they are; its steps are not all, and not to be done. Both are sentences. `unlisted` are PFs
+    of which the kernel lists no VF, while nothing is known of why: a later look may find more.
     """
 
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
     faults: Mapping[PciAddress, str] = field(default_factory=dict)
     unread: Mapping[PciAddress, list[str]] = field(default_factory=dict)
+    unlisted: frozenset[PciAddress] = frozenset()
 
     @property
     def is_empty(self) -> bool:
@@ -122,23 +124,24 @@ def plan(
     faults = {pf.address: str(fault) for pf, entry in taken if (fault := find_fault(pf, entry))}
     entries = [(pf, entry) for pf, entry in entries if pf.address not in faults]
     unread: dict[PciAddress, list[str]] = {}
+    unlisted: set[PciAddress] = set()
     steps: list[Step] = []
+    warnings: list[str] = []
     for pf, entry in entries:
         known = _Known(node, made.get(pf.address, {}), refused.get(pf.address, {}))
+        is_unlisted = lists_none(pf, known.recorded, known.refused)
         own = list(_plan_pf(pf, entry, attached, known)) if entry else []
         own += _plan_leftovers(pf, leftovers.get(pf.address), own)
         steps += own
-        if entry and (missing := list(list_unread(pf, entry, own, attached))):
+        if entry and (missing := list(list_unread(pf, entry, own, attached, is_unlisted=is_unlisted))):
             unread[pf.address] = missing
-    warnings = [
-        warning
-        for pf, entry in taken
-        if pf.address not in faults
-        for warning in warn_of_pf(pf, entry, refused.get(pf.address, {}))
-    ]
+        if entry and is_unlisted and len(known.refused) < len(pf.vfs):
+            unlisted.add(pf.address)
+        if entry:
+            warnings += warn_of_pf(pf, entry, known.refused, is_unlisted=is_unlisted)
     warnings += [*warn_of_entries(config, node, [entry for _, entry in taken]), *warn_of_twins(taken, steps)]
     warnings += [w for pf, _ in taken for w in warn_of_lacks(pf, [step for step in steps if step.pf == pf.address])]
-    return Plan(tuple(steps), tuple(warnings), faults, unread)
+    return Plan(tuple(steps), tuple(warnings), faults, unread, frozenset(unlisted))
 
 
 def _tell_apart(node: Node) -> Node:
@@ -204,6 +207,8 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], k
             yield SetNumVfs(pf.address, pf.name, reason, there, wanted)
         if mode_steps or there != wanted:
             vfs = [None] * wanted
+    is_unlisted = lists_none(pf, known.recorded, known.refused)
+    without_list = replace(pf, sets_vfs=False) if is_unlisted else pf
     binds: list[BindDriver] = []
     rates: list[Step] = []
     late: list[Step] = []
@@ -211,7 +216,8 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], k
         index = vf.index if vf else number
         wish = find_wish(pf, entry, index)
         free = vf is None or not (vf.address in attached or is_elsewhere(vf))
-        settings = list(plan_settings(pf, index, vf, wish, known.of(index))) if free else []
+        asked = without_list if vf and not gives_settings(wish, index) else pf
+        settings = list(plan_settings(asked, index, vf, wish, known.of(index))) if free else []
         rates += filter(_is_rate, settings)
         yield from (step for step in settings if not _is_rate(step))
         renamed = any(isinstance(step, SetAdminMac | SetGuid) for step in settings)
@@ -219,7 +225,7 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], k
         if bind and (free or not bind.again):
             binds.append(bind)
         rebound = bind is not None
-        late += plan_netdev_mac(pf, index, vf, wish, known.of(index), rebound=rebound) if free else ()
+        late += plan_netdev_mac(asked, index, vf, wish, known.of(index), rebound=rebound) if free else ()
         if free and entry.mtu and wish.driver == KERNEL_DRIVER:
             late += _plan_vf_mtu(pf, index, vf, entry.mtu, rebound=rebound)
     yield from (bind for bind in binds if _is_early(bind))

@@ -42,18 +42,42 @@ def look_until_read(look: Callable[[], T], is_read: Callable[[T], bool], patienc
 
 
 def list_unread(
-    pf: PhysicalFunction, entry: PfConfig, steps: Collection[Step], attached: Collection[str]
+    pf: PhysicalFunction,
+    entry: PfConfig,
+    steps: Collection[Step],
+    attached: Collection[str],
+    *,
+    is_unlisted: bool = False,
 ) -> Iterator[str]:
     """A sentence for each VF of which something is wanted and cannot be compared, or that a record would lack.
 
-    VFs that are made again, and those that a pod has, need not be read.
+    VFs that are made again, and those that a pod has, need not be read. `is_unlisted` is as `lists_none` says: then
+    only what the config gives counts.
     """
     if any(isinstance(step, SetNumVfs) for step in steps):
         return
     for vf in pf.unread:
-        is_wanted = bool(steps) or _wants_settings(pf, entry.vf(vf.index))
+        wish = entry.vf(vf.index)
+        is_wanted = gives_settings(wish, vf.index) or (not is_unlisted and (bool(steps) or _wants_settings(pf, wish)))
         if is_wanted and vf.address not in attached and not is_elsewhere(vf):
             yield explain_unread(pf, vf)
+
+
+def lists_none(pf: PhysicalFunction, made: Collection[int], refused: Collection[int]) -> bool:
+    """Whether the kernel lists none of a PF's VFs, and is not known to have listed one before.
+
+    A driver that is not allowed to read VFs answers so for all of them, always: mlx5_core of a host whose e-switch
+    belongs to a DPU (mellanox/mlx5/core/eswitch.c, mlx5_eswitch_get_vport), mlx4_core of a slave. `made` are VFs with
+    a MAC that an apply gave them, `refused` those of them where the PF did not take it.
+    """
+    return bool(pf.vfs) and len(pf.unread) == len(pf.vfs) and set(made) <= set(refused)
+
+
+def gives_settings(wish: VfConfig, index: int) -> bool:
+    """Whether the config gives something that is set through the PF; what this program makes by itself is not given."""
+    settings = (wish.vlan, wish.spoofchk, wish.trust, wish.min_tx_rate, wish.max_tx_rate)
+    has_mac = not isinstance(wish.mac, str) and index in wish.mac
+    return has_mac or any(setting is not None for setting in settings)
 
 
 def list_unread_before_return(state: PfState, pf: PhysicalFunction, *, keep_number: bool) -> list[str]:
@@ -83,8 +107,5 @@ def is_elsewhere(vf: VirtualFunction) -> bool:
 
 
 def _wants_settings(pf: PhysicalFunction, wish: VfConfig) -> bool:
-    """Whether the config wants anything of a VF that is set through its PF."""
-    settings = (wish.vlan, wish.spoofchk, wish.trust, wish.min_tx_rate, wish.max_tx_rate)
-    if any(setting is not None for setting in settings):
-        return True
+    """Whether a MAC or GUID has to be set through the PF."""
     return pf.traits.guid is not None if pf.traits.link_type == "infiniband" else wish.mac != "keep"

@@ -19,8 +19,10 @@ def warn_of_entries(config: Config, node: Node, used: Sequence[PfConfig]) -> Ite
             yield f"physicalFunctions[{number}] ({_write_select(entry.select)}): {why}"
 
 
-def warn_of_pf(pf: PhysicalFunction, entry: PfConfig, refused: Mapping[int, str]) -> Iterator[str]:
-    """What its entry says in vain of one PF, and what of the PF is to be known."""
+def warn_of_pf(
+    pf: PhysicalFunction, entry: PfConfig, refused: Mapping[int, str], *, is_unlisted: bool = False
+) -> Iterator[str]:
+    """What its entry says in vain of one PF, and what of the PF is to be known. `is_unlisted`: see `lists_none`."""
     count = count_vfs(pf, entry)
     if entry.externally_managed and isinstance(entry.num_vfs, int) and count < entry.num_vfs:
         yield (
@@ -33,6 +35,8 @@ def warn_of_pf(pf: PhysicalFunction, entry: PfConfig, refused: Mapping[int, str]
     wanted = any(entry.vf(index).mac != "keep" for index in range(count))
     if wanted and pf.netdev is None:
         yield f"admin MACs of VFs of {pf.name} are left as they are: the PF has no netdev here to set them through"
+    elif is_unlisted and len(refused) < len(pf.vfs) == count:
+        yield from warn_of_refused(pf, entry, [vf.index for vf in pf.vfs], "lists no")
     elif not pf.sets_vfs or (refused and len(pf.vfs) == count):
         yield from warn_of_refused(pf, entry, range(count) if not pf.sets_vfs else sorted(refused))
     yield from _warn_of_kind(pf, entry, count)

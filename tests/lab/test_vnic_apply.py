@@ -73,7 +73,11 @@ def test_a_registered_driver_is_used_although_modprobe_fails(vnic: _Load, tmp_pa
     card.write_numvfs(0)
 
 
-_NO_MAC = {"ice:4/mac_errno=95": "set admin MAC", "idpf:4": "its driver idpf takes no admin MAC of VF 0-2"}
+_NO_MAC = {
+    "ice:4/mac_errno=95": "set admin MAC",
+    "idpf:4": "its driver idpf takes no admin MAC of VF 0-2",
+    "mlx5:4/no_manager=1": "set admin MAC",
+}
 
 
 @pytest.mark.parametrize("card", _NO_MAC)
@@ -91,3 +95,23 @@ def test_a_stable_mac_goes_to_the_netdev_where_the_pf_takes_none(vnic: _Load, tm
     assert "nothing to do" in again.stdout + again.stderr
     assert (again.stdout + again.stderr).count("takes no admin MAC of VF 0-2") == 1
     only.write_numvfs(0)
+
+
+def test_vfs_that_were_there_and_that_no_list_has(vnic: _Load, tmp_path: Path) -> None:
+    """As on the host of a DPU: stable MACs go to the netdevs, with one warning; a setting that is given is an error."""
+    (card,) = vnic("mlx5:4/no_manager=1")
+    card.up()
+    card.write_numvfs(3)
+    mac = Path(f"/sys/class/net/{card.netdev}/address").read_text().strip()
+    for expected in ("set MAC", "nothing to do"):
+        done = _apply(card, tmp_path, "kernel")
+        assert (done.returncode, expected in done.stdout + done.stderr) == (0, True), done.stderr
+        assert (done.stdout + done.stderr).count("lists no admin MAC of VF 0-2") == 1
+    macs = [Path(f"/sys/class/net/{card.vf_netdev(index)}/address").read_text().strip() for index in range(3)]
+    assert macs == [make_stable_mac(mac, index) for index in range(3)]
+    done = _apply(card, tmp_path, "kernel", more=", vlan: 7")
+    assert (done.returncode, f"{card.netdev} VF 2 ({card.vf(2).name}): its settings could not" in done.stderr) == (
+        1,
+        True,
+    )
+    card.write_numvfs(0)

@@ -17,6 +17,7 @@ from sriovdp.provision.apply import apply, survey
 from sriovdp.provision.drift import find_drift
 from sriovdp.provision.pending import find_pending
 from sriovdp.provision.reset import reset
+from sriovdp.provision.settings import make_stable_mac
 from sriovdp.provision.unread import look_until_read
 from sriovdp.state.journal import Journal
 from sriovdp.state.provisioned import survey_records
@@ -77,6 +78,67 @@ def test_what_is_wanted_of_it_is_not_known(tree: Tree, journal: Journal) -> None
     assert (tree.log, _vlans(tree)) == ([], [7, 7])
     pending = find_pending(make_config(8), tree.sysfs, journal, {}, take_snapshot(tree.sysfs))
     assert (pending.vfs, pending.pfs) == ({}, frozenset())
+
+
+def _hide_all(tree: Tree) -> None:
+    tree.hidden = dict.fromkeys((vf_address(PF, index) for index in range(7)), _ALWAYS)
+
+
+def make_default(**keys: object) -> Config:
+    """Two VFs of all PFs on their kernel driver, with stable MACs as nothing else is said."""
+    vfs = {"range": "0-1", "driver": "kernel", **keys}
+    entry = {"select": {"vendors": ["8086"]}, "numVfs": 2, "vfs": [vfs]}
+    return parse(json.dumps({"physicalFunctions": [entry]}), "test")
+
+
+@pytest.mark.parametrize("there", [0, 2])
+def test_a_list_that_is_always_empty_is_no_error_of_stable_macs(tree: Tree, journal: Journal, there: int) -> None:
+    """As on the host of a DPU, whose driver refuses MACs too: netdevs get them, with one warning for the PF."""
+    _hide_all(tree)
+    tree.refused_macs = {0, 1}
+    if there:
+        tree._set_num_vfs(PF, there, autoprobe=True)
+    seen = list[str]()
+    apply(make_default(), tree.sysfs, journal, seen.append)
+    macs = [vf.netdev.mac for _, vf in take_snapshot(tree.sysfs).vfs() if vf.netdev]
+    pf = take_snapshot(tree.sysfs).pfs[0].netdev
+    assert pf
+    assert macs == [make_stable_mac(pf.own_mac, index) for index in range(2)]
+    again = apply(make_default(), tree.sysfs, journal)
+    (warning,) = again.warnings
+    assert (again.steps, f"its driver igb {'lists' if there else 'takes'} no admin MAC of VF 0-1" in warning) == (
+        (),
+        True,
+    )
+    reset(tree.sysfs, journal)
+    if there:
+        assert {vf.netdev.mac for _, vf in take_snapshot(tree.sysfs).vfs() if vf.netdev}.isdisjoint(macs)
+
+
+@pytest.mark.parametrize("given", [{"vlan": 7}, {"trust": False}, {"mac": {"0": "02:00:00:00:00:01"}}])
+def test_a_list_that_is_always_empty_is_an_error_of_what_is_given(
+    tree: Tree, journal: Journal, given: dict[str, object]
+) -> None:
+    """Nobody knows whether it is so."""
+    tree._set_num_vfs(PF, 2, autoprobe=True)
+    _hide_all(tree)
+    with pytest.raises(DeviceError, match=r"enp1s0 VF 0 \(0000:01:10.0\): its settings could not be read"):
+        apply(make_default(**given), tree.sysfs, journal)
+
+
+def test_a_list_that_was_full_before_is_not_always_empty(tree: Tree, journal: Journal) -> None:
+    """All VFs are in reset: they had MACs that could be read, and it is not known whether they still have them."""
+    apply(make_default(), tree.sysfs, journal)
+    _hide_all(tree)
+    with pytest.raises(DeviceError, match="its settings could not be read"):
+        apply(make_default(), tree.sysfs, journal)
+
+
+def test_macs_that_were_taken_are_not_verified_by_an_empty_list(tree: Tree, journal: Journal) -> None:
+    """The PF's driver took them, and lists no VF: nothing says that they are there."""
+    _hide_all(tree)
+    with pytest.raises(VerifyError, match=r"its settings could not be read.*; enp1s0 was brought back"):
+        apply(make_default(), tree.sysfs, journal)
 
 
 def test_a_moment_is_waited_for(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

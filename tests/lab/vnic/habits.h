@@ -71,6 +71,10 @@
 	X(list_pending, 0)							\
 	/* This VF is left out of the kernel's list; -1 for none. */		\
 	X(hidden_vf, -1)							\
+	/* The e-switch belongs to another: every setting is EPERM, and no */	\
+	/* VF is in the list (mellanox/mlx5/core/eswitch.c */			\
+	/* mlx5_eswitch_get_vport). */						\
+	X(no_manager, 0)							\
 	/* With the PF down settings answer EAGAIN */				\
 	/* (marvell/octeontx2/nic/otx2_pf.c otx2_set_vf_mac). */		\
 	X(set_needs_up, 0)							\

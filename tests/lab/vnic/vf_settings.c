@@ -63,6 +63,8 @@ static struct vnic_vf *vf_to_set(struct net_device *netdev, int index, int refus
 
 	if (index >= card->num_vfs)
 		return ERR_PTR(-EINVAL);
+	if (card->habits.no_manager)
+		return ERR_PTR(-EPERM);
 	if (refused)
 		return ERR_PTR(-refused);
 	if (card->habits.set_needs_up && !card->running)
@@ -241,6 +243,8 @@ int vnic_get_vf_config(struct net_device *netdev, int index, struct ifla_vf_info
 
 	if (index >= card->num_vfs)
 		return -EINVAL;
+	if (card->habits.no_manager)
+		return -EPERM;
 	if (index == READ_ONCE(card->habits.hidden_vf) || is_pending(&card->habits.list_pending))
 		return -EAGAIN;
 	if (card->habits.list_waits) {
