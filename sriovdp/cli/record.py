@@ -6,8 +6,9 @@ import click
 
 from sriovdp.cli.options import FOLDER, sysfs_option
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.node.inventory import collect_facts, take_snapshot
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.node.recording import record
+from sriovdp.node.sources import collect_facts
 
 
 @click.command(epilog="Example: sriovdp record node7, then: sriovdp validate config.yaml --sysfs node7")

@@ -14,7 +14,8 @@ from sriovdp.config.nodes import NodeIdentity
 from sriovdp.errors import ConfigError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
-from sriovdp.node.inventory import list_known_drivers, take_snapshot
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.node.sources import list_known_drivers
 from sriovdp.policy import make_policy
 from sriovdp.pools.fit import Fit
 

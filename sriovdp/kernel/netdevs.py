@@ -40,7 +40,7 @@ def list_ports(function: Folder) -> list[Port]:
     """The netdevs below a function, representors too."""
     found = [f"net/{name}" for name in list_names(f"{function.path}/net")]
     if not found:  # only then, as this lists all that the function has
-        for part in _list_virtio(function):
+        for part in list_virtio(function):
             found += [f"{part}/net/{name}" for name in list_names(f"{function.path}/{part}/net")]
     return [Port(function.folder(path), _read_port(f"{function.path}/{path}")) for path in found]
 
@@ -98,7 +98,7 @@ def find_pf_netdev(sysfs: Sysfs, vf: str) -> str | None:
 def list_parents(sysfs: Sysfs, function: str) -> frozenset[str]:
     """What IFLA_PARENT_DEV_NAME of a function's netdev may be, wherever it is: its address, or its virtio device."""
     folder = Folder(str(sysfs.pci(function)))
-    return frozenset({function, *_list_virtio(folder)})
+    return frozenset({function, *list_virtio(folder)})
 
 
 def find_function(sysfs: Sysfs, netdev: str) -> PciAddress | None:
@@ -114,5 +114,6 @@ def find_function(sysfs: Sysfs, netdev: str) -> PciAddress | None:
     return PciAddress(function.name) if own and own.name == netdev else None
 
 
-def _list_virtio(function: Folder) -> list[str]:
+def list_virtio(function: Folder) -> list[str]:
+    """Names of the virtio devices below a function, in order."""
     return sorted(name for name in function.names if name.startswith(_VIRTIO))

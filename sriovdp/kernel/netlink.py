@@ -38,7 +38,7 @@ class Netlink(AbstractContextManager["Netlink"]):
 
     def links(self) -> list[Link]:
         """All interfaces of this namespace."""
-        answers = self._requests.ask(links.GETLINK, codec.DUMP, links.encode_link(), "listing the interfaces")
+        answers = self._requests.ask(links.GETLINK, codec.DUMP, links.encode_list(), "listing the interfaces")
         return [links.read_link(message) for message in answers]
 
     def find(self, key: str | int) -> Link | None:

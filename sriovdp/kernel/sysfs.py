@@ -61,6 +61,20 @@ def read_text(path: Path | str) -> str | None:
     return content.decode(errors="replace").strip()
 
 
+def _read_attribute(path: str) -> str | None:
+    """As `read_text`, of an attribute of sysfs: it comes whole with one read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.read(descriptor, _ROOM)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        check_answer(error, f"reading {path}")
+        return None
+    return content.decode(errors="replace").strip()
+
+
 def read_int(path: Path | str) -> int | None:
     """Number in an attribute, decimal or hex with 0x; None when there is none."""
     return _parse(read_text(path))
@@ -90,8 +104,12 @@ def read_link(path: Path | str) -> str | None:
 
 def list_names(path: Path | str) -> list[str]:
     """Names in a directory, in order; empty when there is none."""
+    return sorted(_list(path))
+
+
+def _list(path: Path | str) -> list[str]:
     try:
-        return sorted(os.listdir(path))  # noqa: PTH208
+        return os.listdir(path)  # noqa: PTH208
     except OSError as error:
         check_answer(error, f"listing {path}")
         return []
@@ -116,7 +134,7 @@ class Folder:
     @cached_property
     def names(self) -> frozenset[str]:
         """Names of all entries."""
-        return frozenset(list_names(self.path))
+        return frozenset(_list(self.path))
 
     @property
     def name(self) -> str:
@@ -129,7 +147,7 @@ class Folder:
 
     def text(self, name: str) -> str | None:
         """Content of an attribute without its newline."""
-        return read_text(f"{self.path}/{name}") if name in self.names else None
+        return _read_attribute(f"{self.path}/{name}") if name in self.names else None
 
     def number(self, name: str) -> int | None:
         """Number in an attribute, decimal or hex with 0x."""

@@ -5,26 +5,19 @@ nothing else.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from sriovdp.kernel.devlink import list_ddp_profiles
-from sriovdp.kernel.eswitch import Eswitches
-from sriovdp.kernel.modules import list_drivers, list_loadable
-from sriovdp.kernel.netdevs import Port, choose_own, is_uplink, list_ports, list_representors
-from sriovdp.kernel.netlink import Netlink
+from sriovdp.kernel.netdevs import Port, choose_own, is_uplink, list_representors
 from sriovdp.kernel.rdma import is_rdma, list_rdma, list_soft_rdma, read_p_key
-from sriovdp.kernel.routes import is_of_host, list_default_routes, list_stack
-from sriovdp.kernel.rtnl.link import Link
+from sriovdp.kernel.routes import list_stack
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
 from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
 from sriovdp.model import (
     NO_TRAITS,
-    Eswitch,
     NetDevice,
     Node,
     PciAddress,
@@ -36,30 +29,15 @@ from sriovdp.model import (
     VirtualFunction,
     is_vfio,
 )
-from sriovdp.node.recording import Facts, read_facts
+from sriovdp.node.recording import read_facts
+from sriovdp.node.sources import LIVE_ROOT, Source, open_live, open_recorded
 
-_LIVE_ROOT = Path("/sys")
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
 _ACCELERATOR_CLASS = "0x12"
-_DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver reports it
-_IFF_UP, _IFF_SLAVE = 0x1, 0x800
-_BOND_MEMBER = "bonding_slave/perm_hwaddr"  # drivers/net/bonding/bond_sysfs_slave.c
 _IPOIB_ADDRESS_LENGTH = 20
 _LINK_TYPES = {1: "ether", 32: "infiniband"}  # ARPHRD_* of linux/if_arp.h
 _VF_LINK = re.compile(r"virtfn(\d+)")
 _SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c
-
-
-@dataclass(frozen=True, slots=True)
-class _Host:
-    """What sysfs does not say: `find` gets the folder below `net/`, `settings` and `addresses` a PF's."""
-
-    find: Callable[[Folder], NetDevice | None]
-    settings: Callable[[str, NetDevice], Mapping[int, VfSettings] | None]
-    has_address: Callable[[NetDevice], bool]
-    eswitch: Callable[[str], Eswitch | None]
-    routes: frozenset[str]
-    ddp: Mapping[str, str]
 
 
 def take_snapshot(sysfs: Sysfs) -> Node:
@@ -69,74 +47,19 @@ def take_snapshot(sysfs: Sysfs) -> Node:
     with it. Raises KernelError when rtnetlink does not answer.
     """
     with ExitStack() as stack:
-        host = _open_live(stack, sysfs) if sysfs.root == _LIVE_ROOT else _open_recorded(read_facts(sysfs.root))
+        live = sysfs.root == LIVE_ROOT
+        host = open_live(stack, sysfs) if live else open_recorded(read_facts(sysfs.root))
         return _Reader(sysfs, host).read()
-
-
-def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
-    """What sysfs does not have for a snapshot: to be recorded with it. Raises KernelError."""
-    if sysfs.root != _LIVE_ROOT:
-        return read_facts(sysfs.root)
-    with Netlink() as netlink:
-        netdevs = [pf.netdev for pf in node.pfs if pf.netdev]
-        addressed = frozenset(n.name for n in netdevs if is_of_host(netlink.addresses(n.ifindex)))
-    return Facts(
-        settings={
-            pf.address: {vf.index: vf.settings for vf in pf.vfs if vf.settings}
-            for pf in node.pfs
-            if pf.netdev and pf.vfs and pf.sets_vfs
-        },
-        permanent_macs={n.name: n.permanent_mac for n in netdevs if n.permanent_mac},
-        default_routes=list_default_routes(),
-        addressed=addressed,
-        ddp=_list_ddp_profiles(sysfs),
-        loadable=list_loadable(),
-    )
-
-
-def list_known_drivers(sysfs: Sysfs) -> frozenset[str]:
-    """Drivers that a VF could be bound to on this node: those that are there, and those that can be loaded."""
-    loadable = list_loadable() if sysfs.root == _LIVE_ROOT else read_facts(sysfs.root).loadable
-    return list_drivers(sysfs.root) | loadable
-
-
-def _open_live(stack: ExitStack, sysfs: Sysfs) -> _Host:
-    netlink, eswitches = stack.enter_context(Netlink()), stack.enter_context(Eswitches())
-    devices = {link.name: _describe(link) for link in netlink.links()}
-    return _Host(
-        find=lambda folder: devices.get(folder.name),
-        settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
-        has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
-        eswitch=eswitches.find,
-        routes=list_default_routes(),
-        ddp=_list_ddp_profiles(sysfs),
-    )
-
-
-def _list_ddp_profiles(sysfs: Sysfs) -> Mapping[str, str]:
-    """Ask devlink, which takes its time, only where a driver is there that would know."""
-    return list_ddp_profiles() if list_drivers(sysfs.root) & _DDP_DRIVERS else {}
-
-
-def _open_recorded(facts: Facts) -> _Host:
-    return _Host(
-        find=lambda folder: _read_netdev(folder, facts.permanent_macs.get(folder.name, "")),
-        settings=lambda address, _: facts.settings.get(address, None if facts.is_recorded else {}),
-        has_address=lambda netdev: netdev.name in facts.addressed,
-        eswitch=lambda _: None,
-        routes=facts.default_routes,
-        ddp=facts.ddp,
-    )
 
 
 class _Reader:
     """Reads one snapshot."""
 
-    def __init__(self, sysfs: Sysfs, host: _Host) -> None:
+    def __init__(self, sysfs: Sysfs, host: Source) -> None:
         self._host = host
         self._addresses = sysfs.addresses()
         self._root = Folder(str(sysfs.root))
-        self._is_recorded = sysfs.root != _LIVE_ROOT
+        self._is_recorded = sysfs.root != LIVE_ROOT
         self._devices = self._root.folder("bus/pci/devices")
         self._net = self._root.folder("class/net")
         self._vdpa: Mapping[str, tuple[VdpaDevice, ...]] = list_vdpa(self._root)
@@ -166,7 +89,7 @@ class _Reader:
         common = _read_common(folder)
         if common is None:
             return None
-        ports = list_ports(folder)
+        ports = self._host.ports(folder)
         place = choose_own(ports)
         netdev = self._host.find(place) if place else None
         traits = self._read_traits(address, folder, place, netdev, common)
@@ -215,7 +138,7 @@ class _Reader:
             common = _read_common(vf_folder, ids)
             if common is None:
                 continue
-            place = choose_own(list_ports(vf_folder))
+            place = choose_own(self._host.ports(vf_folder))
             own = self._host.find(place) if place else None
             found.append(
                 VirtualFunction(
@@ -238,7 +161,7 @@ class _Reader:
             index = part.number("sfnum") if part else None
             if match is None or part is None or index is None:
                 continue
-            place = choose_own(list_ports(part))
+            place = choose_own(self._host.ports(part))
             netdev = self._host.find(place) if place else None
             driver = part.link("driver")
             traits = self._read_traits(match[0], part, place, netdev, {"driver": driver})
@@ -255,7 +178,7 @@ class _Reader:
         pf: Traits = NO_TRAITS,
     ) -> Traits:
         """Traits of a function; what its own netdev or devlink does not have is read from its PF."""
-        number = place.number("type") if place and netdev else None
+        number = self._host.link_type(place) if place and netdev else None
         link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
         group = common["iommu_group"] if is_vfio(common["driver"]) else None
         soft = self._soft_rdma.get(netdev.name, ()) if netdev else ()
@@ -276,7 +199,7 @@ class _Reader:
 
     def _find_host_use(self, name: str) -> str:
         """What the host needs an interface for: its default route, or another interface on top of it."""
-        uppers = list(list_stack(self._net, name))[1:]
+        uppers = list(list_stack(self._net, name))[1:] if self._host.has_uppers(name) else []
         through = f", through {uppers[0]}" if uppers else ""
         if name in self._host.routes or not self._host.routes.isdisjoint(uppers):
             return f"{name} carries the default route of this host{through}"
@@ -315,39 +238,3 @@ def _read_guid(netdev: Folder) -> str | None:
     """GUID of the port: the end of IPoIB's address of 20 bytes (RFC 4391, section 9.1.1)."""
     parts = (netdev.text("address") or "").split(":")
     return ":".join(parts[-8:]) if len(parts) == _IPOIB_ADDRESS_LENGTH else None
-
-
-def _describe(link: Link) -> NetDevice:
-    """A netdev. A driver that reports no permanent MAC may be in a bond, which remembers the one from before."""
-    is_member = bool(link.flags & _IFF_SLAVE) and not link.permanent_mac
-    before = read_text(f"{_LIVE_ROOT}/class/net/{link.name}/{_BOND_MEMBER}") if is_member else ""
-    return NetDevice(
-        name=link.name,
-        ifindex=link.ifindex,
-        mac=link.mac,
-        mtu=link.mtu,
-        up=link.up,
-        carrier=link.carrier,
-        permanent_mac=link.permanent_mac or before or "",
-        altnames=link.altnames,
-    )
-
-
-def _read_netdev(folder: Folder, permanent_mac: str = "") -> NetDevice | None:
-    """A netdev as its sysfs attributes say; `carrier` cannot be read while the interface is down."""
-    ifindex = folder.number("ifindex")
-    if ifindex is None:
-        return None
-    running = folder.text("operstate") == "up"
-    flags = folder.number("flags")
-    up = running if flags is None else bool(flags & _IFF_UP)
-    carrier = folder.number("carrier")
-    return NetDevice(
-        name=folder.name,
-        ifindex=ifindex,
-        mac=folder.text("address") or "",
-        mtu=folder.number("mtu") or 0,
-        up=up,
-        carrier=(running if carrier is None else bool(carrier)) if up else None,
-        permanent_mac=permanent_mac,
-    )

@@ -20,7 +20,7 @@ from sriovdp.kernel import drivers
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_int, read_link, read_text
 from sriovdp.model import ZERO_MAC, VfSettings
-from sriovdp.node import inventory
+from sriovdp.node import inventory, sources
 from sriovdp.provision import change
 
 PF = "0000:01:00.0"
@@ -219,11 +219,17 @@ class Netlink(AbstractContextManager["Netlink"]):
         """A netdev by its name or index."""
         if isinstance(name, int):
             return next((link for link in self.links() if link.ifindex == name), None)
-        found = inventory._read_netdev(Folder(str(self.tree.root / "class/net" / name)))
+        folder = Folder(str(self.tree.root / "class/net" / name))
+        found = sources.read_netdev(folder)
         if found is None:
             return None
         link = Link(found.ifindex, found.name, found.mac, found.mtu, int(found.up), found.carrier, (), "")
-        return replace(link, permanent_mac=self.tree.permanent_macs.get(name, ""))
+        return replace(
+            link,
+            permanent_mac=self.tree.permanent_macs.get(name, ""),
+            hardware=folder.number("type") or 1,
+            master=int(any(entry.startswith("upper_") for entry in folder.names)),
+        )
 
     def addresses(self, ifindex: int) -> tuple[str, ...]:
         """Addresses of a netdev: what a test put into `Tree.addresses` under its name."""
@@ -279,10 +285,11 @@ class Netlink(AbstractContextManager["Netlink"]):
 
 def connect(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     """Let the product take the tree for this machine's /sys: writes, rtnetlink, module names, default routes."""
-    monkeypatch.setattr(inventory, "_LIVE_ROOT", tree.root)
-    monkeypatch.setattr(inventory, "Netlink", lambda: Netlink(tree))
-    monkeypatch.setattr(inventory, "list_default_routes", lambda: frozenset({"eth9"}))
-    monkeypatch.setattr(inventory, "list_ddp_profiles", dict)
+    for module in (inventory, sources):
+        monkeypatch.setattr(module, "LIVE_ROOT", tree.root)
+    monkeypatch.setattr(sources, "Netlink", lambda: Netlink(tree))
+    monkeypatch.setattr(sources, "list_default_routes", lambda: frozenset({"eth9"}))
+    monkeypatch.setattr(sources, "list_ddp_profiles", dict)
     monkeypatch.setattr(change, "Netlink", lambda: Netlink(tree))
     monkeypatch.setattr(change, "write_text", tree.write)
     monkeypatch.setattr(drivers, "write_text", tree.write)

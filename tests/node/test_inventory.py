@@ -183,7 +183,7 @@ def test_what_the_host_needs_is_reported_of_the_live_node(tree: Tree, monkeypatc
     (tree.root / "class/net/br0").mkdir()
     (tree.pci(PF) / "net/enp1s0/upper_br0").mkdir()
     assert uses() == ["br0 of this host is on top of enp1s0", ""]
-    monkeypatch.setattr("sriovdp.node.inventory.list_default_routes", lambda: frozenset({"br0", "v0110f0"}))
+    monkeypatch.setattr("sriovdp.node.sources.list_default_routes", lambda: frozenset({"br0", "v0110f0"}))
     assert uses() == [
         "enp1s0 carries the default route of this host, through br0",
         "v0110f0 carries the default route of this host",

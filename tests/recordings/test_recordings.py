@@ -11,8 +11,9 @@ from sriovdp.config.file import parse
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PhysicalFunction, RdmaDevice, VdpaDevice, VfSettings, VirtualFunction
-from sriovdp.node.inventory import collect_facts, list_known_drivers, take_snapshot
+from sriovdp.node.inventory import take_snapshot
 from sriovdp.node.recording import FACTS, read_facts, record
+from sriovdp.node.sources import collect_facts, list_known_drivers
 from sriovdp.pools.assignment import assign
 from sriovdp.pools.candidates import list_candidates
 from sriovdp.pools.explanation import describe, explain, write

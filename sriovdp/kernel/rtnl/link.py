@@ -12,8 +12,8 @@ SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS; counters would make a VF list overflo
 WITH_VFS = 1 | SKIP_STATS  # RTEXT_FILTER_VF, without which there is no VF list
 
 _IFF_UP = 0x1
-_ADDRESS, _IFNAME, _MTU, _LINK, _NET_NS_FD, _EXT_MASK, _CARRIER, _LINK_NETNSID = 1, 3, 4, 5, 28, 29, 33, 37
-_PROP_LIST, _ALT_IFNAME, _PERM_ADDRESS, _PARENT_DEV_NAME = 52, 53, 54, 56
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _NET_NS_FD, _EXT_MASK, _CARRIER, _LINK_NETNSID = 1, 3, 4, 5, 10, 28, 29, 33, 37
+_PHYS_PORT_NAME, _PROP_LIST, _ALT_IFNAME, _PERM_ADDRESS, _PARENT_DEV_NAME = 38, 52, 53, 54, 56
 _HEAD = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ARPHRD_INFINIBAND = 32  # linux/if_arp.h
 HEAD_SIZE = _HEAD.size
@@ -25,7 +25,9 @@ class Link:
 
     `carrier` is None while the interface is down. `permanent_mac` is the one that the NIC came with, empty where the
     driver does not report it. `lower` is the ifindex of the interface below it in the same namespace, 0 if there is
-    none. `mac` of an InfiniBand interface is its address of 20 bytes (RFC 4391, section 9.1.1).
+    none; `has_lower` is true for one in another namespace too. `master` is the ifindex of its bond or bridge. `port` is
+    the NIC's name for it (`phys_port_name`), `hardware` its ARPHRD_* of linux/if_arp.h. `mac` of an InfiniBand
+    interface is its address of 20 bytes (RFC 4391, section 9.1.1).
     """
 
     ifindex: int
@@ -38,7 +40,15 @@ class Link:
     parent: str
     permanent_mac: str = ""
     lower: int = 0
-    infiniband: bool = False
+    has_lower: bool = False
+    master: int = 0
+    port: str = ""
+    hardware: int = 1
+
+    @property
+    def infiniband(self) -> bool:
+        """Whether it is an InfiniBand interface."""
+        return self.hardware == _ARPHRD_INFINIBAND
 
     @property
     def guid(self) -> str:
@@ -64,7 +74,7 @@ class Link:
 def read_link(message: bytes) -> Link:
     """An interface from an RTM_NEWLINK. Raises KernelError when its VF list hides what follows it."""
     message = cut_vf_list(message, HEAD_SIZE)
-    _, kind, ifindex, flags, _ = _HEAD.unpack_from(message)
+    _, hardware, ifindex, flags, _ = _HEAD.unpack_from(message)
     found = index_attributes(message, HEAD_SIZE)
     altnames = list_attributes(message, *found[_PROP_LIST]) if _PROP_LIST in found else ()
     return Link(
@@ -78,13 +88,21 @@ def read_link(message: bytes) -> Link:
         parent=read_text(message, *found[_PARENT_DEV_NAME]) if _PARENT_DEV_NAME in found else "",
         permanent_mac=message[slice(*found.get(_PERM_ADDRESS, (0, 0)))].hex(":"),
         lower=U32.unpack_from(message, found[_LINK][0])[0] if _LINK in found and _LINK_NETNSID not in found else 0,
-        infiniband=kind == _ARPHRD_INFINIBAND,
+        has_lower=_LINK in found,
+        master=U32.unpack_from(message, found[_MASTER][0])[0] if _MASTER in found else 0,
+        port=read_text(message, *found[_PHYS_PORT_NAME]) if _PHYS_PORT_NAME in found else "",
+        hardware=hardware,
     )
 
 
 def encode_link(ifindex: int = 0, flags: int = 0, change: int = 0) -> bytes:
     """The head of a message about an interface, 0 for all; of its flags those in `change`."""
     return _HEAD.pack(0, 0, ifindex, flags, change)
+
+
+def encode_list() -> bytes:
+    """Ask for all interfaces, without counters and VFs."""
+    return encode_link() + encode(_EXT_MASK, U32.pack(SKIP_STATS))
 
 
 def encode_query(key: str | int, mask: int) -> bytes:

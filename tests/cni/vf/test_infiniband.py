@@ -51,8 +51,8 @@ class Kernel:
 
     def links(self) -> list[Link]:
         """The PF, a VF of its own and one of Ethernet."""
-        pf = Link(7, "ib0", f"{PREFIX}:02:00:00:00:00:00:00:99", 2044, 0, None, (), PF, infiniband=True)
-        vf = Link(8, "ib1", f"{PREFIX}:02:00:00:00:00:00:00:11", 2044, 0, None, (), "0000:5e:00.1", infiniband=True)
+        pf = Link(7, "ib0", f"{PREFIX}:02:00:00:00:00:00:00:99", 2044, 0, None, (), PF, hardware=32)
+        vf = Link(8, "ib1", f"{PREFIX}:02:00:00:00:00:00:00:11", 2044, 0, None, (), "0000:5e:00.1", hardware=32)
         return [pf, vf, Link(9, "eth0", "02:00:00:00:00:01", 1500, 0, None, (), "0000:3b:00.0")]
 
     def guids(self, pf_ifindex: int) -> dict[int, tuple[str, str]]:
