@@ -47,7 +47,14 @@ def list_attributes(data: bytes, start: int, end: int | None = None) -> list[tup
 
 def index_attributes(data: bytes, start: int, end: int | None = None) -> dict[int, tuple[int, int]]:
     """Start and end of each attribute's value, by type; the last one of a type counts."""
-    return {kind: (begin, stop) for kind, begin, stop in list_attributes(data, start, end)}
+    last = (len(data) if end is None else end) - _ATTRIBUTE.size
+    found = {}
+    unpack = _ATTRIBUTE.unpack_from  # as above
+    while start <= last:
+        size, kind = unpack(data, start)
+        found[kind & _TYPE_MASK] = start + 4, start + size
+        start += (size + 3) & ~3 or 4
+    return found
 
 
 def read_text(data: bytes, start: int, end: int) -> str:

@@ -78,7 +78,18 @@ def _find_end(message: bytes, start: int, end: int, number: int) -> int:
 
 def read_settings(data: bytes, start: int, end: int) -> VfSettings:
     """One VF's settings from its attributes, without GUIDs."""
-    found = {kind: at for kind, at, _ in list_attributes(data, start, end)}
+    return _decode(data, index_attributes(data, start, end))
+
+
+def read_with_guids(data: bytes, start: int, end: int) -> VfSettings:
+    """One VF's settings from its attributes, with GUIDs where the driver reports them."""
+    found = index_attributes(data, start, end)
+    settings, guids = _decode(data, found), _find_guids(data, found)
+    return replace(settings, node_guid=guids[0], port_guid=guids[1]) if guids else settings
+
+
+def _decode(data: bytes, places: Mapping[int, tuple[int, int]]) -> VfSettings:
+    found = {kind: start for kind, (start, _) in places.items()}
     _, vlan, qos = TRIPLE.unpack_from(data, found[_VLAN]) if _VLAN in found else (0, 0, 0)
     _, least, most = TRIPLE.unpack_from(data, found[_RATE]) if _RATE in found else (0, 0, 0)
     proto = struct.unpack_from(">H", data, found[_VLAN_LIST] + 16)[0] if _VLAN_LIST in found else 0x8100
@@ -97,12 +108,6 @@ def read_settings(data: bytes, start: int, end: int) -> VfSettings:
     )
 
 
-def read_with_guids(data: bytes, start: int, end: int) -> VfSettings:
-    """One VF's settings from its attributes, with GUIDs where the driver reports them."""
-    settings, guids = read_settings(data, start, end), read_guids(data, start, end)
-    return replace(settings, node_guid=guids[0], port_guid=guids[1]) if guids else settings
-
-
 def _read_switch(data: bytes, at: int | None) -> bool | None:
     """The kernel fills in -1 (all bits) where the driver does not report it."""
     value = None if at is None else PAIR.unpack_from(data, at)[1]
@@ -111,7 +116,10 @@ def _read_switch(data: bytes, at: int | None) -> bool | None:
 
 def read_guids(data: bytes, start: int, end: int) -> Guids | None:
     """One VF's GUIDs from its attributes; None when the driver does not report them."""
-    found = index_attributes(data, start, end)
+    return _find_guids(data, index_attributes(data, start, end))
+
+
+def _find_guids(data: bytes, found: Mapping[int, tuple[int, int]]) -> Guids | None:
     if _NODE_GUID not in found or _PORT_GUID not in found:
         return None
     node, port = (_GUID.unpack_from(data, found[kind][0])[1] for kind in (_NODE_GUID, _PORT_GUID))
