@@ -31,9 +31,9 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="sriovdp" \
     org.opencontainers.image.description="SR-IOV and DPDK device manager for Kubernetes nodes" \
     org.opencontainers.image.licenses="Apache-2.0"
-# kmod: drivers are modules of the host, whose /lib/modules is mounted
+# kmod: drivers are modules of the host, whose /lib/modules is mounted; libudev1: the kernel's uevents
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends kmod python3 \
+    && apt-get install --yes --no-install-recommends kmod libudev1 python3 \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/log/*.log /var/log/apt
 COPY --from=package /opt/sriovdp /opt/sriovdp

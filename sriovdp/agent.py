@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,18 @@ from cni.verbs.ownership import Owner
 from sriovdp.config.values import Config
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.device_name import DeviceName
-from sriovdp.kernel.events import KernelEvents, Pace
+from sriovdp.kernel.modules import list_drivers
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.live_config import LiveConfig
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
+from sriovdp.node_watch import SOON, NodeWatch, list_folders
 from sriovdp.policy import make_policy
 from sriovdp.pools.host import LiveHost
+from sriovdp.provision.arrivals import Arrivals
 from sriovdp.provision.boot import list_reboot_needs
-from sriovdp.provision.drift import Drift, describe_change, find_drift
+from sriovdp.provision.drift import Drift, find_drift
 from sriovdp.provision.drift_log import DriftLog
 from sriovdp.provision.pending import Pending, find_pending, is_concerned
 from sriovdp.provision.waiting import run_aside
@@ -50,7 +53,8 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 15.0  # seconds for VFs to come back, and then for a slow kubelet to answer, before anything is changed
 _LOAD_DELAY = 1.0  # seconds for the kubelet to ask for the pools' lists, before the verbs' import takes a processor
 _RELOAD_LIMIT = 120.0  # seconds that `sriovdp reload` waits for the PFs to follow
-_SETTLE = 0.1  # seconds from the first of the kernel's events to looking at the node: they come in swarms
+_INTERVAL = 60.0  # seconds between looks at a node that reports nothing: for what the kernel does not report
+_CHANGING = frozenset({"ADD", "DEL", "GC"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Agent:
     """One agent for one node, with a checked config. To be started once, and stopped once."""
 
     def __init__(
-        self, config: Config, roots: Roots, *, live: LiveConfig | None = None, rescan_interval: float = 5.0
+        self, config: Config, roots: Roots, *, live: LiveConfig | None = None, rescan_interval: float = _INTERVAL
     ) -> None:
         """Build all parts; nothing is touched yet.
 
@@ -78,23 +82,24 @@ class Agent:
         seconds: how often the node is looked at when the kernel reports no change.
         """
         self._live = live or LiveConfig(config)
+        self._watch = NodeWatch(lambda: list_folders(self.config.pools, roots.dev, roots.state), rescan_interval)
+        released = partial(self._watch.note, "a release that was owed was tried")
         self._sysfs = Sysfs(roots.sysfs)
         self._journal = Journal(roots.state / "journal")
         self._locks = Locks(self._journal.locks, waiting)
         self._loading = threading.Lock()
         self._loaded: Verbs | None = None
-        self.backlog = Backlog(self._sysfs, self._journal, self._find_recovery, self._wake)
+        self.backlog = Backlog(self._sysfs, self._journal, self._find_recovery, released)
         """The releases that are owed."""
         self.spool = Spool(roots.state / "spool")
         self._cni = CniServer(roots.run / "agent.sock", self._handle)
         folders = Folders(roots.kubelet, roots.state / "grants", roots.device_info, roots.cdi)
-        self.offering = Offering(config, folders, LiveHost(self._sysfs, roots.dev), self._journal)
-        self._events = KernelEvents()
-        self._pace = Pace()
-        self._rescan_interval = rescan_interval
+        self.offering = Offering(config, folders, LiveHost(self._sysfs, roots.dev), self._journal, self._watch.note)
         self._node: Node | None = None
         self._pending = Pending()
+        self._arrivals = Arrivals()
         self._failure = ""  # why the last round failed
+        self._trouble = False  # the last look failed
         self._reloading = asyncio.Lock()
         self._looking = asyncio.Lock()  # one look at a time: an older one must not come last
         self._is_provisioned = False
@@ -150,7 +155,11 @@ class Agent:
             return Reply(0, json.dumps(self._report()).encode())
         if request.command == RELOAD:
             return Reply(0, json.dumps(self._reload_from_thread()).encode())
-        return self._verbs.handle(request, netns_fd, cancelled)
+        try:
+            return self._verbs.handle(request, netns_fd, cancelled)
+        finally:
+            if request.command in _CHANGING:
+                self._watch.note(f"CNI {request.command}", SOON)
 
     def _report(self) -> dict[str, Any]:
         return {"owed": [self._describe(found) for found in self.backlog.report()], **self._report_config()}
@@ -183,7 +192,7 @@ class Agent:
             for task in (work, stopped):
                 task.cancel()
             await asyncio.gather(work, stopped, return_exceptions=True)
-            self._events.stop()
+            self._watch.stop()
             self._live.stop()
             await self.offering.stop()
             await self._cni.stop()
@@ -192,14 +201,14 @@ class Agent:
         await self._cni.listen()
         await asyncio.to_thread(self._settle_spool)
         self._cni.serve()
-        self._events.start()
         await self._refresh()
         await self.offering.start()
+        await self._watch.start()  # what came before that is seen when the node is as the config says
         logger.info("serving %d pools and the CNI plugin", len(self.config.pools))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._load_later())
             tasks.create_task(self._keep_provisioned())
-            tasks.create_task(self._watch())
+            tasks.create_task(self._look_again())
             tasks.create_task(self._follow_file())
 
     async def _load_later(self) -> None:
@@ -214,16 +223,16 @@ class Agent:
         except Exception:  # the requests stay where they are
             logger.exception("taking over the spooled requests failed")
 
-    async def _watch(self) -> None:
+    async def _look_again(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._rescan_interval):
-                    await self._events.event.wait()
-                await asyncio.sleep(max(_SETTLE, self._pace.take()))
-            except TimeoutError:
-                pass
-            self._events.event.clear()
+            reason = await self._watch.wait(restless=self._is_restless())
+            logger.debug("looking at the node: %s", reason)
             await self._refresh()
+
+    def _is_restless(self) -> bool:
+        """Whether something is open that ends without an event."""
+        is_lacking = bool(self._failure or self._trouble or self._found.waiting)
+        return is_lacking or self.offering.is_unsettled or self.backlog.is_open
 
     async def _refresh(self) -> None:
         try:
@@ -232,18 +241,22 @@ class Agent:
                 await self._rescan()
                 await self._report_drift()
             self._start_replay()
+            self._trouble = False
         except SriovdpError as error:
-            logger.error("looking at the node failed, trying again in %.0f s: %s", self._rescan_interval, error)
+            self._trouble = True
+            logger.error("looking at the node failed, trying again in %.0f s: %s", SOON, error)
         except Exception:  # the pods of the node need an agent, whatever one look at it runs into
-            logger.exception("looking at the node failed, trying again in %.0f s", self._rescan_interval)
+            self._trouble = True
+            logger.exception("looking at the node failed, trying again in %.0f s", SOON)
 
     async def _rescan(self) -> None:
         """Look at the node, and report to the kubelet what there is."""
         node = await asyncio.to_thread(take_snapshot, self._sysfs)
-        self._events.links = {pf.netdev.ifindex for pf in node.pfs if pf.netdev}
-        for change in describe_change(self._node, node) if self._node else ():
-            logger.info("%s", change)
+        self._watch.follow(node)
         self._node = node
+        drivers, is_lacking = await asyncio.to_thread(list_drivers, self._sysfs.root), bool(self._found.steps)
+        if self._arrivals.note(self.config, node, drivers, is_lacking=is_lacking or bool(self._failure)):
+            self._want()
         await self.offering.update(self._pending.hide(node), {**self._pending.vfs, **self.backlog.broken()})
 
     async def _report_drift(self) -> None:
@@ -263,11 +276,6 @@ class Agent:
         if waited and self._found.is_possible:  # who was in the way is gone
             self._want()
 
-    def _wake(self) -> None:
-        """Look at the node soon. Can be called from any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.event.set)
-
     def _start_replay(self) -> None:
         """Replay the spool in a thread of its own, which an IPAM plugin can keep for long; `_replay` is the first."""
         replay = threading.Thread(target=self._replay_spool, name="replay", daemon=True)
@@ -276,13 +284,13 @@ class Agent:
 
     def _replay_spool(self) -> None:
         if self.spool.replay(self._handle):
-            self._wake()
+            self._watch.note("spooled requests were replayed")
 
     async def _follow_file(self) -> None:
         """Take over the config file whenever it has changed."""
         self._live.start()
         while True:
-            await self._live.wait(self._rescan_interval)
+            await self._live.wait(self._watch.interval)
             try:
                 await self.reload()
             except Exception:  # the config in force stays

@@ -115,6 +115,12 @@ class Backlog:
         with self._condition:
             return any(debt.is_running or not debt.attempts for debt in self._debts.values())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is owed, and so is to be looked at again."""
+        with self._condition:
+            return bool(self._debts)
+
     def broken(self) -> dict[str, str]:
         """The VFs that no pod should get, with the reason."""
         return {found.device: found.reason for found in self.report() if found.device}

@@ -35,6 +35,14 @@ class FolderWatch:
         self._mask = _MASK | (_IN_CLOSE_WRITE if written else 0)
         self._subscribers: list[asyncio.Event] = []
         self._descriptor: int | None = None
+        self._watched: frozenset[Path] = frozenset()
+        self._wanted: Sequence[Path] = ()
+        self._refused: set[Path] = set()  # logged already
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the kernel reports each change: every folder is watched, or the one in which it would appear is."""
+        return self._descriptor is not None and all(not self._watched.isdisjoint({f, f.parent}) for f in self._wanted)
 
     def subscribe(self) -> asyncio.Event:
         """An event that is set from now on at each change; the subscriber clears it."""
@@ -54,7 +62,7 @@ class FolderWatch:
             logger.warning("no inotify (%s), changes are seen later: raise fs.inotify.max_user_instances", reason)
             return
         self._descriptor = descriptor
-        self._watch_folders(descriptor)
+        self.watch_again()
         asyncio.get_running_loop().add_reader(descriptor, self._read, descriptor)
 
     def stop(self) -> None:
@@ -64,19 +72,26 @@ class FolderWatch:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _watch_folders(self, descriptor: int) -> None:
-        """Watch each folder that is there; one that is watched already stays so."""
-        for folder in self._folders():
-            if _libc.inotify_add_watch(descriptor, os.fsencode(folder), self._mask) < 0:
-                number = ctypes.get_errno()
-                if number not in {errno.ENOENT, errno.ENOTDIR}:
-                    logger.warning("cannot watch %s: %s", folder, os.strerror(number))
+    def watch_again(self) -> None:
+        """Watch each folder that is there; one that is watched already stays so. For what came without an event."""
+        if self._descriptor is not None:
+            self._wanted = self._folders()
+            self._watched = frozenset(folder for folder in self._wanted if self._add(self._descriptor, folder))
+
+    def _add(self, descriptor: int, folder: Path) -> bool:
+        if _libc.inotify_add_watch(descriptor, os.fsencode(folder), self._mask) >= 0:
+            return True
+        number = ctypes.get_errno()
+        if number not in {errno.ENOENT, errno.ENOTDIR} and folder not in self._refused:
+            self._refused.add(folder)
+            logger.warning("cannot watch %s: %s", folder, os.strerror(number))
+        return False
 
     def _read(self, descriptor: int) -> None:
         try:
             os.read(descriptor, _BUFFER)
         except BlockingIOError:
             return
-        self._watch_folders(descriptor)  # one of them may be new
+        self.watch_again()  # one of them may be new
         for event in self._subscribers:
             event.set()

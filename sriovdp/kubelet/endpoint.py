@@ -25,6 +25,7 @@ from sriovdp.kubelet.waits import Waits
 logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL = 0.5  # seconds, where nothing is noticed before
+_QUIET_INTERVAL = 60.0  # seconds, where the kernel reports what happens in the kubelet's folders
 _STREAM_TIME = 10.0  # seconds from the kubelet's acceptance to its first look at the list, which usually comes at once
 _ANSWER_TIME = 30.0  # seconds for a kubelet to ask for a new socket, or to give its verdict: it dials for 10, twice
 
@@ -32,11 +33,17 @@ _ANSWER_TIME = 30.0  # seconds for a kubelet to ask for a new socket, or to give
 class Endpoint:
     """Serves one pool to the kubelet below `kubelet_dir`, usually /var/lib/kubelet. To be started and stopped once.
 
-    It looks at the kubelet's folders when `changed` is set, and every half second in any case.
+    It looks at the kubelet's folders when `changed` is set, when a wait is over, and every half second as long as
+    something is wrong, or `is_watched` says that nothing reports what happens in these folders.
     """
 
     def __init__(
-        self, kubelet_dir: Path, resource: str, plugin: DevicePlugin, changed: asyncio.Event | None = None
+        self,
+        kubelet_dir: Path,
+        resource: str,
+        plugin: DevicePlugin,
+        changed: asyncio.Event | None = None,
+        is_watched: Callable[[], bool] = lambda: False,
     ) -> None:
         self._registry = kubelet_dir / "plugins_registry"
         self._directory = kubelet_dir / "device-plugins"
@@ -46,6 +53,8 @@ class Endpoint:
         self._plugin = plugin
         self.changed = changed or asyncio.Event()
         """Set when there may be something to do."""
+        plugin.stirred = self.changed.set
+        self._is_watched = is_watched
         self._server: PluginServer | None = None
         self._seen: Identity | None = None  # the kubelet that had the chance to ask for the socket
         self._waits = Waits()
@@ -85,7 +94,19 @@ class Endpoint:
             self.changed.clear()  # before looking: what comes while we look is looked at again
             await self._attempt(self._tend)
             if not self._stopping:
-                await self._await_change(_LOOK_INTERVAL)
+                await self._await_change(self._find_pause())
+
+    def _find_pause(self) -> float:
+        """Seconds until there is something to do, if nothing happens before."""
+        server, since = self._server, self._plugin.followed_since
+        if self._trouble or server is None or not self._is_watched():
+            return _LOOK_INTERVAL
+        now = time.monotonic()
+        if since is None:
+            return max(_LOOK_INTERVAL, min(_QUIET_INTERVAL, self._find_end_of_patience(server) - now))
+        # a stream that lasts ends the growth of the waits
+        left = since + self._waits.current - now
+        return left + _LOOK_INTERVAL if 0 <= left < _QUIET_INTERVAL else _QUIET_INTERVAL
 
     async def _await_change(self, limit: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -178,6 +199,7 @@ class Endpoint:
             count = f" after {self._refusals} refusals" if self._refusals else ""
             logger.info("%s: registered with the kubelet%s", self._resource, count)
             self._refusals, self._refusal = 0, ""
+            self.changed.set()
             return
         socket = str(self._server.socket) if self._server else ""
         reason = refusal.replace(socket, "its socket") if socket else refusal

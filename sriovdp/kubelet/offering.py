@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -24,6 +24,7 @@ from sriovdp.state.journal import Attachment, Journal
 
 logger = logging.getLogger(__name__)
 
+_LISTED = 5.0  # seconds after which the kubelet lists a pod that it gives devices to, usually
 _ASK_TIMEOUT = 5.0  # seconds; more than the kubelet is given to answer
 
 
@@ -40,8 +41,17 @@ class Folders:
 class Offering:
     """The pools of a config, for one kubelet. To be started once, after the first update, and stopped once."""
 
-    def __init__(self, config: Config, folders: Folders, host: LiveHost, journal: Journal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folders: Folders,
+        host: LiveHost,
+        journal: Journal,
+        note: Callable[[str, float], None] = lambda _reason, _within: None,
+    ) -> None:
+        """`note` takes why another update is due, and within how many seconds."""
         self._config = config
+        self._note = note
         self._journal = journal
         self._resources = PodResources(folders.kubelet)
         self._cdi = CdiSpecs(folders.cdi, enabled=config.cdi)
@@ -55,9 +65,7 @@ class Offering:
         )
         self._services = [self._make_service(pool) for pool in config.pools]
         self._retired: list[PoolService] = []  # of an earlier config; pods have their devices
-        self._plugins = {
-            service.pool.resource: DevicePlugin(service.pool.resource, service) for service in self._services
-        }
+        self._plugins = {service.pool.resource: self._make_plugin(service) for service in self._services}
         self._endpoints = Endpoints(folders.kubelet, self._plugins)
         self._attachments: Mapping[str, Sequence[Attachment]] | None = None
         self._damages: Mapping[str, str] = {}
@@ -65,6 +73,15 @@ class Offering:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.pod_devices = PodDevices(problem="the kubelet was not asked yet")
         """What pods have, as of the last update."""
+
+    def _make_plugin(self, service: PoolService) -> DevicePlugin:
+        resource = service.pool.resource
+        return DevicePlugin(resource, service, allocated=partial(self._note, f"Allocate of {resource}", _LISTED))
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether another update is due soon: pods may come or go without any event."""
+        return bool(self.pod_devices.problem or self._retired or self.admitting())
 
     async def start(self) -> None:
         """Serve all pools. It does not wait for a kubelet."""
@@ -95,7 +112,7 @@ class Offering:
         self._services, self._config = services, config
         self._cdi.enabled = config.cdi
         self._plugins |= {
-            service.pool.resource: DevicePlugin(service.pool.resource, service)
+            service.pool.resource: self._make_plugin(service)
             for service in services
             if service.pool.resource not in self._plugins
         }

@@ -55,8 +55,19 @@ class _RefusedError(Exception):
 class DevicePlugin(DevicePluginServicer):
     """The service for one resource, like `intel.com/sriov`. What `service` does has ten seconds at most."""
 
-    def __init__(self, resource: str, service: Service, *, limit: float = _LIMIT) -> None:
+    def __init__(
+        self,
+        resource: str,
+        service: Service,
+        *,
+        limit: float = _LIMIT,
+        allocated: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`allocated` is called after each allocation."""
         self._resource = resource
+        self._allocated = allocated
+        self.stirred: Callable[[], None] = lambda: None
+        """Called when a stream begins or ends."""
         self._service = service
         self._limit = limit
         self._devices: Mapping[str, PoolDevice] = {}
@@ -124,6 +135,7 @@ class DevicePlugin(DevicePluginServicer):
         del request, context
         epoch, followers, stream = self._epoch, self._followers, object()
         followers[stream] = time.monotonic()
+        self.stirred()
         try:
             current = await self._await_list(epoch, None)
             while current is not None:
@@ -133,6 +145,7 @@ class DevicePlugin(DevicePluginServicer):
             del followers[stream]
             if followers is self._followers:
                 self.left_at = time.monotonic()
+                self.stirred()
 
     async def GetPreferredAllocation(
         self,
@@ -163,6 +176,7 @@ class DevicePlugin(DevicePluginServicer):
             except _RefusedError as refusal:
                 logger.error("%s; refused to give devices to a container", refusal)
                 await context.abort(refusal.code, str(refusal))
+        self._allocated()
         return pb2.AllocateResponse(container_responses=answers)
 
     async def PreStartContainer(

@@ -20,7 +20,7 @@ class Endpoints:
     def __init__(self, kubelet_dir: Path, plugins: Mapping[str, DevicePlugin]) -> None:
         self._kubelet_dir = kubelet_dir
         self._folders = [kubelet_dir / name for name in ("plugins_registry", "device-plugins")]
-        self._watch = FolderWatch(lambda: [kubelet_dir, *self._folders])
+        self._watch = FolderWatch(lambda: [kubelet_dir, *self._folders, kubelet_dir / "pod-resources"])
         self._endpoints = {resource: self._make(resource, plugin) for resource, plugin in plugins.items()}
 
     async def start(self) -> None:
@@ -46,7 +46,13 @@ class Endpoints:
         self._watch.unsubscribe(endpoint.changed)
 
     def _make(self, resource: str, plugin: DevicePlugin) -> Endpoint:
-        return Endpoint(self._kubelet_dir, resource, plugin, self._watch.subscribe())
+        return Endpoint(self._kubelet_dir, resource, plugin, self._watch.subscribe(), self._is_watched)
+
+    def _is_watched(self) -> bool:
+        """Whether the kernel reports what happens in the kubelet's folders. It watches those that came unseen."""
+        if not self._watch.is_complete:
+            self._watch.watch_again()
+        return self._watch.is_complete
 
     async def stop(self) -> None:
         """Stop serving all pools."""

@@ -50,10 +50,15 @@ def find_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mappin
 
 
 def describe_change(before: Node, after: Node) -> list[str]:
-    """PFs that came or went between two snapshots, and VFs that changed their driver, as sentences."""
+    """PFs that came, went, or changed their names or VFs between two snapshots, and drivers of VFs, as sentences."""
     was, now = ({pf.address: pf for pf in node.pfs} for node in (before, after))
     seen = [f"{was[pf].name} ({pf}): this PF is gone" for pf in was if pf not in now]
     seen += [f"{now[pf].name} ({pf}): this PF is new" for pf in now if pf not in was]
+    for pf in (pf for pf in now if pf in was):
+        if was[pf].name != now[pf].name:
+            seen.append(f"{now[pf].name} ({pf}): this PF has another name now, it was {was[pf].name}")
+        if len(was[pf].vfs) != len(now[pf].vfs):
+            seen.append(f"{now[pf].name} ({pf}): VFs went from {len(was[pf].vfs)} to {len(now[pf].vfs)}")
     drivers = {vf.address: vf.driver for _, vf in before.vfs()}
     seen += [
         f"{name_vf(pf.name, vf.index, vf.address)}: its driver went from {drivers[vf.address] or 'no driver'} to "

@@ -182,10 +182,10 @@ async def test_the_kernels_events_are_followed_at_once(tree: Tree, kubelet: Kube
         await kubelet.wait_for(DPDK, count=2)
         for _ in range(2):
             tree.unbind(vf_address(PF, 2))
-            agent._events.event.set()
+            agent._watch.note("a test")
             await kubelet.wait_for(DPDK, count=1, healthy=False)
             tree.bind(vf_address(PF, 2), "vfio-pci")
-            agent._events.event.set()
+            agent._watch.note("a test")
             await kubelet.wait_for(DPDK, count=2)
 
 

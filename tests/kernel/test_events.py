@@ -5,52 +5,122 @@ import os
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from sriovdp.kernel.events import KernelEvents, Pace
+from sriovdp.kernel.events import KernelEvents
+from sriovdp.reasons import REGULAR, Reasons
+
+NOW, SOON = 0.0, 5.0
+PF = "/devices/pci0000:00/0000:00:04.0"
+VF = f"{PF}/0000:01:10.0"
+
+
+class Noted(list[tuple[str, float]]):
+    """The reasons that were noted, each with how soon it wants its look."""
+
+    def note(self, reason: str, within: float) -> None:
+        """Keep it."""
+        self.append((reason, within))
 
 
 @pytest.fixture
-def events() -> KernelEvents:
+def noted() -> Noted:
+    """None yet."""
+    return Noted()
+
+
+@pytest.fixture
+def events(noted: Noted) -> KernelEvents:
     """Not started."""
-    return KernelEvents()
+    return KernelEvents(noted.note)
 
 
 @pytest.mark.parametrize(
-    ("message", "matters"),
+    ("subsystem", "path", "within"),
     [
-        (b"bind@/devices/pci0000:00/0000:00:1a.0\0ACTION=bind\0SUBSYSTEM=pci\0SEQNUM=1\0", True),
-        (b"add@/devices/virtual/vfio/12\0ACTION=add\0SUBSYSTEM=vfio\0", True),
-        (b"add@/devices/virtual/net/veth1\0ACTION=add\0SUBSYSTEM=net\0", False),
-        (b"", False),
+        ("pci", PF, [NOW]),
+        ("vfio", "/devices/virtual/vfio/12", [NOW]),
+        ("module", "/module/iavf", [NOW]),
+        ("net", f"{PF}/net/eth1", [NOW]),
+        ("net", f"{PF}/virtio0/net/eth1", [NOW]),
+        ("net", "/devices/pci0000:00/0000:00:04.0/mlx5_core.sf.4/net/eth1", [NOW]),
+        ("net", f"{VF}/net/eth5", [SOON]),
+        ("net", "/devices/virtual/net/veth1", []),
     ],
 )
-def test_uevents(events: KernelEvents, message: bytes, matters: bool) -> None:
-    """Devices and their drivers matter, the veths of ordinary pods do not."""
-    assert events._is_uevent(message) == matters
+def test_uevents(events: KernelEvents, noted: Noted, subsystem: str, path: str, within: list[float]) -> None:
+    """Devices and their drivers matter, veths do not; a VF's netdev, which comes and goes with pods, can wait."""
+    events.vfs = {"0000:01:10.0"}
+    events.judge_uevent("add", subsystem, path)
+    assert [when for _, when in noted] == within
 
 
-def test_several_links_in_a_datagram(events: KernelEvents) -> None:
+def _write_link(kind: int, index: int, flags: int) -> bytes:
+    return struct.pack("=IHHIIBxHiII", 32, kind, 0, 0, 0, 0, 1, index, flags, 0)
+
+
+def test_several_links_in_a_datagram(events: KernelEvents, noted: Noted) -> None:
     """One of ours among others is found, and a cut message harms nothing."""
-    other, ours = (struct.pack("=IHHIIBxHiII", 32, 16, 0, 0, 0, 0, 1, index, 0, 0) for index in (7, 42))
+    other, ours = _write_link(16, 7, 0), _write_link(16, 42, 0)
     events.links = {42}
-    assert events._is_of_link(other + ours)
-    assert not events._is_of_link(other + other)
-    assert not events._is_of_link(other + ours[:20])
-    assert not events._is_of_link(b"\0" * 40)
+    for message in (other + other, other + ours[:20], b"\0" * 40):
+        events.judge_links(message)
+    assert noted == []
+    events.judge_links(other + ours)
+    assert noted == [("rtnetlink: link 42 changed", NOW)]
 
 
-def test_link_that_is_as_before_does_not_matter(events: KernelEvents) -> None:
-    """As when a VF of a PF is set; flags that changed do, and a link that goes."""
-
-    def tell(kind: int, flags: int) -> bool:
-        return events._is_of_link(struct.pack("=IHHIIBxHiII", 32, kind, 0, 0, 0, 0, 1, 42, flags, 0))
-
+def test_link_that_is_as_before_can_wait(events: KernelEvents, noted: Noted) -> None:
+    """As when a VF of a PF is set; flags that changed cannot, and a link that goes."""
     events.links = {42}
-    assert [tell(16, 3), tell(16, 3), tell(16, 2), tell(16, 2), tell(17, 2)] == [True, False, True, False, True]
+    for kind, flags in ((16, 3), (16, 3), (16, 2), (16, 2), (17, 2)):
+        events.judge_links(_write_link(kind, 42, flags))
+    assert [within for _, within in noted] == [NOW, SOON, NOW, SOON, NOW]
+
+
+class Failing:
+    """A source whose messages were lost, once."""
+
+    def __init__(self) -> None:
+        self.failures = [OSError(105, "No buffer space available")]
+
+    def recv(self, _: int) -> bytes:
+        """As a socket does."""
+        raise self.failures.pop() if self.failures else BlockingIOError
+
+    def poll(self, timeout: float) -> Any:
+        """As a monitor of pyudev does."""
+        if self.failures:
+            raise self.failures.pop()
+
+
+def test_lost_messages_count(events: KernelEvents, noted: Noted) -> None:
+    """Nobody knows what they were."""
+    events._read_links(Failing())  # type: ignore[arg-type]
+    events._read_uevents(Failing())
+    assert noted == [
+        ("messages of rtnetlink were lost (No buffer space available)", NOW),
+        ("uevents were lost (No buffer space available)", NOW),
+    ]
+
+
+async def test_no_libudev(
+    events: KernelEvents, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with the cure, and known; links are listened to all the same."""
+
+    def fail() -> None:
+        raise ImportError("No library named udev")
+
+    monkeypatch.setattr("sriovdp.kernel.events._open_monitor", fail)
+    await events.start()
+    assert events._listener is not None
+    assert not events.is_listening
+    events.stop()
+    assert "No library named udev; install libudev" in caplog.text
 
 
 @pytest.fixture
@@ -65,31 +135,16 @@ def links() -> Iterator[list[str]]:
 
 
 @pytest.mark.netns
-async def test_link_of_this_machine(events: KernelEvents, links: list[str]) -> None:
+async def test_link_of_this_machine(links: list[str]) -> None:
     """A real interface that goes down is reported, and another one is not."""
+    reasons = Reasons()
+    events = KernelEvents(reasons.note)
     events.links = {socket.if_nametoindex(links[0])}
-    events.start()
+    await events.start()
+    assert events.is_listening
     await asyncio.to_thread(subprocess.run, ["ip", "link", "set", links[1], "down"], check=True)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(events.event.wait(), 0.3)
+    assert await reasons.wait(0.3) == REGULAR
     await asyncio.to_thread(subprocess.run, ["ip", "link", "set", links[0], "down"], check=True)
-    await asyncio.wait_for(events.event.wait(), 30)
+    assert f"link {socket.if_nametoindex(links[0])} changed" in await reasons.wait(30)
     events.stop()
     events.stop()  # a second stop has nothing to do
-
-
-def test_few_events_are_followed_at_once_and_a_storm_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link that flaps for a day causes as many looks as a day has pauses."""
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = Pace(burst=3, pause=2.0)
-    assert [pace.take() for _ in range(3)] == [0, 0, 0]
-    looks = 0
-    end = now + 600
-    while now < end:
-        now += pace.take()
-        looks += 1
-    assert looks in range(298, 303)
-    now += 3600
-    assert [pace.take() for _ in range(3)] == [0, 0, 0]
-    assert pace.take() > 0

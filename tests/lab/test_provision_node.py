@@ -18,6 +18,7 @@ from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node as ModelNode
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.drift import describe_change
+from sriovdp.reasons import REGULAR, Reasons
 from sriovdp.state.journal import Attachment, Journal, Original, read_boot_id
 from sriovdp.state.provisioned import PfState
 from tests.lab.node import LabNode, list_pfs
@@ -350,13 +351,13 @@ def test_hotplug_and_foreign_changes_are_noticed(node: Node) -> None:
         return asyncio.run(listen(change, take_snapshot(Sysfs())))
 
     async def listen(change: Callable[[], Any], before: ModelNode) -> list[str]:
-        events = KernelEvents()
-        events.start()
+        reasons = Reasons()
+        events = KernelEvents(reasons.note)
+        await events.start()
         try:
             await asyncio.to_thread(change)
             while True:
-                await asyncio.wait_for(events.event.wait(), 30)
-                events.event.clear()
+                assert await reasons.wait(30) != REGULAR
                 if told := describe_change(before, await asyncio.to_thread(take_snapshot, Sysfs())):
                     return told
         finally:
