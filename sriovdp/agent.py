@@ -162,7 +162,8 @@ class Agent:
                 self._watch.note(f"CNI {request.command}", SOON)
 
     def _report(self) -> dict[str, Any]:
-        return {"owed": [self._describe(found) for found in self.backlog.report()], **self._report_config()}
+        owed = [self._describe(found) for found in self.backlog.report()]
+        return {"owed": owed, "health": self.offering.report_faults(), **self._report_config()}
 
     def _report_config(self) -> dict[str, Any]:
         """Why the file is not in force, and which PFs wait for whom to be as the config says."""

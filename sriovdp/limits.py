@@ -12,6 +12,9 @@ MIN_MTU: Final = 68
 MAX_MTU: Final = 65535
 """ETH_MAX_MTU of linux/if_ether.h."""
 
+MAX_HOLD: Final = 86400
+"""Seconds."""
+
 MAX_VLAN: Final = 4094
 """IEEE 802.1Q: 4095 is reserved, 0 is no port VLAN."""
 

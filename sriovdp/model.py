@@ -361,11 +361,23 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a device that is offered: the condition that it does not meet, and the reason.
+
+    Without `is_fatal` it is a warning, and pods get the device all the same.
+    """
+
+    condition: str
+    reason: str
+    is_fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PoolDevice:
     """A device as it is offered to the kubelet; `reason` says why it is not healthy.
 
-    `id` is the PCI address, for a subfunction the name of the auxiliary device. `label` is `name`, empty where the
-    PF is not known.
+    `faults` are all that is wrong with it. `id` is the PCI address, for a subfunction the name of the auxiliary device.
+    `label` is `name`, empty where the PF is not known.
     """
 
     id: str
@@ -373,6 +385,7 @@ class PoolDevice:
     healthy: bool = True
     reason: str = ""
     label: str = field(default="", compare=False)
+    faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:

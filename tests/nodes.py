@@ -16,6 +16,7 @@ from sriovdp.model import (
     VirtualFunction,
 )
 from sriovdp.pools.assignment import Offer, assign
+from sriovdp.pools.pcie_errors import Counts
 
 PF = PciAddress("0000:3b:00.0")
 RDMA = RdmaDevice(
@@ -68,12 +69,22 @@ class FakeHost:
     """A host that has all device nodes but those in `missing`, and the files of one UIO device."""
 
     missing: set[str] = field(default_factory=set)
+    intruders: dict[int, str] = field(default_factory=dict)
+    pcie_errors: dict[str, Counts] = field(default_factory=dict)
 
     def find_nodes(self, pattern: str) -> Sequence[str]:
         """What there is; a pattern means two."""
         if pattern.endswith("*"):
             return [path for path in (f"{pattern[:-1]}0", f"{pattern[:-1]}1") if path not in self.missing]
         return [] if pattern in self.missing else [pattern]
+
+    def find_intruder(self, group: int) -> str:
+        """What was set."""
+        return self.intruders.get(group, "")
+
+    def count_pcie_errors(self, address: str) -> Counts | None:
+        """What was set."""
+        return self.pcie_errors.get(address)
 
     def list_uio_files(self, address: str) -> Sequence[str]:
         """Config space and one BAR."""

@@ -53,7 +53,15 @@ def _list_report(reply: Reply) -> list[str]:
     ]
     if fault := report.get("fault"):
         lines.append(f"the config file is not in force: {fault}")
-    return lines + list_waiting(report)
+    return lines + [_write_fault(found) for found in report.get("health", ())] + list_waiting(report)
+
+
+def _write_fault(found: Mapping[str, Any]) -> str:
+    """What is wrong with devices of a resource, from an agent's JSON."""
+    more = found["devices"] - len(found["names"])
+    names = ", ".join(found["names"]) + (f" and {more} more" if more else "")
+    what = "not healthy" if found["is_fatal"] else "warning"
+    return f"{found['resource']}: {what}: {names}: {found['reason']} ({found['condition']})"
 
 
 def list_waiting(report: Mapping[str, Any]) -> list[str]:

@@ -11,8 +11,25 @@ DeviceType: TypeAlias = Literal["netDevice", "accelerator", "auxNetDevice"]
 
 VdpaType: TypeAlias = Literal["vhost", "virtio"]
 
-HealthCondition: TypeAlias = Literal["driver", "deviceNodes", "pfUp", "pfCarrier"]
-"""What a device must have to be healthy: a driver its pool takes, its device nodes, PF up, PF with link."""
+HealthCondition: TypeAlias = Literal[
+    "driver",
+    "deviceNodes",
+    "rdmaDevice",
+    "pfPresent",
+    "pfUp",
+    "pfCarrier",
+    "iommuGroup",
+    "pcieErrors",
+    "pcieCorrectableErrors",
+]
+"""What a device must have to be healthy.
+
+A driver its pool takes; its device nodes; its RDMA device; a PF whose netdev is here; PF up; PF with link; an IOMMU
+group that a program can open; no PCIe errors lately, of its own and of its PF: uncorrectable ones, correctable ones.
+"""
+
+HealthAction: TypeAlias = Literal["ignore", "warn", "unhealthy"]
+"""What becomes of a device that lacks a condition: nothing, a warning, or no pod gets it."""
 
 Order: TypeAlias = Literal["packed", "spread", "samePF", "distinctPF"]
 """How devices of one container are picked: fill a PF first, take turns among PFs, all of one PF, each of another."""

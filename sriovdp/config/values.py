@@ -14,7 +14,7 @@ from sriovdp.config.keys import Key, demand_one
 from sriovdp.config.macs import place_macs
 from sriovdp.config.network_policy import CniConfig
 from sriovdp.config.ranges import VfIndices
-from sriovdp.config.terms import DeviceType, HealthCondition, Placement, VdpaType
+from sriovdp.config.terms import DeviceType, HealthAction, HealthCondition, Placement, VdpaType
 from sriovdp.limits import PATTERN_SIGNS
 from sriovdp.model import DeviceNode, Mount, PhysicalFunction, is_vfio
 
@@ -24,6 +24,8 @@ MAX_SELECTORS = 1000
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _PLACEMENT = Placement()
 _AS_SRIOV_CNI = CniConfig()
+_EVENTS = frozenset({"pcieErrors", "pcieCorrectableErrors"})
+_EVENT_HOLD = 300  # seconds
 _NET = ("netDevice",)
 _NET_AND_ACCELERATOR = ("netDevice", "accelerator")
 _NET_AND_AUX = ("netDevice", "auxNetDevice")
@@ -256,6 +258,50 @@ class ExtraMount:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthRule:
+    """What a device must have, and what becomes of it without. The condition alone stands for all of it."""
+
+    SHORT: ClassVar = "condition"
+
+    condition: Annotated[
+        HealthCondition,
+        Key(
+            "`driver`, `deviceNodes`, `rdmaDevice`, `pfPresent`, `pfUp`, `pfCarrier`, `iommuGroup`, `pcieErrors`, "
+            "`pcieCorrectableErrors`."
+        ),
+    ]
+    action: Annotated[
+        HealthAction,
+        Key("`unhealthy`: no pod gets a device without it; `warn`: only log, status and metrics say so; `ignore`."),
+    ] = "unhealthy"
+    hold: Annotated[
+        words.Hold | None,
+        Key(
+            "Seconds for which it must be lacking before this counts, and be there again before it counts no more; of "
+            "PCIe errors: after the last one. 0 if not given, of PCIe errors 300."
+        ),
+    ] = None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether lacking it is no state, but something that happens."""
+        return self.condition in _EVENTS
+
+    @property
+    def seconds(self) -> int:
+        """How long it must be lacking, or there again."""
+        return self.hold if self.hold is not None else _EVENT_HOLD if self.is_event else 0
+
+    def checked(self) -> Self:
+        """Raise ValueError when an error would be forgotten at once."""
+        if self.is_event and self.hold == 0:
+            raise ValueError(
+                f"hold: 0 forgets {self.condition} at once; give seconds, or leave it out for {_EVENT_HOLD}"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """A pool, which is a resource of the kubelet. The first pool that takes a device has it."""
 
@@ -298,9 +344,12 @@ class Pool:
         ),
     ] = _PLACEMENT
     health: Annotated[
-        tuple[HealthCondition, ...],
-        Key("What a device must have to be healthy: some of `driver`, `deviceNodes`, `pfUp`, `pfCarrier`."),
-    ] = ("driver", "deviceNodes")
+        tuple[HealthRule, ...],
+        Key(
+            "What a device must have to be healthy: conditions, or `{condition, action, hold}`. `[driver, deviceNodes]` if "
+            "not given."
+        ),
+    ] = (HealthRule("driver"), HealthRule("deviceNodes"))
     device_nodes: Annotated[
         tuple[ExtraNode, ...],
         Key("More device nodes: paths, patterns like `/dev/cxi*`, or `{hostPath, containerPath, permissions}`."),
@@ -312,6 +361,19 @@ class Pool:
         default_factory=lambda: NO_NAMES
     )
     nodes: Annotated[NodeSelect | None, Key("Which nodes the pool is for. All if not given.")] = None
+
+    def checked(self) -> Self:
+        """Raise ValueError when there are two rules for one condition."""
+        rules: dict[str, HealthRule] = {}
+        for rule in self.health:
+            if rules.setdefault(rule.condition, rule) != rule:
+                raise ValueError(f"health has two rules for {rule.condition}; leave one of them")
+        return self
+
+    def find_rule(self, condition: HealthCondition) -> HealthRule:
+        """What becomes of a device that lacks a condition. Without an RDMA device where it is one, none is given."""
+        default: HealthAction = "unhealthy" if condition == "rdmaDevice" else "ignore"
+        return next((rule for rule in self.health if rule.condition == condition), HealthRule(condition, default))
 
     @property
     def resource(self) -> str:

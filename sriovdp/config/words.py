@@ -12,7 +12,7 @@ from sriovdp.config import macs, terms
 from sriovdp.config.forms import Choice, Number, Special, Word
 from sriovdp.config.ranges import VfIndices, VlanIds
 from sriovdp.errors import DeviceError
-from sriovdp.limits import MAX_MTU, MAX_RATE, MAX_VFS, MAX_VLAN, MIN_MTU
+from sriovdp.limits import MAX_HOLD, MAX_MTU, MAX_RATE, MAX_VFS, MAX_VLAN, MIN_MTU
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress
 
 _PREFIX_LENGTH = 253 - len("requests.")
@@ -200,6 +200,7 @@ Driver: TypeAlias = Annotated[str, Word(_check_driver, {**_TEXT, "examples": ["k
 SelectedDriver: TypeAlias = Annotated[str, Word(_check_selected_driver, {**_TEXT, "examples": ["iavf", "vfio-pci"]})]
 Indices: TypeAlias = Annotated[VfIndices, _word(VfIndices.parse, _RANGES, {**_TEXT_OR_NUMBER, "minimum": 0})]
 Macs: TypeAlias = Annotated[macs.MacPolicy, Special(macs.check_macs, macs.SCHEMA)]
+Hold: TypeAlias = Annotated[int, Number(0, MAX_HOLD, "a time in seconds")]
 Rate: TypeAlias = Annotated[int, Number(0, MAX_RATE, "a rate in Mbit/s")]
 Count: TypeAlias = Annotated[
     int | Literal["max"],

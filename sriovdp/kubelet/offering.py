@@ -3,17 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from sriovdp.config.values import Config
 from sriovdp.kubelet.plugin import DevicePlugin
 from sriovdp.kubelet.pod_devices import PodDevices
 from sriovdp.kubelet.podresources import PodResources
 from sriovdp.kubelet.registration import Endpoints
-from sriovdp.model import Node, PoolDevice
+from sriovdp.model import Fault, Node, PoolDevice
 from sriovdp.pools.assignment import Offer, assign
 from sriovdp.pools.cdi import CdiSpecs
 from sriovdp.pools.device_info import DeviceInfoFiles
@@ -25,6 +26,8 @@ from sriovdp.state.journal import Attachment, Journal
 logger = logging.getLogger(__name__)
 
 _LISTED = 5.0  # seconds after which the kubelet lists a pod that it gives devices to, usually
+_NAMED = 3  # devices
+_SOONEST = 0.1  # seconds; a hold time ends a little later, rather than by two looks
 _ASK_TIMEOUT = 5.0  # seconds; more than the kubelet is given to answer
 
 
@@ -131,25 +134,44 @@ class Offering:
         """What is offered, by resource. Can be asked from any thread."""
         return {resource: plugin.devices for resource, plugin in self._plugins.items()}
 
+    def report_faults(self) -> list[dict[str, Any]]:
+        """What is wrong with devices that are offered: each fault once for all devices that have it. From any thread.
+
+        `names` are at most three of them, and `devices` is how many there are.
+        """
+        found: dict[tuple[str, Fault], list[str]] = {}
+        for resource, devices in self.devices().items():
+            for device in devices:
+                for fault in device.faults:
+                    found.setdefault((resource, fault), []).append(device.name)
+        return [
+            {"resource": resource, **asdict(fault), "names": names[:_NAMED], "devices": len(names)}
+            for (resource, fault), names in found.items()
+        ]
+
     def attachments(self) -> list[Attachment] | None:
         """All attachments as of the last update, None before the first. Can be asked from any thread."""
         found = self._attachments
         return None if found is None else list(chain.from_iterable(found.values()))
 
     async def update(self, node: Node, broken: Mapping[str, str]) -> None:
-        """Take over a look at the node, and ask the kubelet what pods have. `broken` as in `PoolService.update`."""
+        """Take over a look at the node, and ask the kubelet what pods have.
+
+        `broken` are devices that did not come back from their pods, or are to be changed, with the reason.
+        """
         self._loop = asyncio.get_running_loop()
         await self.ask_pods()
         await asyncio.to_thread(self._read_attachments)
         returned = await asyncio.to_thread(self._list_returned)
         offers = assign(self._config.pools, node, self._config.physical_functions, returned)
-        taken = self._list_taken()
+        taken = _as_faults("inUse", {**self._list_taken(), **self._damages}) | _as_faults("quarantined", broken)
         for service in (*self._services, *self._retired):
             service.note_listed(self.pod_devices.held(service.pool.resource), self.pod_devices.asked_at)
         for service, own in zip(self._services, offers, strict=True):
-            await self._update_pool(service, own, node, {**taken, **self._damages, **broken})
+            await self._update_pool(service, own, node, taken)
         for service in list(self._retired):
-            await self._retire(service, node, {**taken, **self._damages, **broken})
+            await self._retire(service, node, taken)
+        self._note_next()
 
     def owners(self) -> dict[str, str]:
         """Who has each device, by its ID: pods by the kubelet, and those that are being admitted. From any thread."""
@@ -165,25 +187,26 @@ class Offering:
         }
 
     async def _update_pool(
-        self, service: PoolService, offers: Mapping[str, Offer], node: Node, broken: Mapping[str, str]
+        self, service: PoolService, offers: Mapping[str, Offer], node: Node, broken: Mapping[str, Fault]
     ) -> None:
         resource, known = service.pool.resource, self.pod_devices.known
         in_use = {*self.pod_devices.owners(), *(self._attachments or {})} if known else None
-        unfit = {**self.admitting(resource), **self.pod_devices.held_elsewhere(resource), **broken}
+        elsewhere = {**self.admitting(resource), **self.pod_devices.held_elsewhere(resource)}
+        unfit = _as_faults("inUse", elsewhere) | dict(broken)
         devices = await asyncio.to_thread(service.update, offers, node, unfit, in_use)
         held = self.pod_devices.held(resource)
         if known:
             await asyncio.to_thread(service.tidy, held)
         await self._plugins[resource].update(devices, service.list_used(held) if known else None)
 
-    async def _retire(self, service: PoolService, node: Node, broken: Mapping[str, str]) -> None:
+    async def _retire(self, service: PoolService, node: Node, broken: Mapping[str, Fault]) -> None:
         """Offer no more of a pool that is gone than pods have of it; if they have nothing, end it."""
         resource, known = service.pool.resource, self.pod_devices.known
         held = service.list_used(self.pod_devices.held(resource)) if known else frozenset[str]()
         if held or not known:
             kept = {id_: offer for id_, offer in service.offers.items() if id_ in held}
             unlisted = held - self.pod_devices.held(resource)
-            gone = dict.fromkeys(unlisted, "its pool is no longer in the config")
+            gone = dict.fromkeys(unlisted, Fault("pool", "its pool is no longer in the config"))
             await self._update_pool(service, kept, node, {**broken, **gone})
             return
         await self._endpoints.remove(resource)
@@ -192,6 +215,12 @@ class Offering:
         await asyncio.to_thread(service.tidy, held)
         await asyncio.to_thread(self._cdi.remove, service.pool)
         logger.info("%s: this pool is no longer in the config, and no longer offered", resource)
+
+    def _note_next(self) -> None:
+        """Ask for another update when a device's health may change by itself."""
+        waits = [wait for service in self._services if (wait := service.next_change) is not None]
+        if waits:
+            self._note("the health of a device may change", max(_SOONEST, min(waits)))
 
     async def ask_pods(self, *, patience: float | None = None) -> None:
         """Ask the kubelet what pods have, which is kept in `pod_devices`; that it does not answer is logged once.
@@ -272,3 +301,7 @@ class Offering:
         if self._loop is None:
             return frozenset()
         return asyncio.run_coroutine_threadsafe(self._resources.list_devices(), self._loop).result(_ASK_TIMEOUT).pods
+
+
+def _as_faults(condition: str, reasons: Mapping[str, str]) -> dict[str, Fault]:
+    return {id_: Fault(condition, reason) for id_, reason in reasons.items()}

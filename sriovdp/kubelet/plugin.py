@@ -17,7 +17,7 @@ import grpc.aio
 from sriovdp.errors import SriovdpError
 from sriovdp.kubelet.api import deviceplugin_v1beta1_pb2 as pb2
 from sriovdp.kubelet.api.deviceplugin_v1beta1_pb2_grpc import DevicePluginServicer
-from sriovdp.model import PoolDevice
+from sriovdp.model import Fault, PoolDevice
 from sriovdp.pools.allocation import Allocation
 
 logger = logging.getLogger(__name__)
@@ -88,13 +88,15 @@ class DevicePlugin(DevicePluginServicer):
         """
         offered = {device.id: device for device in devices}
         devices_now = {
-            id_: offered.get(id_) or replace(device, healthy=False, reason=_GONE)
+            id_: offered.get(id_) or replace(device, healthy=False, reason=_GONE, faults=(Fault("device", _GONE),))
             for id_, device in self._devices.items()
             if id_ in offered or held is None or id_ in held
         }
         devices_now |= offered
         devices_now |= {
-            id_: PoolDevice(id_, healthy=False, reason=_GONE) for id_ in sorted(held or ()) if id_ not in devices_now
+            id_: PoolDevice(id_, healthy=False, reason=_GONE, faults=(Fault("device", _GONE),))
+            for id_ in sorted(held or ())
+            if id_ not in devices_now
         }
         self._log_changes(devices_now)
         self._devices = devices_now

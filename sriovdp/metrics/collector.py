@@ -65,6 +65,18 @@ class AgentCollector(Collector):
             for word, healthy in (("healthy", True), ("unhealthy", False))
         }
         yield _build_gauge("sriovdp_devices", "Devices offered to the kubelet.", ("resource", "health"), health.items())
+        faults = Counter(
+            (resource, fault.condition, "unhealthy" if fault.is_fatal else "warn")
+            for resource, devices in offered.items()
+            for device in devices
+            for fault in device.faults
+        )
+        yield _build_gauge(
+            "sriovdp_device_faults",
+            "Devices that do not meet a condition of their pool's health, and whether they are unhealthy by it.",
+            ("resource", "condition", "action"),
+            faults.items(),
+        )
         missing = offering.unregistered()
         registered = {(resource,): float(resource not in missing) for resource in offered}
         yield _build_gauge(

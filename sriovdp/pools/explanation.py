@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from sriovdp.config.values import PfConfig, Pool
 from sriovdp.model import Node
 from sriovdp.pools.candidates import Candidate, list_candidates
+from sriovdp.pools.faults import find_pf_lacks, write_lack
 from sriovdp.pools.near_misses import BEFORE_3_5, NearMisses
 from sriovdp.pools.selectors import Rejection, is_named_itself, judge
 
@@ -101,6 +102,7 @@ def describe(verdict: Verdict) -> dict[str, Any]:
         "obstacle": candidate.obstacle or None,
         "matches": verdict.pool.resource if verdict.pool else None,
         "selector": verdict.selector,
+        "health": _list_lacks(verdict),
         "rejections": [
             {
                 "resource": pool.resource,
@@ -125,6 +127,7 @@ def write(verdict: Verdict) -> Iterator[str]:
     head = f"{what}{name}  {candidate.vendor}:{candidate.device}  {driver}"
     if verdict.resource:
         yield f"{head}  -> {_write_match(verdict)}"
+        yield from (f"    {line}" for line in _list_lacks(verdict))
         if verdict.pool and is_named_itself(verdict.pool.selectors[verdict.selector or 0], candidate):
             yield f"    pfNames takes the PF itself, {BEFORE_3_5}"
         return
@@ -138,6 +141,14 @@ def write(verdict: Verdict) -> Iterator[str]:
         yield f"    no pool has deviceType {candidate.device_type}"
     for pool, rejections in fitting:
         yield from _write_rejections(pool, rejections)
+
+
+def _list_lacks(verdict: Verdict) -> list[str]:
+    """What its PF lacks for the health that its pool asks for. What only the agent sees is in `sriovdp status`."""
+    if verdict.pool is None or verdict.resource is None:
+        return []
+    pool = verdict.pool
+    return [write_lack(pool, lack) for lack in find_pf_lacks(pool, verdict.candidate)]
 
 
 def _write_match(verdict: Verdict) -> str:

@@ -3,23 +3,36 @@
 What Allocate would refuse is never healthy without being doubtful: the kubelet gives doubtful devices last.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
+from sriovdp.config.terms import HealthCondition
 from sriovdp.config.values import Pool
 from sriovdp.errors import DeviceError
-from sriovdp.pools.allocation import Access, Host, find_access
+from sriovdp.model import Subfunction, is_vfio
+from sriovdp.pools import allocation
+from sriovdp.pools.allocation import Access, find_access
 from sriovdp.pools.assignment import Offer
+from sriovdp.pools.faults import Lack, find_pf_lacks, wants
+
+
+class Host(allocation.Host, Protocol):
+    """What this host has; see `sriovdp.pools.host`."""
+
+    def find_intruder(self, group: int) -> str:
+        """What keeps a program from opening an IOMMU group; empty when nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a device takes to be used, None when not all of it is there: then the device is doubtful.
 
-    `fault` is what keeps it from being healthy, empty when nothing does.
+    `lacks` are the conditions of its pool that it does not meet now.
     """
 
     access: Access | None
-    fault: str
+    lacks: tuple[Lack, ...]
 
 
 def judge(pool: Pool, offer: Offer, host: Host, *, in_use: bool) -> Verdict:
@@ -27,21 +40,26 @@ def judge(pool: Pool, offer: Offer, host: Host, *, in_use: bool) -> Verdict:
 
     A pod that has a function can have its RDMA device in its own network namespace, where it is not seen.
     """
-    if offer.selector.is_rdma and not offer.candidate.traits.rdma and in_use:
-        return Verdict(None, _find_link_fault(pool, offer))
+    away = offer.selector.is_rdma and not offer.candidate.traits.rdma
+    rest = (*find_pf_lacks(pool, offer.candidate), *_find_group_lack(pool, offer, host))
+    if away and in_use:
+        return Verdict(None, rest)
     try:
         access = find_access(pool, offer, host)
     except DeviceError as error:
-        away = offer.selector.is_rdma and not offer.candidate.traits.rdma
-        return Verdict(None, error.reason if away or "deviceNodes" in pool.health else "")
-    return Verdict(access, _find_link_fault(pool, offer))
+        condition: HealthCondition = "rdmaDevice" if away else "deviceNodes"
+        own = (Lack(condition, error.reason),) if wants(pool, condition) else ()
+        return Verdict(None, own + rest)
+    return Verdict(access, rest)
 
 
-def _find_link_fault(pool: Pool, offer: Offer) -> str:
-    """A PF without a netdev here, like that of a VF in a virtual machine, has no link to judge."""
-    netdev = offer.candidate.pf.netdev
-    if netdev and "pfUp" in pool.health and not netdev.up:
-        return f"its PF {netdev.name} is down"
-    if netdev and "pfCarrier" in pool.health and not netdev.carrier:
-        return f"its PF {netdev.name} has no link"
-    return ""
+def _find_group_lack(pool: Pool, offer: Offer, host: Host) -> Iterator[Lack]:
+    """Whether the kernel would refuse to open the group of a function on vfio-pci, as it is not viable."""
+    function = offer.candidate.function
+    if isinstance(function, Subfunction) or function.iommu_group is None or not is_vfio(function.driver):
+        return
+    if function.traits.noiommu or not wants(pool, "iommuGroup"):
+        return
+    intruder = host.find_intruder(function.iommu_group)
+    if intruder:
+        yield Lack("iommuGroup", f"its IOMMU group {function.iommu_group} cannot be opened: {intruder}")

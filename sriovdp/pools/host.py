@@ -10,9 +10,12 @@ from sriovdp.kernel.sysfs import Sysfs, list_names, read_link, read_text
 from sriovdp.limits import PATTERN_SIGNS
 from sriovdp.model import Subfunction, is_vfio
 from sriovdp.pools.candidates import Candidate
+from sriovdp.pools.pcie_errors import Counts
 
 _SYS = Path("/sys")
 _DEV = "/dev/"
+_LEAVE_DMA = frozenset({"pci-stub", "pcieport", "shpchp"})
+_TOTAL = re.compile(r"^TOTAL_ERR_\w+ (\d+)$", re.MULTILINE)
 _UIO_FILE = re.compile(r"config|resource\d+(_wc)?")  # what DPDK opens, drivers/bus/pci/linux/pci_uio.c
 
 
@@ -36,6 +39,28 @@ class LiveHost:
         place = _SYS / folder.relative_to(self.sysfs.root.resolve())
         return [str(place / name) for name in list_names(folder) if _UIO_FILE.fullmatch(name)]
 
+    def find_intruder(self, group: int) -> str:
+        """What keeps a program from opening an IOMMU group through VFIO; empty when nothing does.
+
+        The kernel opens a group only if each function in it has no driver, or one that leaves its DMA to user space
+        (`driver_managed_dma`: VFIO's, pci-stub, and those of bridges).
+        """
+        folder = self.sysfs.root / f"kernel/iommu_groups/{group}/devices"
+        for address in list_names(folder):
+            driver = read_link(folder / address / "driver")
+            if driver and not is_vfio(driver) and driver not in _LEAVE_DMA:
+                return f"{address} is in it too, which {driver} drives"
+        return ""
+
+    def count_pcie_errors(self, address: str) -> Counts | None:
+        """Errors of a function by their kind, None where the kernel does not count them."""
+        folder = self.sysfs.pci(address)
+        found = {name: read_text(folder / f"aer_dev_{name}") for name in ("correctable", "nonfatal", "fatal")}
+        if found["correctable"] is None:
+            return None
+        totals = {name: _read_total(text or "") for name, text in found.items()}
+        return {"pcieErrors": totals["nonfatal"] + totals["fatal"], "pcieCorrectableErrors": totals["correctable"]}
+
     def refresh(self, candidate: Candidate) -> Candidate:
         """The device with what decides about its use read again: driver, IOMMU group, UIO device.
 
@@ -58,3 +83,8 @@ class LiveHost:
             traits=replace(function.traits, noiommu=name == "vfio-noiommu"),
         )
         return replace(candidate, function=fresh, driver=driver)
+
+
+def _read_total(text: str) -> int:
+    match = _TOTAL.search(text)
+    return int(match[1]) if match else 0

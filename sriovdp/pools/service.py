@@ -7,12 +7,12 @@ look at the node.
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sriovdp.config.values import Pool
 from sriovdp.errors import DeviceError, InUseError, SriovdpError, naming
-from sriovdp.model import Node, PoolDevice
+from sriovdp.model import Fault, Node, PoolDevice
 from sriovdp.pools.allocation import Access, Allocation, allocate, find_access
 from sriovdp.pools.assignment import Offer
 from sriovdp.pools.candidates import list_candidates
@@ -20,7 +20,9 @@ from sriovdp.pools.cdi import CdiSpecs, name_device
 from sriovdp.pools.device_info import DeviceInfoFiles
 from sriovdp.pools.grants import Grant, Grants
 from sriovdp.pools.health import judge
+from sriovdp.pools.holds import Holds
 from sriovdp.pools.host import LiveHost
+from sriovdp.pools.pcie_errors import PcieErrors
 from sriovdp.pools.placement import prefer
 from sriovdp.pools.selectors import reject
 
@@ -60,6 +62,14 @@ class PoolService:
         self._is_writable = False  # until the first look has tried it
         self._refreshed: set[str] = set()  # since the last look was taken over
         self._lock = threading.Lock()
+        self._holds = Holds()
+        self._pcie_errors = PcieErrors()
+        self._warned: frozenset[tuple[str, Fault]] = frozenset()
+
+    @property
+    def next_change(self) -> float | None:
+        """Seconds from the last update to when the health of a device may change by itself, None for never."""
+        return self._holds.find_next()
 
     @property
     def offers(self) -> Mapping[str, Offer]:
@@ -70,12 +80,12 @@ class PoolService:
         self,
         offers: Mapping[str, Offer],
         node: Node,
-        broken: Mapping[str, str],
+        broken: Mapping[str, Fault],
         in_use: Collection[str] | None = None,
     ) -> list[PoolDevice]:
         """Take over what a look at the node found, and judge it.
 
-        `broken` are devices no pod should get, with reasons; `in_use` those that pods have, None when it is not known.
+        `broken` are devices no pod should get, with faults; `in_use` those that pods have, None when it is not known.
         A device that was offered before and has lost its driver is among the devices, as not healthy.
         """
         used = None if in_use is None else self.list_used(in_use)
@@ -94,13 +104,51 @@ class PoolService:
         accesses = {id_: access for id_, access in known.items() if access is not None}
         self._doubtful = frozenset(id_ for id_, verdict in verdicts.items() if verdict.access is None)
         fault = self._take_over(kept | dict(offers), accesses)
-        return [
-            *(
-                self._build_device(offers[id_], broken.get(id_) or fault or found.fault)
+        whole = (Fault("files", fault),) if fault else ()
+        self._holds.update(
+            time.monotonic(),
+            [
+                (id_, lack, self.pool.find_rule(lack.condition))
                 for id_, found in verdicts.items()
-            ),
-            *(self._build_device(offer, "it has lost its driver") for offer in kept.values()),
+                for lack in found.lacks
+            ],
+            self._pcie_errors.find_new(self.pool, offers, self._host),
+        )
+        counting = self._holds.find()
+        faults = {
+            id_: (
+                *((broken[id_],) if id_ in broken else ()),
+                *whole,
+                *(
+                    Fault(lack.condition, lack.reason, rule.action == "unhealthy")
+                    for lack, rule in counting.get(id_, ())
+                ),
+            )
+            for id_ in offers
+        }
+        self._log_warnings(faults)
+        return [
+            *(self._build_device(offers[id_], faults[id_]) for id_ in offers),
+            *(self._build_device(offer, (Fault("driver", "it has lost its driver"),)) for offer in kept.values()),
         ]
+
+    def _log_warnings(self, faults: Mapping[str, Sequence[Fault]]) -> None:
+        """Log each warning when it begins and when it ends: once for all devices that it is about."""
+        now = frozenset((id_, fault) for id_, found in faults.items() for fault in found if not fault.is_fatal)
+        for fault, who in self._group(now - self._warned):
+            logger.warning("%s: %s: %s (%s)", self.pool.resource, who, fault.reason, fault.condition)
+        for fault, who in self._group(self._warned - now):
+            logger.info("%s: %s: no longer so: %s (%s)", self.pool.resource, who, fault.reason, fault.condition)
+        self._warned = now
+
+    def _group(self, found: Collection[tuple[str, Fault]]) -> Iterator[tuple[Fault, str]]:
+        """Each fault once, with the devices that have it in words."""
+        ids: dict[Fault, list[str]] = {}
+        for id_, fault in sorted(found, key=lambda pair: pair[0]):
+            ids.setdefault(fault, []).append(id_)
+        for fault, (first, *others) in ids.items():
+            offer = self._offers.get(first)
+            yield fault, (offer.candidate.name if offer else first) + (f" and {len(others)} more" if others else "")
 
     def _take_over(self, offers: Mapping[str, Offer], accesses: dict[str, Access]) -> str:
         """Take over what there is now; gives what keeps the whole pool from being given, empty for nothing."""
@@ -257,6 +305,7 @@ class PoolService:
                 self._refreshed |= accesses.keys()
                 self._cdi.write(self.pool, self._accesses)
 
-    def _build_device(self, offer: Offer, fault: str) -> PoolDevice:
+    def _build_device(self, offer: Offer, faults: tuple[Fault, ...]) -> PoolDevice:
         numa_node = None if self.pool.exclude_topology else offer.candidate.function.numa_node
-        return PoolDevice(offer.id, numa_node, not fault, fault, offer.candidate.name)
+        fault = next((fault.reason for fault in faults if fault.is_fatal), "")
+        return PoolDevice(offer.id, numa_node, not fault, fault, offer.candidate.name, faults)

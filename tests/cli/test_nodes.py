@@ -77,7 +77,7 @@ def test_explain_as_json_has_the_same(nodes: dict[str, Path], tmp_path: Path) ->
     }
     what |= {"index": 4, "vendor": "8086", "device": "154c", "driver": "vfio-pci", "netdev": None}
     nothing = dict.fromkeys(("resource", "obstacle", "matches", "selector"))
-    assert told["0000:3b:02.4"] == what | nothing | {"rejections": rejections}
+    assert told["0000:3b:02.4"] == what | nothing | {"health": [], "rejections": rejections}
     taken = told["0000:3b:02.3"]
     assert (taken["resource"], taken["matches"], taken["selector"]) == ("intel.com/dpdk", "intel.com/dpdk", 1)
 

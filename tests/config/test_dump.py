@@ -25,6 +25,7 @@ from sriovdp.config.values import (
     Config,
     ExtraMount,
     ExtraNode,
+    HealthRule,
     NodeSelect,
     PfConfig,
     PfSelect,
@@ -91,7 +92,13 @@ POOLS = st.builds(
         max_size=2,
     ).map(MappingProxyType),
     allocation=st.builds(Placement, st.booleans(), st.sampled_from(["packed", "spread", "samePF", "distinctPF"])),
-    health=some("driver", "deviceNodes", "pfUp", "pfCarrier", most=4),
+    health=some(
+        HealthRule("driver"),
+        HealthRule("pfCarrier", "warn", 10),
+        HealthRule("iommuGroup", "ignore", 0),
+        HealthRule("pcieErrors"),
+        most=4,
+    ),
     device_nodes=some(ExtraNode("/dev/a", "/dev/b", "r"), ExtraNode("/dev/cxi*", None, "rwm")),
     mounts=some(ExtraMount("/a b", "/c", read_only=False), ExtraMount("/a")),
     env=st.dictionaries(st.sampled_from(["A", "B_1"]), WORDS | st.sampled_from(["true", "1.5", "~", "a: b"])).map(
@@ -196,7 +203,10 @@ def test_what_is_written_has_every_default() -> None:
                 "deviceType": "netDevice",
                 "excludeTopology": False,
                 "allocation": "numa+packed",
-                "health": ["driver", "deviceNodes"],
+                "health": [
+                    {"condition": "driver", "action": "unhealthy"},
+                    {"condition": "deviceNodes", "action": "unhealthy"},
+                ],
                 "selectors": [{"isRdma": False, "needVhostNet": False}],
             }
         ],
