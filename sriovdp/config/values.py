@@ -346,8 +346,8 @@ class Pool:
     health: Annotated[
         tuple[HealthRule, ...],
         Key(
-            "What a device must have to be healthy: conditions, or `{condition, action, hold}`. `[driver, deviceNodes]` if "
-            "not given."
+            "What a device must have to be healthy: conditions, or `{condition, action, hold}`. "
+            "`[driver, deviceNodes]` if not given."
         ),
     ] = (HealthRule("driver"), HealthRule("deviceNodes"))
     device_nodes: Annotated[

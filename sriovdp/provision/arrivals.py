@@ -28,7 +28,9 @@ class Arrivals:
             logger.info("%s", change)
         arrived = find_arrivals(config, before, node)
         for pf in arrived:
-            logger.info("%s (%s): new here, or with a new name or driver: made as the config says", pf.name, pf.address)
+            logger.info(
+                "%s (%s): new here, or with a new name, driver or VFs: made as the config says", pf.name, pf.address
+            )
         return bool(arrived) or (is_new and is_lacking)
 
 
@@ -36,11 +38,14 @@ def find_arrivals(config: Config, before: Node, now: Node) -> list[PhysicalFunct
     """PFs with a driver and an entry in the config that were not there before, or not so.
 
     A PF that was removed and found again between two looks, as by a reset of its firmware, has a new netdev; one that
-    got its driver has its first one. One that was renamed may have got another entry.
+    got its driver has its first one. One that was renamed may have got another entry. VFs that something else creates
+    come with their PF.
     """
     known = {_identify(config, pf) for pf in before.pfs}
     return [pf for pf in now.pfs if pf.driver and config.find_pf(pf) and _identify(config, pf) not in known]
 
 
 def _identify(config: Config, pf: PhysicalFunction) -> tuple[object, ...]:
-    return pf.address, pf.driver, pf.netdev.ifindex if pf.netdev else None, config.find_pf(pf)
+    entry = config.find_pf(pf)
+    foreign = tuple(vf.address for vf in pf.vfs) if entry and entry.externally_managed else ()
+    return pf.address, pf.driver, pf.netdev.ifindex if pf.netdev else None, id(entry), foreign
