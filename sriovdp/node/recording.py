@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Folder
-from sriovdp.model import ZERO_MAC, Node, VfSettings
+from sriovdp.model import ZERO_MAC, Eswitch, Node, VfSettings
 from sriovdp.reading import build, parse_object, read_file
 
 FACTS = "netlink.json"
@@ -39,7 +39,7 @@ _MISC = ("rdma_cm", "vhost-net", "tun")
 class Facts:
     """What sysfs does not have of a node.
 
-    `settings` goes by PF address and VF index, `ddp` by PCI address, `permanent_macs` by a PF's netdev;
+    `settings` goes by PF address and VF index, `ddp` and `eswitches` by PCI address, `permanent_macs` by a PF's netdev;
     `default_routes` and `addressed` are names of netdevs; `loadable` are drivers that are not loaded, but could be.
     `is_recorded` is False for a bare copy of sysfs, beside which nothing was recorded.
     """
@@ -49,6 +49,7 @@ class Facts:
     default_routes: frozenset[str] = frozenset()
     addressed: frozenset[str] = frozenset()
     ddp: Mapping[str, str] = field(default_factory=dict)
+    eswitches: Mapping[str, Eswitch] = field(default_factory=dict)
     loadable: frozenset[str] = frozenset()
     is_recorded: bool = True
 
@@ -62,6 +63,7 @@ class _Tree:
     default_routes: tuple[str, ...] = ()
     addressed: tuple[str, ...] = ()
     ddp_profiles: Mapping[str, str] = field(default_factory=dict)
+    eswitches: Mapping[str, Eswitch] = field(default_factory=dict)
     loadable_drivers: tuple[str, ...] = ()
 
 
@@ -77,6 +79,7 @@ def read_facts(root: Path) -> Facts:
             default_routes=frozenset(tree.default_routes),
             addressed=frozenset(tree.addressed),
             ddp=tree.ddp_profiles,
+            eswitches=tree.eswitches,
             loadable=frozenset(tree.loadable_drivers),
         )
     except FileNotFoundError:
@@ -95,6 +98,7 @@ def write_facts(root: Path, facts: Facts) -> None:
         "default_routes": sorted(facts.default_routes),
         "addressed": sorted(facts.addressed),
         "ddp_profiles": dict(facts.ddp),
+        "eswitches": {address: asdict(eswitch) for address, eswitch in facts.eswitches.items()},
         "loadable_drivers": sorted(facts.loadable),
     }
     (root / FACTS).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")

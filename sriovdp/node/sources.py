@@ -68,7 +68,7 @@ def open_recorded(facts: Facts) -> Source:
         link_type=lambda folder: folder.number("type"),
         settings=lambda address, _: facts.settings.get(address, None if facts.is_recorded else {}),
         has_address=lambda netdev: netdev.name in facts.addressed,
-        eswitch=lambda _: None,
+        eswitch=facts.eswitches.get,
         has_uppers=lambda _: True,
         routes=facts.default_routes,
         ddp=facts.ddp,
@@ -92,6 +92,7 @@ def collect_facts(sysfs: Sysfs, node: Node) -> Facts:
         default_routes=list_default_routes(),
         addressed=addressed,
         ddp=list_ddp(sysfs),
+        eswitches={pf.address: pf.eswitch for pf in node.pfs if pf.eswitch},
         loadable=list_loadable(),
     )
 

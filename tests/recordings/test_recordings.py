@@ -10,7 +10,7 @@ import pytest
 from sriovdp.config.file import parse
 from sriovdp.errors import DeviceError
 from sriovdp.kernel.sysfs import Sysfs
-from sriovdp.model import Node, PhysicalFunction, RdmaDevice, VdpaDevice, VfSettings, VirtualFunction
+from sriovdp.model import Eswitch, Node, PhysicalFunction, RdmaDevice, VdpaDevice, VfSettings, VirtualFunction
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.node.recording import FACTS, read_facts, record
 from sriovdp.node.sources import collect_facts, list_known_drivers
@@ -280,3 +280,18 @@ def test_a_broken_recording_is_reported(junk: str, tmp_path: Path) -> None:
     (tmp_path / FACTS).write_text(junk)
     with pytest.raises(DeviceError, match="is not as written"):
         read_facts(tmp_path)
+
+
+def test_the_mode_of_an_eswitch_is_recorded(trees: Path, tmp_path: Path) -> None:
+    """And planned from a recording as on the node itself."""
+    sysfs = Sysfs(trees / "connectx")
+    node = take_snapshot(sysfs)
+    pf = node.pfs[1]
+    eswitch = Eswitch("switchdev", 1, 1)
+    facts = replace(collect_facts(sysfs, node), eswitches={pf.address: eswitch})
+    record(sysfs.root, node, facts, tmp_path / "again")
+    again = take_snapshot(Sysfs(tmp_path / "again"))
+    assert [one.eswitch for one in again.pfs] == [None, eswitch, None]
+    wanted = parse(f"physicalFunctions: [{{select: {{pfNames: [{pf.name}]}}, numVfs: 4, eSwitchMode: legacy}}]", "x")
+    steps = [str(step) for step in plan(wanted, again).steps]
+    assert f"{pf.name}: set e-switch mode legacy" in steps
