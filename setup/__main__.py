@@ -8,6 +8,7 @@ from collections.abc import Callable
 from setup.environment import make_environment
 from setup.kernel import prepare_kernel
 from setup.launcher import build_launcher
+from setup.open_vswitch import prepare_open_vswitch
 from setup.packages import install_packages
 from setup.steps import SetupError, say
 from setup.vnic import prepare_vnic
@@ -17,6 +18,7 @@ _STEPS: tuple[tuple[str, Callable[[], object]], ...] = (
     ("Debian packages", install_packages),
     ("the lab's kernel", prepare_kernel),
     ("the lab's software NIC", prepare_vnic),
+    ("Open vSwitch for the lab", prepare_open_vswitch),
     ("the virtual environment", make_environment),
     ("the CNI launcher", build_launcher),
 )

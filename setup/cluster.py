@@ -15,7 +15,7 @@ from setup.steps import CHECKOUT, SetupError, run, say
 BUILD = CHECKOUT / "build/cluster"
 _PACKAGES = ("etcd-server", "openssl", "socat")
 _FOR_UNIT_TESTS = {program.name: program for program in (MULTUS, MANAGERS)}
-_LAYERS = ("base", "overlays/debian-cni", "overlays/metrics", "overlays/provisioning")
+_LAYERS = ("base", "overlays/debian-cni", "overlays/metrics", "overlays/open-vswitch", "overlays/provisioning")
 
 
 def main() -> int:

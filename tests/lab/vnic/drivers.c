@@ -117,6 +117,7 @@ EXPORT_SYMBOL_GPL(vnic_is_bound);
 
 static void vfs_remove(struct vnic_card *card, struct pci_dev *pf)
 {
+	vnic_trunks_remove(card);
 	vnic_representors_remove(card);
 	vnic_vf_netdevs_remove(card);
 	pci_disable_sriov(pf);
@@ -178,6 +179,8 @@ static int vfs_add(struct vnic_card *card, struct pci_dev *pf, int count)
 	err = pci_enable_sriov(pf, count);
 	if (!err)
 		err = vnic_representors_add(card);
+	if (!err)
+		err = vnic_trunks_add(card, pf);
 	if (!err)
 		return count;
 	vfs_remove(card, pf);

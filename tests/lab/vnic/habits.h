@@ -90,6 +90,9 @@
 	/* 802.1ad is accepted: ice in double VLAN mode, bnxt_en with */	\
 	/* BNXT_FW_CAP_DFLT_VLAN_TPID_PCP. Otherwise EPROTONOSUPPORT. */	\
 	X(vlan_ad, 0)								\
+	/* PFs have sriov/N/trunk for each VF: drivers of Intel and NVIDIA, */	\
+	/* not those of Linux. From the next VFs on. */				\
+	X(vlan_trunk, 0)							\
 	/* VLAN 0 with a priority is EINVAL (bnxt_set_vf_vlan). */		\
 	X(qos_needs_vlan, 0)							\
 	/* A zero MAC is EINVAL (otx2_set_vf_mac). */				\

@@ -39,13 +39,18 @@ static bool is_for(const struct net_device *netdev, const struct sk_buff *skb, b
 	       (may_be_promiscuous && netdev->flags & IFF_PROMISC);
 }
 
+static bool may_tag(const struct vnic_vf *vf, const struct sk_buff *skb)
+{
+	return !READ_ONCE(vf->has_trunk) || test_bit(skb_vlan_tag_get_id(skb), vf->trunk);
+}
+
 /* Whether a VF is in the frame's VLAN. One without a port VLAN gets what its guest tagged, as a trunk. */
 static bool shares_vlan(const struct vnic_vf *vf, const struct sk_buff *skb)
 {
 	u16 vlan = READ_ONCE(vf->vlan);
 
 	if (!vlan)
-		return !skb_vlan_tag_present(skb) || skb->vlan_proto == htons(ETH_P_8021Q);
+		return !skb_vlan_tag_present(skb) || (skb->vlan_proto == htons(ETH_P_8021Q) && may_tag(vf, skb));
 	return skb_vlan_tag_present(skb) && skb_vlan_tag_get_id(skb) == vlan && skb->vlan_proto == vf->vlan_proto;
 }
 
@@ -139,6 +144,8 @@ static bool is_permitted(struct vnic_vf *vf, const struct sk_buff *skb)
 		return false;
 	/* tags of its own are for a VF without port VLAN, or below one of 802.1ad */
 	if (vf->vlan && skb_vlan_tag_present(skb) && vf->vlan_proto == htons(ETH_P_8021Q))
+		return false;
+	if (!vf->vlan && skb_vlan_tag_present(skb) && !may_tag(vf, skb))
 		return false;
 	return is_within_rate(vf, skb->len);
 }

@@ -14,6 +14,8 @@ void vnic_vf_forget(struct vnic_vf *vf)
 	vf->vlan = 0;
 	vf->qos = 0;
 	vf->vlan_proto = htons(ETH_P_8021Q);
+	bitmap_zero(vf->trunk, VLAN_N_VID);
+	vf->has_trunk = false;
 	vf->spoofchk = true;
 	vf->trust = false;
 	vf->link_state = IFLA_VF_LINK_STATE_AUTO;

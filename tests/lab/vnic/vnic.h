@@ -8,6 +8,7 @@
 
 #include <linux/etherdevice.h>
 #include <linux/if_link.h>
+#include <linux/if_vlan.h>
 #include <linux/netdevice.h>
 #include <linux/pci.h>
 #include <linux/workqueue.h>
@@ -57,6 +58,9 @@ struct vnic_vf {
 	u16 vlan;
 	u8 qos;
 	__be16 vlan_proto;
+	DECLARE_BITMAP(trunk, VLAN_N_VID);	/* VLANs that it may tag with */
+	bool has_trunk;		/* false: all of them */
+	struct kobject *trunk_kobj;
 	bool spoofchk;
 	bool trust;
 	int link_state;
@@ -98,6 +102,7 @@ struct vnic_card {
 	bool switchdev;
 	struct delayed_work wake_up;	/* after a reset */
 
+	struct kobject *trunks;	/* the folder `sriov` of the PF */
 	struct devlink *devlink;
 	struct list_head subfunctions;	/* guarded by the lock of the devlink instance */
 };
@@ -171,6 +176,10 @@ int vnic_netdevs_add(struct vnic_function *function);
 void vnic_netdevs_remove(struct vnic_function *function);
 void vnic_vf_netdevs_remove(struct vnic_card *card);
 void vnic_take_mac(struct net_device *netdev, const struct vnic_vf *vf);
+
+/* trunk.c */
+int vnic_trunks_add(struct vnic_card *card, struct pci_dev *pf);
+void vnic_trunks_remove(struct vnic_card *card);
 
 /* switch.c */
 netdev_tx_t vnic_xmit(struct sk_buff *skb, struct net_device *netdev);
