@@ -16,6 +16,7 @@ from cni.policy import Policy, find_place
 from sriovdp.errors import SriovdpError
 from sriovdp.kernel.beneath import open_beneath
 from sriovdp.kernel.device_name import DeviceName
+from sriovdp.kernel.representors import find_representor
 from sriovdp.kernel.sysfs import Sysfs, read_link
 from sriovdp.reading import UnreadableError, parse_object
 from sriovdp.state.journal import Attachment
@@ -120,4 +121,6 @@ def _describe(sysfs: Sysfs, attachment: Attachment) -> dict[str, Any]:
         pci["pf-pci-address"] = pf
     if attachment.rdma:
         pci["rdma-device"] = ",".join(attachment.rdma)
+    if representor := find_representor(sysfs, attachment.device):
+        pci["representor-device"] = representor
     return {"type": "pci", "version": _VERSION, "pci": pci}

@@ -36,7 +36,8 @@ class Policy:
 
     The rest is which values are allowed: `trust: on`, `spoofchk: off`, `promisc: true`, `allmulti: true`, any `mac`,
     any `guid`, these `drivers`, port VLANs within these ranges (both ends count), and sysctls of these patterns, like
-    `net.ipv4.conf.IFNAME.*`. The defaults are those of sriov-cni: all of them.
+    `net.ipv4.conf.IFNAME.*`. The defaults are those of sriov-cni: all of them. `bridges` are those that
+    representors may be put into: none by default, as who is in a bridge reaches what the node has there.
 
     `allocation` says whether the kubelet must have given a VF to the pod: always, where that can be known, or never.
     """
@@ -52,6 +53,7 @@ class Policy:
     guid: bool = True
     drivers: frozenset[str] = frozenset({"kernel", "vfio-pci", "igb_uio", "uio_pci_generic"})
     vlans: tuple[tuple[int, int], ...] = ((0, 4094),)
+    bridges: frozenset[str] = frozenset()
     sysctls: tuple[str, ...] = ("*",)
     allocation: Allocation = "when-known"
 

@@ -21,6 +21,7 @@ def make_policy(config: Config) -> Policy:
         guid=allow.guid,
         drivers=frozenset(allow.drivers),
         vlans=tuple((span.start, span.stop - 1) for span in allow.vlans.spans),
+        bridges=frozenset(allow.bridges),
         sysctls=allow.sysctls,
         allocation=given.allocation,
     )

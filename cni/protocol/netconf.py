@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cni.protocol import infiniband, keys, network_keys
+from cni.protocol.bridging import Bridging
 from cni.protocol.decoding import decode
 from cni.protocol.keys import Findings, fault
 from cni.protocol.keys_2017 import Keys2017, combine, has_no_addresses, without_idle
@@ -15,6 +16,7 @@ from cni.protocol.spec import DECODING_FAILURE, INVALID_CONFIG, Result, check_ve
 from sriovdp.errors import CniError
 from sriovdp.limits import MAX_VLAN
 from sriovdp.model import KERNEL_DRIVER, PciAddress
+from sriovdp.vlans import VlanIds
 
 Dad = Literal["optimistic", "wait", "off"]
 
@@ -57,6 +59,8 @@ class NetConf:
     allmulti: bool | None = None
     driver: str | None = None
     rdma_isolation: bool = False
+    bridging: Bridging | None = None
+    trunk: VlanIds | None = None
     skips_unsupported: bool = False
     dad: Dad = "optimistic"
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -174,7 +178,24 @@ def read_netconf(document: Mapping[str, Any], args: str, command: str, findings:
     if conf.ipam == "dhcp" and conf.driver not in {None, KERNEL_DRIVER}:
         allowed = f"another one with driver {conf.driver}: there is no netdev to ask with"
         findings.faults.append(fault("ipam.type", conf.ipam, allowed))
+    with findings.collect():
+        conf = _place_trunk(conf)
     return replace(conf, warnings=tuple(findings.warnings))
+
+
+def _place_trunk(conf: NetConf) -> NetConf:
+    """In a bridge `vlanTrunk` is the trunk of the representor, and nothing is asked of the PF's driver."""
+    if not conf.trunk:
+        return conf
+    if conf.bridging is None:
+        if conf.settings.get("vlan"):
+            raise fault(
+                "vlanTrunk", conf.raw["vlanTrunk"], "left out with vlan: frames of the pod have its tag or theirs"
+            )
+        return conf
+    if conf.bridging.trunk:
+        raise fault("vlanTrunk", conf.raw["vlanTrunk"], "left out with representor.trunk, which says the same")
+    return replace(conf, bridging=replace(conf.bridging, trunk=conf.trunk), trunk=None)
 
 
 def _read_keys(raw: Mapping[str, Any], table: Iterable[Key], findings: Findings) -> dict[str, Any]:

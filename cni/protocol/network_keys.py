@@ -11,6 +11,7 @@ from typing import Any
 
 from cni.policy import Policy
 from cni.protocol import keys
+from cni.protocol.bridging import forbids_bridging, read_bridging, read_vlans
 from sriovdp.limits import MAX_MTU, MAX_QOS, MAX_RATE, MAX_VLAN, MIN_MTU
 
 DRIVERS = ("kernel", "vfio-pci", "igb_uio", "uio_pci_generic")
@@ -198,6 +199,20 @@ KEYS: tuple[Key, ...] = (
         "pool's to give",
         keys.choice({name: name for name in DRIVERS}), "driver", also=("vfiopci", "dpdkdriver", "devicetype"),
         policy="allow.drivers", forbids=lambda policy, value: value not in policy.drivers,
+    ),
+    Key(
+        "representor", '`{"bridge": "br0", "vlan": 10, "trunk": "5,20-29"}`',
+        "in switchdev mode: the bridge, Linux's or Open vSwitch's, that the VF's representor is put into, the VLAN of "
+        "frames without a tag, and VLANs that pass with their tag: see [Representors](#representors)",
+        read_bridging, "bridging", also=("bridge", "ovsbridge"),
+        policy="allow.bridges", forbids=forbids_bridging,
+    ),
+    Key(
+        "vlanTrunk", "`100-110,200`",
+        "the VLANs that the pod may use with their tag, and no other: in the bridge of `representor`, else by the PF's "
+        "driver, where it has a list of them; see [VLANs that a pod tags](#vlans-that-a-pod-tags)",
+        read_vlans, "trunk", also=("trunk", "trunks", "vlantrunks", "vlans"),
+        policy="allow.vlans", forbids=lambda policy, value: any(not policy.allows_vlan(vlan) for vlan in value),
     ),
     Key(
         "onUnsupported", "`fail` (default), `warn`",

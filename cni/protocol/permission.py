@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni.policy import Policy, find_place
+from cni.protocol.bridging import Bridging
 from cni.protocol.netconf import NetConf
 from cni.protocol.network_keys import KEYS, Key
 from cni.protocol.spec import INVALID_CONFIG
 from sriovdp.errors import CniError
+
+_SHOWN = 5  # VLANs that an error names
 
 
 def check_permission(conf: NetConf, policy: Policy) -> None:
@@ -25,6 +28,8 @@ def list_refusals(conf: NetConf, policy: Policy) -> list[CniError]:
         for key, value in _values(conf)
         if key.forbids and key.forbids(policy, value)
     ]
+    if conf.bridging and (message := _find_strange_vlans(conf.bridging, policy)):
+        refusals.append(CniError(INVALID_CONFIG, message, hint="name other VLANs, or allow them in the agent's config"))
     if conf.device_info and find_place(conf.device_info, policy.device_info_folders) is None:
         folders = ", ".join(map(str, policy.device_info_folders)) or "no folder"
         refusals.append(
@@ -36,6 +41,15 @@ def list_refusals(conf: NetConf, policy: Policy) -> list[CniError]:
             )
         )
     return refusals
+
+
+def _find_strange_vlans(wanted: Bridging, policy: Policy) -> str:
+    """What of a representor's VLANs the node does not allow. Without any, a bridge may pass all that a pod tags."""
+    if not wanted.vlans and policy.vlans != Policy().vlans:
+        return "representor has neither vlan nor trunk, and this node does not allow all VLANs (cni.allow.vlans)"
+    strange = [str(vlan) for vlan in wanted.vlans if not policy.allows_vlan(vlan)]
+    shown = ", ".join(strange[:_SHOWN]) + (f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else "")
+    return f"representor has VLAN {shown}, which this node does not allow (cni.allow.vlans)" if strange else ""
 
 
 def _values(conf: NetConf) -> Iterator[tuple[Key, Any]]:

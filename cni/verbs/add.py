@@ -14,6 +14,7 @@ from cni.protocol.spec import DEVICE_FAILURE, INVALID_CONFIG, TRY_AGAIN, Interfa
 from cni.vf import rdma, sandbox
 from cni.vf.infiniband import set_guid, take_guid
 from cni.vf.names import remove_altnames
+from cni.vf.representor import attach_representor
 from cni.vf.settings import (
     TURNS,
     Vf,
@@ -24,6 +25,7 @@ from cni.vf.settings import (
     refuse_settings,
     set_netdev_mac,
 )
+from cni.vf.trunk import apply_trunk
 from sriovdp.errors import CniError, KernelError
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.abilities import list_doubts, list_wanted
@@ -89,15 +91,18 @@ class Addition:
         with self.addresses as addresses:
             self._go_on("start of IPAM")
             attachment = replace(attachment, unsupported=tuple(self._set_on_pf(attachment)))
+            apply_trunk(self.sysfs, attachment, self.conf.trunk)
             self._go_on("settings on the PF")
             self._bind_driver()
             self._go_on("driver")
             attachment = self._take_guid_and_rdma(attachment)
+            representor = attach_representor(self.sysfs, self.netlink, attachment, self.conf.bridging)
             interface = self._enter_sandbox(attachment)
             self._go_on("interface up")
             ipam = addresses.finish()
             self._go_on("wait for IPAM")
-        result = Result((interface,), dns=self.conf.dns)
+        host = (Interface(representor.name, representor.mac, representor.mtu),) if representor else ()
+        result = Result((interface, *host), dns=self.conf.dns)
         if ipam is not None:
             result = result.with_addresses_of(ipam)
             if self.conf.pf and self.conf.dns:

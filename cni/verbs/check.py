@@ -20,7 +20,9 @@ from cni.protocol.spec import (
 )
 from cni.protocol.wire import Request
 from cni.vf.rdma import find_missing
+from cni.vf.representor import compare_representor
 from cni.vf.settings import find_vf
+from cni.vf.trunk import compare_trunk
 from sriovdp.errors import CniError, SriovdpError, naming
 from sriovdp.kernel import drivers, netns
 from sriovdp.kernel.device_name import DeviceName
@@ -88,6 +90,8 @@ class Comparison:
         """What is not as it was made, a sentence each; empty when all is well. `netns_fd` is the sandbox."""
         try:
             found = [*self._compare_settings(), *self._compare_driver()]
+            found += compare_representor(self.sysfs, self.attachment, self.conf.bridging)
+            found += compare_trunk(self.sysfs, self.attachment, self.conf.trunk)
         except SriovdpError as error:
             return [error.reason]
         if self.attachment.mode == "dpdk":

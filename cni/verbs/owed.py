@@ -14,5 +14,10 @@ def is_owed(attachment: Attachment) -> bool:
 
 
 def without_lost_vf(attachment: Attachment) -> Attachment:
-    """The attachment as far as it is to be released: a reboot made the VFs again, so only addresses may be left."""
-    return replace(attachment, released=attachment.released or attachment.boot_id != read_boot_id())
+    """The attachment as far as it is to be released.
+
+    A reboot made the VFs again, so only addresses may be left, and a port in Open vSwitch's database.
+    """
+    has_port = attachment.representor is not None and attachment.representor.switch == "ovs"
+    is_lost = attachment.boot_id != read_boot_id() and not has_port
+    return replace(attachment, released=attachment.released or is_lost)

@@ -16,7 +16,9 @@ from cni.protocol.netconf import Network, parse_network
 from cni.protocol.wire import Request
 from cni.verbs.draft import draft_attachment
 from cni.verbs.owed import without_lost_vf
+from cni.vf.representor import restore_representor
 from cni.vf.restore import restore_vf
+from cni.vf.trunk import restore_trunk
 from sriovdp.errors import BusyError, DamageError, DeviceError, JournalError, SriovdpError, naming
 from sriovdp.kernel import netns
 from sriovdp.kernel.device_name import DeviceName
@@ -190,7 +192,7 @@ class Release:
         """Bring the VF back; gives why it did not come back."""
         try:
             with naming(self._name(attachment)), open_sandbox(attachment, netns_fd) as sandbox_fd:
-                restore_vf(self.sysfs, attachment, sandbox_fd)
+                self._restore_all(attachment, sandbox_fd)
         except SriovdpError as error:
             return error
         except Exception as error:  # whatever the entry holds: its addresses are freed, and others go on
@@ -199,6 +201,14 @@ class Release:
             return DeviceError(f"{name}: restoring it failed: {error!r}")
         remove_device_info(attachment, self.sysfs)
         return None
+
+    def _restore_all(self, attachment: Attachment, sandbox_fd: int | None) -> None:
+        """The VF, and what stands for it on the host; what one of them runs into does not keep the others."""
+        with ExitStack() as steps:
+            steps.callback(restore_representor, self.sysfs, attachment)
+            steps.callback(restore_trunk, self.sysfs, attachment)
+            if attachment.boot_id == read_boot_id():  # a reboot made the VF again
+                restore_vf(self.sysfs, attachment, sandbox_fd)
 
     def _name(self, attachment: Attachment) -> DeviceName:
         return DeviceName(self.sysfs, attachment.device)

@@ -20,7 +20,9 @@ from cni.verbs.ownership import Owners, check_owner
 from cni.verbs.release import Release, is_alive
 from cni.vf.infiniband import check_fit, refuse_twin
 from cni.vf.rdma import check_isolation, mention_device
+from cni.vf.representor import judge_representor
 from cni.vf.settings import Vf, find_vf, is_alone, read_original
+from cni.vf.trunk import judge_trunk
 from sriovdp.errors import BusyError, CniError, naming
 from sriovdp.kernel import netdevs
 from sriovdp.kernel.device_name import DeviceName
@@ -71,6 +73,8 @@ class Reservation:
                 draft_attachment(request, Network(conf.name, conf.version, conf.raw), device, original, netns_fd),
                 mode=mode,
                 device_info="" if is_told else conf.device_info,
+                representor=judge_representor(self.sysfs, self.netlink, vf, conf.bridging),
+                trunk=judge_trunk(self.sysfs, vf, conf.trunk),
                 interface=name_in_pod(conf, request),
             )
 

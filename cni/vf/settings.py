@@ -14,6 +14,7 @@ from cni.vf.names import clear_name
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
 from sriovdp.kernel import drivers, netdevs
 from sriovdp.kernel.device_name import find_vf_index, named
+from sriovdp.kernel.devlink_port import set_vf_mac
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.link import Link
@@ -54,8 +55,9 @@ class Vf:
 
     `pf_ifindex`, `settings` and `pf_mtu` are None when the PF has no netdev in the host's network namespace; `settings`
     is None too when the PF's driver has none of its VFs, and when it could not read this one: `is_unread`. `pf` is its
-    name, or its PCI address then. In a virtual machine the PF is its host's: then `index` is None, and `pf` the
-    function's own netdev. `infiniband` is the link type of the PF, or without a PF that of the VF's netdev.
+    name, or its PCI address then; `pf_address` is the latter in any case, empty where it is not known. In a virtual
+    machine the PF is its host's: then `index` is None, and `pf` the function's own netdev. `infiniband` is the link
+    type of the PF, or without a PF that of the VF's netdev.
     """
 
     address: PciAddress
@@ -66,6 +68,7 @@ class Vf:
     pf: str = "PF"
     infiniband: bool = False
     is_unread: bool = False
+    pf_address: str = ""
 
     def __str__(self) -> str:
         if self.index is None:
@@ -114,7 +117,8 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
         return Vf(address, index, None, None, pf=name or read_link(pf_path) or "PF", infiniband=infiniband)
     link, settings, is_listed = found
     is_unread = is_listed and settings is None
-    return Vf(address, index, link.ifindex, settings, link.mtu, link.name, link.infiniband, is_unread)
+    pf = read_link(pf_path) or ""
+    return Vf(address, index, link.ifindex, settings, link.mtu, link.name, link.infiniband, is_unread, pf)
 
 
 def _find_with_vf(netlink: Netlink, pf: str, index: int) -> tuple[Link, VfSettings | None, bool] | None:
@@ -218,15 +222,33 @@ def apply_settings(
         except KernelError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-            if "vlan" in group:  # it keeps pods apart: without it the VF would be in another network
-                error.hint = "this NIC or its driver lacks that; use a VLAN and protocol that it has, or another NIC"
-                raise
-            if not skip_unsupported and not (skip_mac and "mac" in group):
-                error.hint = 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'
+            if "mac" in group and _set_mac_by_port(vf, str(group["mac"])):
+                continue
+            may_skip = skip_unsupported or (skip_mac and "mac" in group)
+            if "vlan" in group or not may_skip:
+                error.hint = _hint_at_refusal(group)
                 raise
             logger.warning("%s: skipped what the NIC does not support: %s", vf, error.message)
             skipped += group
     return skipped
+
+
+def _hint_at_refusal(group: Collection[str]) -> str:
+    if "vlan" in group:  # it keeps pods apart: without it the VF would be in another network
+        return "this NIC or its driver lacks that; use a VLAN and protocol that it has, or another NIC"
+    return 'this NIC or its driver lacks that; leave the key out, or set "onUnsupported": "warn"'
+
+
+def _set_mac_by_port(vf: Vf, mac: str) -> bool:
+    """Set a MAC by the VF's devlink port, which is there in switchdev mode. Gives whether it was taken."""
+    if vf.index is None or not vf.pf_address:
+        return False
+    try:
+        set_vf_mac(vf.pf_address, vf.index, mac)
+    except KernelError as error:
+        logger.info("%s: %s", vf, error)
+        return False
+    return True
 
 
 def set_netdev_mac(sysfs: Sysfs, netlink: Netlink, vf: Vf, mac: str) -> None:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from sriovdp.config import words
 from sriovdp.config.keys import Key
-from sriovdp.config.ranges import VlanIds
 from sriovdp.limits import MAX_VLAN
+from sriovdp.vlans import VlanIds
 
 _DRIVERS: tuple[words.NetworkDriver, ...] = ("kernel", "vfio-pci", "igb_uio", "uio_pci_generic")
 _ALL_VLANS = VlanIds.parse(f"0-{MAX_VLAN}")
@@ -29,6 +29,10 @@ class CniAllow:
         tuple[words.NetworkDriver, ...], Key("Values of `driver`, and of `dpdk_driver` in networks of 2017.")
     ] = _DRIVERS
     vlans: Annotated[words.VlanRanges, Key("Port VLANs: `0,100-199`. 0 clears the VLAN.")] = _ALL_VLANS
+    bridges: Annotated[
+        tuple[words.NetdevName, ...],
+        Key("Bridges that networks may put representors of VFs into (`representor`). None if not given."),
+    ] = ()
     sysctls: Annotated[
         tuple[words.SysctlPattern, ...],
         Key("Patterns for names of `sysctl`, like `net.ipv4.conf.IFNAME.arp_*`."),

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from sriovdp.config.document import KeyPath, Plain, write_path
 from sriovdp.config.keys import list_keys
-from sriovdp.config.ranges import VfIndices, write_span
+from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import Pool, Selector
+from sriovdp.vlans import write_span
 
 _DEFAULTS = {entry.name: entry.default for entry in list_keys(Pool)}
 _SELECTOR_KEYS = frozenset(entry.name for entry in list_keys(Selector))

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from sriovdp.config import macs, terms
 from sriovdp.config.forms import Choice, Number, Special, Word
-from sriovdp.config.ranges import VfIndices, VlanIds
+from sriovdp.config.ranges import VfIndices
 from sriovdp.errors import DeviceError
 from sriovdp.limits import MAX_HOLD, MAX_MTU, MAX_RATE, MAX_VFS, MAX_VLAN, MIN_MTU
 from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, USERSPACE_DRIVERS, PciAddress
+from sriovdp.vlans import VlanIds
 
 _PREFIX_LENGTH = 253 - len("requests.")
 """The kubelet checks the name with `requests.` before it (IsExtendedResourceName, k8s.io/kubernetes pkg/apis/core)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sriovdp.errors import KernelError
 from sriovdp.kernel.rtnl import address as addresses
-from sriovdp.kernel.rtnl import codec, tuning, vf
+from sriovdp.kernel.rtnl import bridge, codec, tuning, vf
 from sriovdp.kernel.rtnl import link as links
 from sriovdp.kernel.rtnl import route as routes
 from sriovdp.kernel.rtnl.address import Address
@@ -83,6 +83,18 @@ class Netlink(AbstractContextManager["Netlink"]):
         mask = sum(bit for bit, value in wanted.items() if value is not None)
         if mask:
             self.set_link(ifindex, what, flags=sum(bit for bit, value in wanted.items() if value), change=mask)
+
+    def port_vlans(self, ifindex: int) -> dict[int, int]:
+        """VLANs of a port of a bridge, each with its flags as `rtnl.bridge` has them."""
+        what = f"listing the VLANs of {_name(ifindex)}"
+        return bridge.read_vlans(self._requests.ask(links.GETLINK, codec.DUMP, bridge.encode_query(), what), ifindex)
+
+    def change_port_vlans(self, ifindex: int, *, remove: Mapping[int, int], add: Mapping[int, int]) -> None:
+        """Remove VLANs from a port of a bridge, and add others."""
+        for kind, vlans in ((links.DELLINK, remove), (bridge.SETLINK, add)):
+            if vlans:
+                body = bridge.encode_vlans(ifindex, vlans)
+                self._change(kind, body, lambda: f"setting the VLANs of {_name(ifindex)}")
 
     def add_altname(self, ifindex: int, altname: str) -> None:
         """Give an interface an alternative name."""

@@ -62,6 +62,18 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
+class RepresentorState:
+    """How a VF's representor was, in no bridge: `up` or not. `bridge` is the one that an ADD puts it into, or empty.
+
+    `switch` says whose bridge it is: Linux's or Open vSwitch's.
+    """
+
+    up: bool
+    bridge: str = ""
+    switch: Literal["linux", "ovs"] = "linux"
+
+
+@dataclass(frozen=True, slots=True)
 class Damage:
     """A file of the journal that cannot be understood, and the VF it is about, where that can still be read."""
 
@@ -81,6 +93,8 @@ class Attachment:
     `result` is what ADD answered, in the shape of specification 1.1.0; `device_info` is a file that ADD wrote,
     and `device_info_dev` and `device_info_ino` identify it; both are 0 until it is written;
     `rdma` has the names that the VF's RDMA devices have on the host and the kernel's indices, where they go with it.
+    `representor` is None for a VF without one; `trunk` are the VLANs that it could tag with before, empty for all, None
+    where none are set.
     """
 
     container_id: str
@@ -106,6 +120,8 @@ class Attachment:
     device_info_dev: int = 0
     device_info_ino: int = 0
     rdma: Mapping[str, int] = field(default_factory=dict)
+    representor: RepresentorState | None = None
+    trunk: str | None = None
 
     @property
     def pod_ifname(self) -> str:

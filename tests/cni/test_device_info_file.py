@@ -90,3 +90,14 @@ def test_no_other_place_is_written_or_emptied(tmp_path: Path, sysfs: Sysfs, poli
     remove_device_info(replace(attachment, device_info_ino=(tmp_path / "etc/b").stat().st_ino), sysfs)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "etc/b").read_text() == "kept"
+
+
+def test_a_representor_is_named(tmp_path: Path, sysfs: Sysfs, policy: Policy) -> None:
+    """In switchdev mode, for who puts it into a switch."""
+    pf = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
+    (pf / "net/rep0").mkdir(parents=True)
+    (pf / "net/rep0/phys_port_name").write_text("pf0vf2\n")
+    (pf / "virtfn2").symlink_to(f"../{VF}")
+    path = tmp_path / "run/devinfo/a.json"
+    write_device_info(attach(path), policy, sysfs)
+    assert json.loads(path.read_text())["pci"]["representor-device"] == "rep0"

@@ -124,16 +124,19 @@ def encode_changes(  # noqa: PLR0913 - the attributes of one request
     address: str | None = None,
     ifname: str | None = None,
     net_ns_fd: int | None = None,
+    master: int | None = None,
     flags: int = 0,
     change: int = 0,
 ) -> bytes:
-    """What to change of an interface, of its flags those in `change`; `state` is `up` or `down`."""
+    """What to change of an interface, of its flags those in `change`; `state` is `up` or `down`; no `master` is 0."""
     flags |= _IFF_UP if state == "up" else 0
     body = encode_link(ifindex, flags, change | (_IFF_UP if state else 0))
     if net_ns_fd is not None:
         body += encode(_NET_NS_FD, U32.pack(net_ns_fd))
     if ifname is not None:
         body += encode_text(_IFNAME, ifname)
+    if master is not None:
+        body += encode(_MASTER, U32.pack(master))
     if mtu is not None:
         body += encode(_MTU, U32.pack(mtu))
     if address is not None:
