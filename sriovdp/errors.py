@@ -15,8 +15,11 @@ The message says what failed and why; `hint` says what to do. `naming` puts the 
 """
 
 import errno as errno_names
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
 
 
 class SriovdpError(Exception):
@@ -107,3 +110,20 @@ class CniError(SriovdpError):
     def __init__(self, code: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+@contextmanager
+def keep_first_error(after: Callable[[], object]) -> Iterator[None]:
+    """Do `after` in any case. When the body failed, its error is raised, and what `after` raises is logged only.
+
+    Of a device that is pulled out each call fails; the first one says where.
+    """
+    try:
+        yield
+    except BaseException:
+        try:
+            after()
+        except SriovdpError as error:
+            logger.info("%s; this is after another error", error)
+        raise
+    after()

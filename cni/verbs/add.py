@@ -140,7 +140,7 @@ class Addition:
         try:
             return apply_settings(self.netlink, self.vf, wanted, skip_unsupported=skips, skip_mac=on_netdev)
         except KernelError as error:
-            driver = read_link(self.sysfs.pci(self.vf.address) / "physfn/driver")
+            driver = read_link(self.sysfs.root / "bus/pci/devices" / self.vf.address / "physfn/driver")
             error.hint = "; ".join(filter(None, (error.hint, *list_doubts(driver, list_wanted(changes)))))
             raise
 

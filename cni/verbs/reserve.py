@@ -64,6 +64,7 @@ class Reservation:
             check_owner(self.policy, self.owners, device, pod, is_named=conf.device is not None, has_pf=has_pf)
             self._settle_previous(device, request)
             vf = find_vf(self.sysfs, self.netlink, device)
+            refuse_unread(vf)
             original = read_original(self.sysfs, self.netlink, vf)
             self._refuse_in_use(vf, original)
             mode = choose_mode(conf, vf, original.driver)
@@ -180,6 +181,15 @@ class Reservation:
         number = other.original.dev_port
         is_home = other.mode == "kernel" and netdevs.find_netdev(self.sysfs, other.device, number) is not None
         return is_alive(other) and not is_home
+
+
+def refuse_unread(vf: Vf) -> None:
+    """Raise BusyError of a VF in reset: how it is now is not known, so nothing could be set back to that later."""
+    if vf.is_unread:
+        raise BusyError(
+            f"{vf}: attaching it failed: its settings cannot be read: {vf.explain()}",
+            hint="the runtime tries again; see the kernel log (dmesg) for its driver's reason if this lasts",
+        )
 
 
 def name_in_pod(conf: NetConf, request: Request) -> str:

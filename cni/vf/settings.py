@@ -13,6 +13,7 @@ from cni.protocol.spec import DEVICE_FAILURE
 from cni.vf.names import clear_name
 from sriovdp.errors import CniError, DeviceError, InUseError, KernelError, VerifyError
 from sriovdp.kernel import drivers, netdevs
+from sriovdp.kernel.abilities import TABLE, may_list_none
 from sriovdp.kernel.device_name import find_vf_index, named
 from sriovdp.kernel.devlink_port import set_vf_mac
 from sriovdp.kernel.holders import find_holder
@@ -26,8 +27,9 @@ from sriovdp.state.journal import Original
 
 logger = logging.getLogger(__name__)
 
-_UNREAD_TIMEOUT = 2.0  # seconds; as for a VF that is busy
+_UNREAD_PATIENCE = 5.0  # seconds; as for a VF that is busy
 _UNREAD_PAUSE = 0.1
+_LIST_NONE = frozenset(one.driver for one in TABLE.values() if one.may_list_none)
 _NETWORK_CLASS = "0x02"
 # a driver without that setting, or with half of it; ENOTSUPP (524) is for inside the kernel only, and bnxt_en gives it
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, 524})
@@ -82,7 +84,9 @@ class Vf:
         if self.pf_ifindex is None:
             return "its PF has no netdev on the host"
         if self.is_unread:
-            return f"the kernel left it out of the list of {self.pf}'s VFs for {_UNREAD_TIMEOUT:.0f} s, as one in reset"
+            return (
+                f"the kernel left it out of the list of {self.pf}'s VFs for {_UNREAD_PATIENCE:.0f} s, as one in reset"
+            )
         return f"the driver of {self.pf} has no settings of it"
 
 
@@ -110,25 +114,35 @@ def find_vf(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Vf:
     if index is None:
         raise DeviceError(f"{address} is no VF", hint="`sriovdp discover` lists the VFs there are")
     name = netdevs.find_pf_netdev(sysfs, address)
-    found = _find_with_vf(netlink, name, index) if name else None
+    driver = read_link(f"{pf_path}/driver")
+    found = _find_with_vf(netlink, name, index, driver) if name else None
     if not found:
         own = find_netdev(sysfs, netlink, address)
         infiniband = own is not None and own.infiniband
         return Vf(address, index, None, None, pf=name or read_link(pf_path) or "PF", infiniband=infiniband)
-    link, settings, is_listed = found
-    is_unread = is_listed and settings is None
+    link, settings, listed = found
+    is_unread = settings is None and (bool(listed) or (listed == 0 and not may_list_none(driver)))
     pf = read_link(pf_path) or ""
     return Vf(address, index, link.ifindex, settings, link.mtu, link.name, link.infiniband, is_unread, pf)
 
 
-def _find_with_vf(netlink: Netlink, pf: str, index: int) -> tuple[Link, VfSettings | None, bool] | None:
-    """A VF that the kernel leaves out is looked for again: drivers do so for a moment, or while a VF is in reset."""
-    deadline = time.monotonic() + _UNREAD_TIMEOUT
-    while (found := netlink.find_with_vf(pf, index)) and found[2] and found[1] is None:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(_UNREAD_PAUSE)
-    return found
+def _find_with_vf(
+    netlink: Netlink, pf: str, index: int, driver: str | None
+) -> tuple[Link, VfSettings | None, int | None] | None:
+    """A VF that the kernel leaves out is looked for again: drivers do so for a moment, or while a VF is in reset.
+
+    A look that takes long blocks all network changes of the node (ice: 0.8 s for each VF in reset): pauses are as long.
+    """
+    began = time.monotonic()
+    while True:
+        started = time.monotonic()
+        found = netlink.find_with_vf(pf, index)
+        now = time.monotonic()
+        if not found or found[1] or found[2] is None or (found[2] == 0 and driver in _LIST_NONE):
+            return found
+        if now - began > _UNREAD_PATIENCE:
+            return found
+        time.sleep(max(_UNREAD_PAUSE, now - started))
 
 
 def find_netdev(sysfs: Sysfs, netlink: Netlink, address: PciAddress) -> Link | None:

@@ -24,9 +24,9 @@ class Quirk:
 class Abilities:
     """One PF driver. `settings` is what it sets of a VF, `counters` whether it reports counters of VFs.
 
-    `reports` is False when it cannot be asked what it has set (no ndo_get_vf_config). `source` has its operations.
-    `bifurcated`: DPDK uses a VF through the kernel's driver (DPDK, doc/guides/linux_gsg/linux_drivers.rst). `ports`: a
-    VF may have a netdev for each port of the NIC.
+    `reports` is False when it cannot be asked what it has set (no ndo_get_vf_config). `source` has its operations. With
+    `may_list_none` it may refuse that of all VFs, always. `bifurcated`: DPDK uses a VF through the kernel's driver
+    (DPDK, doc/guides/linux_gsg/linux_drivers.rst). `ports`: a VF may have a netdev for each port of the NIC.
     """
 
     driver: str
@@ -34,6 +34,7 @@ class Abilities:
     settings: frozenset[str]
     counters: bool = False
     reports: bool = True
+    may_list_none: bool = False
     most_vfs: int | None = None
     bifurcated: bool = False
     ports: bool = False
@@ -156,6 +157,7 @@ _TABLE = (
         _NO_AD,
         counters=True,
         bifurcated=True,
+        may_list_none=True,  # mellanox/mlx5/core/eswitch.c, mlx5_eswitch_get_vport
         quirks=(
             Quirk(
                 ("vlan", "trust", "spoofchk"),
@@ -309,6 +311,13 @@ _TABLE = (
 
 TABLE = {one.driver: one for one in _TABLE}
 """All drivers of the table, by their names in `/sys/bus/pci/drivers`."""
+
+
+def may_list_none(driver: str | None) -> bool:
+    """Whether a PF driver that lists none of its VFs may do so always; of one that is not known, it may."""
+    found = TABLE.get(driver or "")
+    return found is None or found.may_list_none
+
 
 BIFURCATED = frozenset(one.driver for one in _TABLE if one.bifurcated)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sriovdp.errors import DeviceError, KernelError, VerifyError
+from sriovdp.errors import DeviceError, KernelError, VerifyError, keep_first_error
 from sriovdp.kernel.device_name import named
 from sriovdp.kernel.modules import list_drivers, list_modules, load_module
 from sriovdp.kernel.netdevs import find_netdev
@@ -15,7 +15,7 @@ from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, is_userspace, is_vfio
 _VIABLE_DRIVERS = frozenset({None, "pci-stub", "pcieport"})  # drivers/vfio, vfio_dev_viable; DMA ownership
 _BRIDGE_CLASS = "0x0604"
 _IDS = ("vendor", "device", "class")
-_NETDEV_TIMEOUT = 10.0  # seconds; slow drivers register their netdev a while after the probe
+_NETDEV_PATIENCE = 10.0  # seconds; slow drivers register their netdev a while after the probe
 
 
 def current_driver(sysfs: Sysfs, address: str) -> str | None:
@@ -70,7 +70,8 @@ def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = 
     try:
         _probe(sysfs, address, driver)
     except (KernelError, VerifyError) as error:
-        if previous is not None and current_driver(sysfs, address) != previous:
+        is_there = (sysfs.root / "bus/pci/devices" / address).exists()
+        if previous is not None and is_there and current_driver(sysfs, address) != previous:
             _put_back(sysfs, address, previous, error)
         raise
 
@@ -78,7 +79,7 @@ def bind(sysfs: Sysfs, address: str, driver: str, companions: Collection[str] = 
 def _put_back(sysfs: Sysfs, address: str, previous: str, cause: KernelError | VerifyError) -> None:
     try:
         _probe(sysfs, address, previous)
-    except (KernelError, VerifyError) as error:
+    except (KernelError, DeviceError) as error:
         cause.message = f"{cause.message}; and it did not go back to {previous}: {error.message}"
 
 
@@ -154,19 +155,19 @@ def unbind(sysfs: Sysfs, address: str) -> None:
 
 
 @named
-def wait_for_netdev(sysfs: Sysfs, address: str, number: int | None = None) -> str:
-    """Name of the function's netdev in this network namespace, awaited after a bind. Raises DeviceError.
+def wait_for_netdev(sysfs: Sysfs, address: str, number: int | None = None, patience: float = _NETDEV_PATIENCE) -> str:
+    """Name of the function's netdev in this network namespace, awaited after a bind, `patience` seconds at most.
 
-    `number` is as with `find_netdev`.
+    `number` is as with `find_netdev`. Raises DeviceError.
     """
-    deadline = time.monotonic() + _NETDEV_TIMEOUT
+    deadline = time.monotonic() + patience
     while True:
         if name := find_netdev(sysfs, address, number):
             return name
         if time.monotonic() > deadline:
             driver = current_driver(sysfs, address)
             raise DeviceError(
-                f"no netdev {_NETDEV_TIMEOUT:.0f} s after it was bound to {driver}",
+                f"no netdev {patience:.0f} s after it was bound to {driver}",
                 hint="the kernel log (dmesg) has the driver's reason",
             )
         time.sleep(0.02)
@@ -181,15 +182,13 @@ def _probe(sysfs: Sysfs, address: str, driver: str) -> None:
     override = sysfs.pci(address) / "driver_override"
     is_free = driver == KERNEL_DRIVER
     write_text(override, "\n" if is_free else driver)  # before it is unbound: from then on no other driver can take it
-    try:
+    with keep_first_error(lambda: write_text(override, "\n")):
         unbind(sysfs, address)
         if is_free:
             with _autoprobe_on(sysfs, address):
                 write_text(sysfs.root / "bus/pci/drivers_probe", address)
         else:
             write_text(sysfs.root / "bus/pci/drivers_probe", address)
-    finally:
-        write_text(override, "\n")
     bound = current_driver(sysfs, address)
     if is_free and bound is None:
         modalias = read_text(sysfs.pci(address) / "modalias")
@@ -212,10 +211,8 @@ def _autoprobe_on(sysfs: Sysfs, address: str) -> Iterator[None]:
         yield
         return
     write_text(switch, "1")
-    try:
+    with keep_first_error(lambda: write_text(switch, "0")):
         yield
-    finally:
-        write_text(switch, "0")
 
 
 def _find_kernel_driver(sysfs: Sysfs, address: str) -> str:

@@ -1,14 +1,15 @@
 """Interfaces, VFs, addresses and routes by rtnetlink, in the network namespace of the thread that opens the client."""
 
 import errno
+import logging
 import socket
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
 from sriovdp.errors import KernelError
+from sriovdp.kernel.busy import OnWait, retry_while_busy
 from sriovdp.kernel.rtnl import address as addresses
 from sriovdp.kernel.rtnl import bridge, codec, tuning, vf
 from sriovdp.kernel.rtnl import link as links
@@ -20,16 +21,19 @@ from sriovdp.kernel.rtnl.route import Route
 from sriovdp.kernel.rtnl.vf import Guids
 from sriovdp.model import VfSettings
 
-_BUSY = frozenset({errno.EBUSY, errno.EAGAIN})
-_BUSY_TIMEOUT = 2.0  # seconds; a VF that is being reset is busy for a while
-_BUSY_PAUSE = 0.05
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 5.0  # seconds; a VF that is being reset is busy for a while, and a pod's runtime waits for us
 
 
 class Netlink(AbstractContextManager["Netlink"]):
     """One rtnetlink socket. To be used by one thread. All calls raise KernelError; a change waits for a busy device."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = _PATIENCE, on_wait: OnWait = logger.info) -> None:
+        """A change waits for `patience` seconds at most; `on_wait` gets what it waits for."""
         self._requests = Requests()
+        self._patience = patience
+        self._on_wait = on_wait
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -107,16 +111,17 @@ class Netlink(AbstractContextManager["Netlink"]):
         body = links.encode_altname(ifindex, altname)
         self._change(links.DELLINKPROP, body, lambda: f"removing altname {altname} of {_name(ifindex)}")
 
-    def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None, bool] | None:
-        """A PF, the settings of one of its VFs with GUIDs, and whether it has settings of VFs at all, in one request.
+    def find_with_vf(self, key: str | int, index: int) -> tuple[Link, VfSettings | None, int | None] | None:
+        """A PF, the settings of one of its VFs with GUIDs, and how many VFs the kernel lists, in one request.
 
-        The kernel reports all VFs; no other is read. One that it leaves out, like one in reset, has None and True.
+        No other VF is read. One that the kernel leaves out, like one in reset, has None. The number is None of a PF
+        whose driver has no settings of VFs, and 0 of one that lists none of them.
         """
         message, places = self._get_with_vfs(key)
         if not message:
             return None
         settings = (vf.read_with_guids(message, start, end) for number, start, end in places or () if number == index)
-        return links.read_link(message), next(settings, None), places is not None
+        return links.read_link(message), next(settings, None), None if places is None else len(places)
 
     def vf_settings(self, pf_ifindex: int) -> dict[int, VfSettings] | None:
         """Settings of a PF's VFs, GUIDs too, by VF index; None when its driver has none, whatever VF it is.
@@ -216,19 +221,8 @@ class Netlink(AbstractContextManager["Netlink"]):
             raise KernelError(f"reading the VFs of {_name(key)} failed: {error.message}") from error
 
     def _change(self, kind: int, body: bytes, what: What, flags: int = 0) -> None:
-        _retry_while_busy(lambda: self._requests.ask(kind, flags | codec.ACK, body, what))
-
-
-def _retry_while_busy(request: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _BUSY_TIMEOUT
-    while True:
-        try:
-            request()
-            return
-        except KernelError as error:
-            if error.errno not in _BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(_BUSY_PAUSE)
+        request = lambda: self._requests.ask(kind, flags | codec.ACK, body, what)  # noqa: E731
+        retry_while_busy(request, self._patience, self._on_wait)
 
 
 def _list(changes: Mapping[str, Any]) -> str:

@@ -290,7 +290,7 @@ def connect(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     monkeypatch.setattr(sources, "Netlink", lambda: Netlink(tree))
     monkeypatch.setattr(sources, "list_default_routes", lambda: frozenset({"eth9"}))
     monkeypatch.setattr(sources, "list_ddp_profiles", dict)
-    monkeypatch.setattr(change, "Netlink", lambda: Netlink(tree))
+    monkeypatch.setattr(change, "Netlink", lambda *_: Netlink(tree))
     monkeypatch.setattr(change, "write_text", tree.write)
     monkeypatch.setattr(drivers, "write_text", tree.write)
     monkeypatch.setattr(drivers, "_find_kernel_driver", lambda *_: "igbvf")

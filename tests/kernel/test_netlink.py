@@ -227,7 +227,7 @@ def test_refused_settings_name_the_pf_and_the_vf(inside: Any) -> None:
             bridge = netlink.find("br1")
             assert bridge
             assert (netlink.vf_settings(bridge.ifindex), netlink.guids(bridge.ifindex)) == (None, {})
-            assert netlink.find_with_vf("br1", 0) == (bridge, None, False)
+            assert netlink.find_with_vf("br1", 0) == (bridge, None, None)
             with pytest.raises(KernelError, match="setting trust True of br1 VF 1 failed: Operation not supported"):
                 netlink.set_vf(bridge.ifindex, 1, {"trust": True})
             guid = "02:11:22:33:44:55:66:77"
@@ -249,7 +249,6 @@ def test_permanent_mac_is_the_nics() -> None:
 
 def test_a_busy_device_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a while; another refusal is reported at once."""
-    monkeypatch.setattr("sriovdp.kernel.netlink._BUSY_PAUSE", 0.0)
     answers = [errno.EBUSY, errno.EAGAIN, 0]
 
     def refuse(*_: object) -> None:
@@ -257,14 +256,13 @@ def test_a_busy_device_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
             raise KernelError("it is busy", errno=number)
 
     monkeypatch.setattr(Requests, "ask", refuse)
-    with Netlink() as netlink:
+    with Netlink(3600) as netlink:
         netlink.set_vf(7, 3, {"trust": True})
         assert answers == []
         answers += [errno.EPERM, 0]
         with pytest.raises(KernelError):
             netlink.set_vf(7, 3, {"trust": True})
         assert answers == [0]
-        answers[:] = [errno.EBUSY, 0]
-        monkeypatch.setattr("sriovdp.kernel.netlink._BUSY_TIMEOUT", -1.0)
-        with pytest.raises(KernelError):
-            netlink.set_vf(7, 3, {"trust": True})
+    answers[:] = [errno.EBUSY, 0]
+    with Netlink(-1.0) as netlink, pytest.raises(KernelError, match=r"it is busy \(EBUSY\) \(tried for 0 s\)"):
+        netlink.set_vf(7, 3, {"trust": True})
