@@ -32,6 +32,7 @@ from sriovdp.kubelet.offering import Folders, Offering
 from sriovdp.live_config import LiveConfig
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
+from sriovdp.node.slow_lists import SlowLists
 from sriovdp.node_watch import SOON, NodeWatch, list_folders
 from sriovdp.policy import make_policy
 from sriovdp.pools.host import LiveHost
@@ -85,6 +86,7 @@ class Agent:
         self._watch = NodeWatch(lambda: list_folders(self.config.pools, roots.dev, roots.state), rescan_interval)
         released = partial(self._watch.note, "a release that was owed was tried")
         self._sysfs = Sysfs(roots.sysfs)
+        self._lists = SlowLists()
         self._journal = Journal(roots.state / "journal")
         self._locks = Locks(self._journal.locks, waiting)
         self._loading = threading.Lock()
@@ -252,7 +254,7 @@ class Agent:
 
     async def _rescan(self) -> None:
         """Look at the node, and report to the kubelet what there is."""
-        node = await asyncio.to_thread(take_snapshot, self._sysfs)
+        node = await asyncio.to_thread(take_snapshot, self._sysfs, self._lists)
         self._watch.follow(node)
         self._node = node
         drivers, is_lacking = await asyncio.to_thread(list_drivers, self._sysfs.root), bool(self._found.steps)
@@ -366,6 +368,7 @@ class Agent:
                 await self._refresh()
                 await self.offering.ask_pods()
             await run_aside(self._apply)
+            self._lists.forget()
         except SriovdpError as error:
             self._failure = str(error)
             logger.error("the node is not as the config says: %s", error)

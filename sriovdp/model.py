@@ -230,7 +230,9 @@ class Subfunction:
 
 @dataclass(frozen=True, slots=True)
 class VirtualFunction:
-    """One VF of a PF. `netdev` is None when no driver made one, or when it is in another network namespace.
+    """One VF of a PF. `netdev` is None when no driver made one, and when it is in another network namespace.
+
+    `is_elsewhere`: it is in another network namespace.
 
     `settings` is None when the PF has no netdev here to ask, when the PF's driver has no settings of VFs, and when the
     kernel could not read those of this VF: see `PhysicalFunction.unread`. `iommu_group` and `numa_node` are None when
@@ -247,6 +249,7 @@ class VirtualFunction:
     iommu_group: int | None = None
     numa_node: int | None = None
     netdev: NetDevice | None = None
+    is_elsewhere: bool = False
     settings: VfSettings | None = None
     uio: str | None = None
     representor: str | None = None

@@ -14,7 +14,11 @@ from sriovdp.state.journal import Journal
 @click.command(epilog="Example: sriovdp reset --pf ens1f0")
 @state_option
 @kubelet_option
-@click.option("--force", is_flag=True, help="Take VFs from the pods that have them, and print which.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Take VFs from the pods that have them, and print which; with --pf, remove the record of a PF that is gone.",
+)
 @click.option(
     "--pf",
     "only",

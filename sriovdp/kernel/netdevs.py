@@ -45,6 +45,17 @@ def list_ports(function: Folder) -> list[Port]:
     return [Port(function.folder(path), _read_port(f"{function.path}/{path}")) for path in found]
 
 
+def is_elsewhere(function: Folder) -> bool:
+    """Whether a function has a netdev, and none of its netdevs is in this network namespace.
+
+    The kernel makes the folder `net` with the function's first netdev and removes it with the last one, in whatever
+    namespace they are (drivers/base/core.c, get_device_parent, cleanup_glue_dir); it lists those of this one only. So a
+    driver that has not made its netdev yet has no such folder.
+    """
+    holders = [function, *map(function.folder, list_virtio(function))]
+    return any("net" in holder.names for holder in holders) and not list_ports(function)
+
+
 def _read_port(netdev: str) -> str:
     return read_text(f"{netdev}/phys_port_name") or ""
 

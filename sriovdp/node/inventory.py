@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sriovdp.kernel.netdevs import Port, choose_own, is_uplink, list_representors
+from sriovdp.kernel.netdevs import Port, choose_own, is_elsewhere, is_uplink, list_representors
 from sriovdp.kernel.rdma import is_rdma, list_rdma, list_soft_rdma, read_p_key
 from sriovdp.kernel.routes import list_stack
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
@@ -27,9 +27,11 @@ from sriovdp.model import (
     VdpaDevice,
     VfSettings,
     VirtualFunction,
+    is_userspace,
     is_vfio,
 )
 from sriovdp.node.recording import read_facts
+from sriovdp.node.slow_lists import SlowLists
 from sriovdp.node.sources import LIVE_ROOT, Source, open_live, open_recorded
 
 _NETWORK_CLASS = "0x02"  # base classes (PCI Code and ID Assignment Specification, sections 1.3 and 1.19)
@@ -40,15 +42,17 @@ _VF_LINK = re.compile(r"virtfn(\d+)")
 _SUBFUNCTION = re.compile(r"[\w-]+\.(sf)\.\d+")  # drivers/net/ethernet/mellanox/mlx5/core/sf/dev/dev.c
 
 
-def take_snapshot(sysfs: Sysfs) -> Node:
+def take_snapshot(sysfs: Sysfs, lists: SlowLists | None = None) -> Node:
     """Look at all network PCI functions and accelerators of the node. One that vanishes meanwhile is left out.
+
+    With `lists` settings of the VFs of a PF may be those of an earlier look.
 
     A tree that is not `/sys` is read as a recorded one: VF settings, default routes and DDP profiles are those recorded
     with it. Raises KernelError when rtnetlink does not answer.
     """
     with ExitStack() as stack:
         live = sysfs.root == LIVE_ROOT
-        host = open_live(stack, sysfs) if live else open_recorded(read_facts(sysfs.root))
+        host = open_live(stack, sysfs, lists) if live else open_recorded(read_facts(sysfs.root))
         return _Reader(sysfs, host).read()
 
 
@@ -98,7 +102,8 @@ class _Reader:
         if netdev and not traits.host_use and self._host.has_address(netdev):
             traits = replace(traits, host_use=f"{netdev.name} has an address of this host", addressed=True)
         total = folder.number("sriov_totalvfs") or 0
-        settings = self._host.settings(address, netdev) if netdev and total else {}
+        number = sum(name.startswith("virtfn") for name in folder.names)
+        settings = self._host.settings(address, netdev, number) if netdev and total else {}
         vfs = self._read_vfs(address, folder, settings or {}, ports, traits)
         is_known = bool(vfs) or not self._is_recorded  # a record has settings of VFs that were there
         eswitch = self._host.eswitch(address) if total else None
@@ -146,6 +151,7 @@ class _Reader:
                     pf_address=pf,
                     index=index,
                     netdev=own,
+                    is_elsewhere=place is None and not is_userspace(common["driver"]) and is_elsewhere(vf_folder),
                     settings=settings.get(index),
                     representor=representors.get(index),
                     traits=self._read_traits(address, vf_folder, place, own, common, traits),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sriovdp.kernel.devlink import list_ddp_profiles
@@ -13,8 +14,9 @@ from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.routes import is_of_host, list_default_routes
 from sriovdp.kernel.rtnl.link import Link
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
-from sriovdp.model import Eswitch, NetDevice, Node, VfSettings
+from sriovdp.model import Eswitch, NetDevice, Node
 from sriovdp.node.recording import Facts, read_facts
+from sriovdp.node.slow_lists import Settings, SlowLists
 
 LIVE_ROOT = Path("/sys")
 _DDP_DRIVERS = frozenset({"ice"})  # Documentation/networking/devlink/ice.rst; no other driver reports it
@@ -28,13 +30,13 @@ class Source:
     """Answers about netdevs and PFs: `find` and `link_type` get a folder below `net/`, `ports` one of a function.
 
     `link_type` is an ARPHRD_* of linux/if_arp.h. `has_uppers` is about a netdev's name: false when no other is on top
-    of it, true when the tree must be asked.
+    of it, true when the tree must be asked. `settings` gets a PF and how many VFs it has.
     """
 
     ports: Callable[[Folder], Sequence[Port]]
     find: Callable[[Folder], NetDevice | None]
     link_type: Callable[[Folder], int | None]
-    settings: Callable[[str, NetDevice], Mapping[int, VfSettings] | None]
+    settings: Callable[[str, NetDevice, int], Settings]
     has_address: Callable[[NetDevice], bool]
     eswitch: Callable[[str], Eswitch | None]
     has_uppers: Callable[[str], bool]
@@ -42,16 +44,21 @@ class Source:
     ddp: Mapping[str, str]
 
 
-def open_live(stack: ExitStack, sysfs: Sysfs) -> Source:
-    """Ask the kernel; `stack` closes the sockets. Raises KernelError."""
+def open_live(stack: ExitStack, sysfs: Sysfs, lists: SlowLists | None = None) -> Source:
+    """Ask the kernel, or `lists` for settings of VFs; `stack` closes the sockets. Raises KernelError."""
     netlink, eswitches = stack.enter_context(Netlink()), stack.enter_context(Eswitches())
     links = {link.name: link for link in netlink.links()}
     devices = {name: _describe(link) for name, link in links.items()}
+
+    def read_settings(address: str, netdev: NetDevice, vfs: int) -> Settings:
+        read = partial(netlink.vf_settings, netdev.ifindex)
+        return lists.ask(address, netdev.name, vfs, read) if lists else read()
+
     return Source(
         ports=_Ports(list(links.values())).list,
         find=lambda folder: devices.get(folder.name),
         link_type=lambda folder: links[folder.name].hardware if folder.name in links else None,
-        settings=lambda _, netdev: netlink.vf_settings(netdev.ifindex),
+        settings=read_settings,
         has_address=lambda netdev: is_of_host(netlink.addresses(netdev.ifindex)),
         eswitch=eswitches.find,
         has_uppers=_list_stacked(sysfs, links.values()).__contains__,
@@ -66,7 +73,7 @@ def open_recorded(facts: Facts) -> Source:
         ports=list_ports,
         find=lambda folder: read_netdev(folder, facts.permanent_macs.get(folder.name, "")),
         link_type=lambda folder: folder.number("type"),
-        settings=lambda address, _: facts.settings.get(address, None if facts.is_recorded else {}),
+        settings=lambda address, _, __: facts.settings.get(address, None if facts.is_recorded else {}),
         has_address=lambda netdev: netdev.name in facts.addressed,
         eswitch=facts.eswitches.get,
         has_uppers=lambda _: True,

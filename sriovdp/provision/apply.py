@@ -5,6 +5,7 @@ change fails is brought back to what it was. PFs are changed at the same time, e
 """
 
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,13 @@ from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, plan
 from sriovdp.provision.settings import is_derived
 from sriovdp.provision.steps import BindDriver, SetAdminMac, SetNumVfs, Step, count_steps
-from sriovdp.provision.unread import build_error, explain_unread, list_unread_before_return, look_until_read
+from sriovdp.provision.unread import (
+    build_error,
+    explain_unlisted,
+    explain_unread,
+    list_unread_before_return,
+    look_until_read,
+)
 from sriovdp.provision.usage import Obstacles, build_refusal, find_obstacles, list_attached, list_unknown
 from sriovdp.provision.waiting import Report, run_together
 from sriovdp.provision.wishes import count_vfs
@@ -109,6 +116,8 @@ class _Run:
     timeout: float = TIMEOUT
     held: dict[PciAddress, HeldVfs] = field(default_factory=dict)
     refused: dict[PciAddress, dict[str, str]] = field(default_factory=dict)
+    made: set[PciAddress] = field(default_factory=set)
+    """PFs whose VFs this run made."""
     records: dict[PciAddress, PfRecord] = field(init=False)
     damaged: dict[PciAddress, str] = field(init=False)
 
@@ -116,9 +125,18 @@ class _Run:
         self.records, self.damaged = survey_records(self.journal)
         self.refused = {pf: dict(record.refused) for pf, record in self.records.items()}
 
-    def look(self, patience: float = 0.0) -> tuple[Node, Plan]:
-        """The node now, and what there is to do. VFs that could not be read are looked for again."""
-        return look_until_read(self._look, lambda found: not (found[1].unread or found[1].unlisted), patience)
+    def look(self, patience: float = 0.0, only: Collection[PciAddress] | None = None) -> tuple[Node, Plan]:
+        """The node now, and what there is to do. VFs that could not be read are looked for again.
+
+        With `only` those of other PFs are not.
+        """
+
+        def list_missing(found: tuple[Node, Plan]) -> list[str]:
+            pfs = [pf for pf in found[0].pfs if only is None or pf.address in only]
+            unlisted = [explain_unlisted(pf) for pf in pfs if pf.address in found[1].unlisted]
+            return [*unlisted, *(sentence for pf in pfs for sentence in found[1].unread.get(pf.address, ()))]
+
+        return look_until_read(self._look, list_missing, patience, self.report)
 
     def _look(self) -> tuple[Node, Plan]:
         node = take_snapshot(self.sysfs)
@@ -160,7 +178,7 @@ class _Run:
             raise _build_refusal(obstacles, todo.blocked, "nothing was changed")
         with ExitStack() as stack:
             obstacles |= self._hold(work, node, stack)
-            node, todo = self.look(PATIENCE)
+            node, todo = self.look(PATIENCE, work)
             obstacles |= self.find_obstacles(todo, node)
             free = self.held.keys() - obstacles.keys()
             work = {pf: steps for pf, steps in todo.pfs.items() if pf in free and not todo.is_blocked(pf)}
@@ -196,7 +214,7 @@ class _Run:
         """Change PFs at the same time. Raises what failed, after undoing that."""
         pfs = {pf.address: pf for pf in node.pfs}
         errors = run_together(lambda pf: self._change_pf(pfs[pf], work[pf]), work)
-        after, todo = self.look(VERIFY_PATIENCE)
+        after, todo = self.look(VERIFY_PATIENCE, work)
         failed = {pf: error for pf in work if (error := errors[pf] or self._find_rest(pfs[pf], work[pf], after, todo))}
         for now in after.pfs:
             if now.address in work and now.address not in failed:
@@ -223,15 +241,19 @@ class _Run:
                 change.run(steps)
             finally:
                 self._note_refusals(pf, steps, change.refused)
+                if change.made_vfs:
+                    self.made.add(pf.address)
         except SriovdpError as error:
             return error
         return None
 
     def _find_rest(self, pf: PhysicalFunction, steps: Sequence[Step], after: Node, todo: Plan) -> SriovdpError | None:
         """Why a PF is not as the config says, or why that is not known, after its steps were done."""
+        now = next((now for now in after.pfs if now.address == pf.address), None)
+        if now is None:
+            return DeviceError(f"{pf.name} ({pf.address}): this PF is gone", hint="see the kernel log (dmesg)")
         taken = [s for s in steps if isinstance(s, SetAdminMac) and str(s.index) not in self.refused[pf.address]]
         if taken and pf.address in todo.unlisted:
-            now = next(now for now in after.pfs if now.address == pf.address)
             return build_error([explain_unread(now, vf) for vf in now.unread])
         return _find_rest(todo, pf.address)
 
@@ -280,12 +302,14 @@ class _Run:
                 self._forget(record)
                 return f"{name} is as it was before"
             self.report(f"{name}: undoing")
-            obstacles = find_obstacles(steps, node, self.sysfs, self._list_attached(), {pf.address})
+            obstacles = find_obstacles(steps, node, self.sysfs, self._list_attached(), {pf.address}, self.made)
             if obstacles:
                 return f"{name} was left as it is now: {'; '.join(obstacles[pf.address])}"
             Change(pf.address, self.sysfs, self.report, held=self.held[pf.address]).run(steps)
             left = self._plan_return(record)[1]
         except SriovdpError as error:
+            if not os.path.lexists(self.sysfs.root / "bus/pci/devices" / record.address):
+                return f"{name} ({record.address}) is gone, and nothing was undone; its record is kept until it is back"
             return f"undoing that failed too: {error}"
         if left:
             return f"undoing that was not enough; still to do: {', '.join(map(str, left))}"
@@ -294,7 +318,9 @@ class _Run:
 
     def _plan_return(self, record: PfRecord) -> tuple[Node, tuple[Step, ...]]:
         """Raises DeviceError when the PF is gone, VerifyError when it is not known how one of its VFs is."""
-        node, pf, unread = look_until_read(lambda: self._look_back(record), lambda found: not found[2], PATIENCE)
+        node, pf, unread = look_until_read(
+            lambda: self._look_back(record), lambda found: found[2], PATIENCE, self.report
+        )
         if unread:
             raise build_error(unread)
         return node, plan_return(record.before, pf, record.refused, keep_number=record.externally_managed)

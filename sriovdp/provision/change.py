@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
-from sriovdp.errors import DeviceError, KernelError, SriovdpError, VerifyError
+from sriovdp.errors import DeviceError, KernelError, SriovdpError, VerifyError, keep_first_error
 from sriovdp.kernel import drivers
 from sriovdp.kernel.abilities import list_doubts, list_wanted
+from sriovdp.kernel.busy import retry_while_busy
 from sriovdp.kernel.device_name import DeviceName
 from sriovdp.kernel.netdevs import find_netdev
 from sriovdp.kernel.netlink import Netlink
@@ -40,9 +40,12 @@ from sriovdp.provision.steps import (
     Step,
     VfStep,
 )
-from sriovdp.provision.waiting import Report, telling
+from sriovdp.provision.waiting import Report, Wait, telling
 
-_PATIENCE = 10.0  # seconds at one step after which it is reported that it is still being waited for
+_SILENCE = 10.0  # seconds at one step after which it is reported that it is still being waited for
+_BUSY_PATIENCE = 30.0  # seconds for a setting; VFs may be in reset for a while after they were made or set
+_ENABLE_PATIENCE = 10.0  # seconds for sriov_numvfs, as while the PF's firmware is in reset
+_NETDEV_PATIENCE = 30.0  # seconds for a VF's netdev after its driver was bound
 _CARRIER_TIMEOUT = 10.0  # seconds; an 82576 takes 1-4 s after its VFs were created
 _CARRIER_INTERVAL = 0.1
 _REFUSALS = {
@@ -53,6 +56,7 @@ _REFUSALS = {
     "VF": frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EADDRNOTAVAIL, errno.EINVAL}),
 }
 _NETDEVS_GET_IT = "the netdevs of VFs on kernel drivers get the MACs, other VFs keep what they have"
+_GONE_HINT = "was its card pulled out? See the kernel log (dmesg); then apply again"
 _RENAME_TIMEOUT = 5.0  # seconds; udev gives a new netdev its name while we look for it
 
 
@@ -71,7 +75,10 @@ class Change:
     held: HeldVfs | None = None
     refused: dict[int, str] = field(default_factory=dict)
     """Out: whose driver took no MAC or GUID that this program makes, by VF index; see `PfRecord.refused`."""
+    made_vfs: bool = False
+    """Out: whether the VFs that are there now were made by this change."""
     netlink: Netlink = field(init=False)
+    wait: Wait = field(init=False)
     _autoprobe: str | None = None
     _ifindex: int | None = None
     _new: Mapping[int, VfSettings] | None = None
@@ -86,27 +93,37 @@ class Change:
     def run(self, steps: Sequence[Step]) -> None:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
         companions = [step for step in steps if isinstance(step, BindDriver) and is_userspace(step.wanted)]
-        with Netlink() as self.netlink, self._autoprobe_kept(), telling(self.report, _PATIENCE) as wait:
+        with (
+            telling(self.report, _SILENCE) as self.wait,
+            Netlink(_BUSY_PATIENCE, self.wait.explain) as self.netlink,
+            self._autoprobe_kept(),
+        ):
             for step in chain(steps, self._list_netdev_macs()):
                 self.report(str(step))
-                wait.begin(str(step))
+                self.wait.begin(str(step))
                 try:
                     self._do(step, companions)
                 except SriovdpError as error:
                     error.message = f"{step} failed: {error.message.removeprefix(f'{error.subject}: ')}"
                     error.hint = "; ".join(filter(None, (error.hint, *self._list_doubts(step))))
                     raise
-            wait.begin(f"{self.pf}: waiting for netdevs of its VFs")
             self.wait_for_carrier()
             for address in self._awaited:
-                drivers.wait_for_netdev(self.sysfs, address)
+                self._wait_for_netdev(address)
+
+    def _wait_for_netdev(self, address: str) -> str:
+        driver = drivers.current_driver(self.sysfs, address)
+        self.wait.begin(f"{DeviceName(self.sysfs, address)}: waiting for its netdev")
+        self.wait.explain(f"{driver} has not made it; waiting for up to {_NETDEV_PATIENCE:.0f} s")
+        return drivers.wait_for_netdev(self.sysfs, address, patience=_NETDEV_PATIENCE)
 
     def _list_doubts(self, step: Step) -> Iterator[str]:
         """What is known of the PF's driver that may be why a step failed."""
         named: Mapping[type, Sequence[str]] = {SetAdminMac: ("mac",), SetNumVfs: ("vfs",)}
         names = list_wanted(step.changes) if isinstance(step, SetVf) else named.get(type(step))
-        if names:
-            yield from list_doubts(drivers.current_driver(self.sysfs, self.pf), names)
+        if names:  # the PF may be gone, which is no error of its own here
+            driver = read_link(self.sysfs.root / "bus/pci/devices" / self.pf / "driver")
+            yield from list_doubts(driver, names)
 
     def _do(self, step: Step, companions: Sequence[BindDriver]) -> None:
         match step:
@@ -194,23 +211,25 @@ class Change:
         with self._tolerant(step, "VF"):
             if netdev.up:
                 self.netlink.set_link(netdev.ifindex, f"setting {netdev.name} down", state="down")
-            try:
+            with keep_first_error(lambda: self._put_up_again(netdev)):
                 self.netlink.set_link(netdev.ifindex, what, address=step.wanted)
-            finally:
-                if netdev.up:
-                    self.netlink.set_link(netdev.ifindex, f"setting {netdev.name} up", state="up")
             after = self.netlink.find(netdev.ifindex)
             if after is not None and after.mac != step.wanted:
                 raise KernelError(f"{what} was taken, and it has {after.mac}", errno=errno.EOPNOTSUPP)
 
+    def _put_up_again(self, netdev: Link) -> None:
+        if netdev.up:
+            self.netlink.set_link(netdev.ifindex, f"setting {netdev.name} up", state="up")
+
     @contextmanager
     def _autoprobe_kept(self) -> Iterator[None]:
-        """Leave autoprobe as it was, also after a failure."""
-        try:
+        """Leave autoprobe as it was, also after a failure, which is the error even where this fails too."""
+        with keep_first_error(self._put_autoprobe_back):
             yield
-        finally:
-            if self._autoprobe is not None:
-                write_text(self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe", self._autoprobe)
+
+    def _put_autoprobe_back(self) -> None:
+        if self._autoprobe is not None:
+            write_text(self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe", self._autoprobe)
 
     def _set_link(self, step: SetLink) -> None:
         state = "up" if step.up else "down"
@@ -223,16 +242,16 @@ class Change:
         Drivers are kept off the new VFs until each has its MAC: udev may load their module at any moment.
         """
         switch = self.sysfs.pci(self.pf) / "sriov_drivers_autoprobe"
-        attribute = self.sysfs.pci(self.pf) / "sriov_numvfs"
         if step.wanted and read_text(switch) == "1":
             self._autoprobe = "1"
             write_text(switch, "0")
         if step.current and step.wanted:
             self._mode.note()
         if step.current:
-            _write_num_vfs(attribute, 0, step.pf_name)
+            self._write_num_vfs(0, step.pf_name)
+        self.made_vfs = True  # what is there from here on
         if step.wanted:
-            _write_num_vfs(attribute, step.wanted, step.pf_name)
+            self._write_num_vfs(step.wanted, step.pf_name)
             self._mode.finish()
         if self.held:  # their addresses are not always known before
             folder = self.sysfs.pci(self.pf)
@@ -240,6 +259,34 @@ class Change:
             self.held.hold(filter(None, links))
         self._new = None
         self.link_lost = step.wanted > 0  # without VFs there is no wait for it
+
+    def _write_num_vfs(self, wanted: int, pf_name: str) -> None:
+        """Write the number and read it back. Raises KernelError, and VerifyError when the driver made another number.
+
+        A write succeeds all the same when the driver ignores it (bnxt_en with the PF down, broadcom/bnxt/bnxt_sriov.c)
+        or makes fewer VFs (drivers/pci/iov.c, sriov_numvfs_store).
+        """
+        attribute = self.sysfs.pci(self.pf) / "sriov_numvfs"
+        try:
+            retry_while_busy(lambda: write_text(attribute, str(wanted)), _ENABLE_PATIENCE, self.wait.explain)
+        except KernelError as error:
+            error.hint = "the kernel log (dmesg) has the reason"
+            if error.errno == errno.ENOMEM:
+                error.hint += "; without room for the VFs' memory, boot with pci=realloc"
+            raise
+        made = read_text(attribute)
+        if made is None:
+            raise DeviceError(f"{pf_name} ({self.pf}): this PF is gone", hint=_GONE_HINT)
+        if made == str(wanted):
+            return
+        message = f"the driver of {pf_name} accepted sriov_numvfs {wanted}, but there are {made} VFs"
+        name = find_netdev(self.sysfs, self.pf)
+        if name and (netdev := self.netlink.find(name)) and not netdev.up:
+            raise VerifyError(
+                f"{message}: {pf_name} is down, and its driver makes and removes no VFs then",
+                hint=f"set it up, `ip link set {pf_name} up`, then try again",
+            )
+        raise VerifyError(message, hint="the kernel log (dmesg) has the reason; it may lack resources for more VFs")
 
     def _is_set(self, step: SetVf) -> bool:
         """Whether a new VF has by itself what is wanted: what a NIC does not have need not be switched off."""
@@ -276,7 +323,7 @@ class Change:
     def _vf_netdev(self, address: str) -> Link:
         deadline = time.monotonic() + _RENAME_TIMEOUT
         while True:
-            name = drivers.wait_for_netdev(self.sysfs, address)
+            name = self._wait_for_netdev(address)
             if netdev := self.netlink.find(name):
                 return netdev
             if time.monotonic() > deadline:
@@ -326,26 +373,3 @@ def _is_privileged() -> bool:
     lines = (read_text("/proc/self/status") or "").splitlines()
     held = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
     return bool(int(held, 16) >> 12 & 1)
-
-
-def _write_num_vfs(attribute: Path, wanted: int, pf_name: str) -> None:
-    """Write the number and read it back. Raises KernelError, and VerifyError when the driver made another number.
-
-    A write succeeds all the same when the driver ignores it (bnxt_en with the PF down, broadcom/bnxt/bnxt_sriov.c) or
-    makes fewer VFs (drivers/pci/iov.c, sriov_numvfs_store).
-    """
-    try:
-        write_text(attribute, str(wanted))
-    except KernelError as error:
-        error.hint = "the kernel log (dmesg) has the reason"
-        if error.errno == errno.ENOMEM:
-            error.hint += "; without room for the VFs' memory, boot with pci=realloc"
-        raise
-    made = read_text(attribute)
-    if made is None:
-        raise DeviceError(f"{pf_name}: sriov_numvfs cannot be read: the PF is gone")
-    if made != str(wanted):
-        raise VerifyError(
-            f"the driver of {pf_name} accepted sriov_numvfs {wanted}, but there are {made} VFs",
-            hint=f"the kernel log (dmesg) has the reason; some drivers need {pf_name} up, or free resources",
-        )

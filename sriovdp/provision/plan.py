@@ -34,7 +34,7 @@ from sriovdp.provision.steps import (
     SetVfMtu,
     Step,
 )
-from sriovdp.provision.unread import gives_settings, is_elsewhere, list_unread, lists_none
+from sriovdp.provision.unread import gives_settings, list_unread, lists_none
 from sriovdp.provision.warnings import warn_of_entries, warn_of_pf, warn_of_twins
 from sriovdp.provision.wishes import count_vfs, find_fault, find_wish, is_infiniband
 
@@ -215,7 +215,7 @@ def _plan_pf(pf: PhysicalFunction, entry: PfConfig, attached: Collection[str], k
     for number, vf in enumerate(vfs):
         index = vf.index if vf else number
         wish = find_wish(pf, entry, index)
-        free = vf is None or not (vf.address in attached or is_elsewhere(vf))
+        free = vf is None or not (vf.address in attached or vf.is_elsewhere)
         asked = without_list if vf and not gives_settings(wish, index) else pf
         settings = list(plan_settings(asked, index, vf, wish, known.of(index))) if free else []
         rates += filter(_is_rate, settings)

@@ -1,11 +1,11 @@
 """Give PFs back as they were before the first apply, as their records have it."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from sriovdp.errors import BusyError, DamageError, DeviceError, SriovdpError
+from sriovdp.errors import BusyError, DamageError, DeviceError, JournalError, SriovdpError
 from sriovdp.kernel.holders import find_holder
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node, PciAddress, PhysicalFunction, name_vf
@@ -47,8 +47,9 @@ def reset(
     The locks of all VFs of these PFs are held from the look at their use to the end; a CNI request that is at work is
     waited for, `timeout` seconds at most. With `force` VFs in use go too, and each owner that loses one is reported.
     Not even then is a VF taken away that a program has open through VFIO: the kernel would wait for it without end.
-    A PF of which a VF cannot be read keeps what it has, and its record. Raises InUseError and BusyError (nothing was
-    changed), DeviceError, KernelError and VerifyError (what has a
+    A PF of which a VF cannot be read keeps what it has, and its record; so does one that fails, and the others are
+    reset. The record of a PF that is gone is kept, as the PF may come back; with `force`, and named in `only`, it is
+    removed. Raises InUseError and BusyError (nothing was changed), DeviceError, KernelError and VerifyError (what has a
     record still can be reset again), JournalError, and DamageError when all others are reset, and the record of one
     cannot be understood.
     """
@@ -58,12 +59,22 @@ def reset(
         chosen = _choose(known.keys() | damaged.keys(), pfs, only)
         records = {pf: known[pf] for pf in sorted(chosen & known.keys())}
         held = _hold(records, pfs, Locks(journal.locks), timeout, stack)
-        node = look_until_read(lambda: take_snapshot(sysfs), lambda now: not _list_unread(records, now), PATIENCE)
+        node = _look(records, sysfs, PATIENCE, report)
         unread = _list_unread(records, node)
         pfs = _index(node)
         steps = {pf: _plan(record, pfs[pf]) for pf, record in records.items() if pf in pfs and pf not in unread}
-        gone = (f"{pf} is not there; its record is kept" for pf in records if pf not in pfs)
-        warnings = (*gone, *list_unknown(journal))
+        gone = [pf for pf in records if pf not in pfs]
+        dropped = [pf for pf in gone if force and pf in only]
+        for pf in dropped:
+            remove_record(journal, pf)
+            report(f"{pf}: this PF is gone; its record is removed")
+        kept = (
+            f"{pf}: this PF is gone; its record is kept, as the PF may come back; `sriovdp reset --force --pf {pf}` "
+            "removes the record"
+            for pf in gone
+            if pf not in dropped
+        )
+        warnings = (*kept, *list_unknown(journal))
         for warning in warnings:
             report(f"warning: {warning}")
         _judge(
@@ -71,14 +82,12 @@ def reset(
         )
         if force:
             _refuse_if_open(steps, node, sysfs)
-        done: list[Step] = []
-        for pf, own in steps.items():
-            change = Change(pf, sysfs, report, held=held.get(pf))
-            done += _reset_pf(pfs[pf], records[pf], own, change, journal)
+        done, failed = _reset_all(steps, pfs, records, held, journal, report, sysfs)
         if lost := [damaged[pf] for pf in sorted(chosen & damaged.keys())]:
-            raise DamageError(f"{'; '.join(lost)} ({count_steps(len(done))} done on other PFs)")
+            failed.append(DamageError(f"{'; '.join(lost)} ({count_steps(len(done))} done on other PFs)"))
         if unread:
-            raise build_error([sentence for own in unread.values() for sentence in own])
+            failed.append(build_error([sentence for own in unread.values() for sentence in own]))
+        _raise_all(failed)
         report(
             f"done: {count_steps(len(done))}"
             if done
@@ -112,6 +121,13 @@ def _hold(
 
 def _plan(record: PfRecord, pf: PhysicalFunction) -> tuple[Step, ...]:
     return plan_return(record.original, pf, record.refused, keep_number=record.externally_managed)
+
+
+def _look(records: Mapping[PciAddress, PfRecord], sysfs: Sysfs, patience: float, report: Report) -> Node:
+    def list_missing(node: Node) -> list[str]:
+        return [sentence for own in _list_unread(records, node).values() for sentence in own]
+
+    return look_until_read(lambda: take_snapshot(sysfs), list_missing, patience, report)
 
 
 def _list_unread(records: Mapping[PciAddress, PfRecord], node: Node) -> dict[PciAddress, list[str]]:
@@ -172,6 +188,36 @@ def _refuse_if_open(steps: Mapping[PciAddress, tuple[Step, ...]], node: Node, sy
         raise error
 
 
+def _reset_all(
+    steps: Mapping[PciAddress, tuple[Step, ...]],
+    pfs: Mapping[PciAddress, PhysicalFunction],
+    records: Mapping[PciAddress, PfRecord],
+    held: Mapping[PciAddress, HeldVfs],
+    journal: Journal,
+    report: Report,
+    sysfs: Sysfs,
+) -> tuple[list[Step], list[SriovdpError]]:
+    """Reset one PF after the other; gives what was done, and the errors of those that failed."""
+    done, failed = list[Step](), list[SriovdpError]()
+    for pf, own in steps.items():
+        change = Change(pf, sysfs, report, held=held.get(pf))
+        try:
+            done += _reset_pf(pfs[pf], records[pf], own, change, journal)
+        except JournalError:
+            raise
+        except SriovdpError as error:
+            failed.append(error)
+    return done, failed
+
+
+def _raise_all(failed: Sequence[SriovdpError]) -> None:
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        listed = "\n".join(f"  {error}" for error in failed)
+        raise DeviceError(f"resetting {len(failed)} PFs failed:\n{listed}")
+
+
 def _reset_pf(
     pf: PhysicalFunction,
     record: PfRecord,
@@ -187,7 +233,7 @@ def _reset_pf(
         write_record(journal, changing)
         try:
             change.run(steps)
-            _verify(pf, record, change.sysfs)
+            _verify(pf, record, change)
         except SriovdpError as error:
             error.message = f"{error.message}; the record of {pf.name} is kept, reset can be tried again"
             raise
@@ -195,13 +241,14 @@ def _reset_pf(
     return steps
 
 
-def _verify(pf: PhysicalFunction, record: PfRecord, sysfs: Sysfs) -> None:
+def _verify(pf: PhysicalFunction, record: PfRecord, change: Change) -> None:
     records = {pf.address: record}
-    node = look_until_read(lambda: take_snapshot(sysfs), lambda now: not _list_unread(records, now), VERIFY_PATIENCE)
+    node = _look(records, change.sysfs, VERIFY_PATIENCE, change.report)
     if unread := _list_unread(records, node):
         raise build_error(unread[pf.address])
     now = _index(node).get(pf.address)
-    left = _plan(record, now) if now else ()
-    if now is None or left:
-        listed = ", ".join(map(str, left)) or "it is gone"
+    if now is None:
+        raise DeviceError(f"{pf.name} ({pf.address}): this PF is gone", hint="see the kernel log (dmesg)")
+    if left := _plan(record, now):
+        listed = ", ".join(map(str, left))
         raise DeviceError(f"{pf.name} is not as it was; still to do: {listed}", hint="see the kernel log (dmesg)")

@@ -10,33 +10,45 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
+from sriovdp.config.ranges import VfIndices
 from sriovdp.config.values import PfConfig, VfConfig
 from sriovdp.errors import VerifyError
-from sriovdp.model import PhysicalFunction, VirtualFunction, is_userspace, name_vf
+from sriovdp.model import PhysicalFunction, VirtualFunction, name_vf
 from sriovdp.provision.steps import SetNumVfs, Step
+from sriovdp.provision.waiting import Report
 from sriovdp.state.provisioned import PfState
 
 T = TypeVar("T")
 
 _SHORTEST_PAUSE = 0.1  # seconds
 _LONGEST_PAUSE = 2.0
+_SILENCE = 1.0
 _FEWEST_LOOKS = 4
 _HINT = "see the kernel log (dmesg) for its driver's reason, then try again"
 
 
-def look_until_read(look: Callable[[], T], is_read: Callable[[T], bool], patience: float) -> T:
+def look_until_read(
+    look: Callable[[], T], list_missing: Callable[[T], Sequence[str]], patience: float, report: Report
+) -> T:
     """What a look found, repeated for `patience` seconds until everything could be read; 0 is one look.
 
-    A slow machine gets a few looks all the same, in ten times that time at most.
+    `list_missing` gives a sentence for each VF that could not be read, or several; a wait is reported once, by the
+    first one. A slow machine gets a few looks all the same, in ten times that time at most.
     """
     began = time.monotonic()
+    is_reported = False
     for looks in itertools.count(1):
         started = time.monotonic()
         found = look()
         now = time.monotonic()
         limit = patience if looks >= _FEWEST_LOOKS else 10 * patience
-        if is_read(found) or now - began >= limit:
+        missing = list_missing(found)
+        if not missing or now - began >= limit:
             return found
+        if not is_reported and now - began >= _SILENCE:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            report(f"{missing[0]}{more}; looking again for up to {patience:.0f} s")
+            is_reported = True
         time.sleep(min(max(now - started, _SHORTEST_PAUSE), _LONGEST_PAUSE))
     raise AssertionError
 
@@ -59,7 +71,7 @@ def list_unread(
     for vf in pf.unread:
         wish = entry.vf(vf.index)
         is_wanted = gives_settings(wish, vf.index) or (not is_unlisted and (bool(steps) or _wants_settings(pf, wish)))
-        if is_wanted and vf.address not in attached and not is_elsewhere(vf):
+        if is_wanted and vf.address not in attached and not vf.is_elsewhere:
             yield explain_unread(pf, vf)
 
 
@@ -96,14 +108,15 @@ def explain_unread(pf: PhysicalFunction, vf: VirtualFunction) -> str:
     )
 
 
+def explain_unlisted(pf: PhysicalFunction) -> str:
+    """Of a PF none of whose VFs could be read: which they are, and why."""
+    which = VfIndices.parse(",".join(str(vf.index) for vf in pf.unread))
+    return f"{pf.name} VF {which} ({pf.address}): the kernel lists none of the PF's VFs"
+
+
 def build_error(sentences: Sequence[str]) -> VerifyError:
     """The error of a PF that cannot be compared."""
     return VerifyError("; ".join(sentences), hint=_HINT)
-
-
-def is_elsewhere(vf: VirtualFunction) -> bool:
-    """Whether a netdev driver has the VF, but its netdev is not here: it is in a container of somebody's."""
-    return vf.driver is not None and not is_userspace(vf.driver) and vf.netdev is None
 
 
 def _wants_settings(pf: PhysicalFunction, wish: VfConfig) -> bool:

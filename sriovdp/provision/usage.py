@@ -66,10 +66,13 @@ def find_obstacles(
     sysfs: Sysfs,
     attached: Mapping[str, str],
     allowed: Collection[PciAddress] = (),
+    made: Collection[PciAddress] = (),
 ) -> Obstacles:
     """Find the users that the steps would disturb.
 
     `attached` has the owners of VFs by address; `allowed` are PFs that may be reset although this host needs them.
+    `made` are PFs whose VFs this run made: what the host does with such a VF, as a network manager that finds a new
+    interface does, is no use of it.
     """
     steps = list(steps)
     found: Obstacles = {}
@@ -78,7 +81,7 @@ def find_obstacles(
         obstacles = [] if pf.address in allowed else list(_list_host_obstacles(pf, own))
         obstacles += list_mode_obstacles(pf, own)
         for vf, step in list_disturbed(pf, own):
-            user = attached.get(vf.address) or _find_user(sysfs, vf)
+            user = attached.get(vf.address) or _find_user(sysfs, vf, is_new=pf.address in made)
             if user:
                 obstacles.append(f"{name_vf(pf.name, vf.index, vf.address)} is used by {user}; in the way of: {step}")
         if obstacles:
@@ -122,12 +125,14 @@ def list_disturbed(pf: PhysicalFunction, steps: Iterable[Step]) -> Iterator[tupl
             yield vf, why
 
 
-def _find_user(sysfs: Sysfs, vf: VirtualFunction) -> str | None:
+def _find_user(sysfs: Sysfs, vf: VirtualFunction, *, is_new: bool) -> str | None:
     """Who uses a VF as far as the kernel reports."""
     if is_userspace(vf.driver):
         return find_holder(sysfs, vf.address)
-    if vf.driver is not None and vf.netdev is None:
-        return f"another network namespace: it is bound to {vf.driver}, but its netdev is not here"
+    if vf.is_elsewhere:
+        return "another network namespace: its netdev is there"
+    if is_new:
+        return None
     if vf.traits.host_use:
         return f"the host: {vf.traits.host_use}"
     use = _find_host_use(sysfs, vf.netdev) if vf.netdev and sysfs.root == _LIVE_ROOT else ""

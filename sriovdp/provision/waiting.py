@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 Report = Callable[[str], None]
@@ -13,20 +14,29 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+_HANGS = "a call that hangs in the kernel cannot be interrupted, see the kernel log (dmesg) for the reason"
+
+
 @dataclass
 class Wait:
-    """What is being waited for just now."""
+    """What is being waited for just now, since when (time.monotonic), and why as far as that is known."""
 
-    what: str = ""
+    now: tuple[str, float] = field(default_factory=lambda: ("", time.monotonic()))
+    reason: str = ""
 
     def begin(self, what: str) -> None:
         """From here on it is for this."""
-        self.what = what
+        self.reason = ""
+        self.now = what, time.monotonic()
+
+    def explain(self, reason: str) -> None:
+        """Why that lasts."""
+        self.reason = reason
 
 
 @contextmanager
 def telling(report: Report, patience: float) -> Iterator[Wait]:
-    """Report what is still being waited for, when that has taken `patience` to twice as many seconds, and so on."""
+    """Report what is still being waited for, when that has taken `patience` seconds, twice as many, and so on."""
     wait, done = Wait(), threading.Event()
     thread = threading.Thread(target=_tell, args=(report, patience, wait, done), daemon=True)
     thread.start()
@@ -38,15 +48,14 @@ def telling(report: Report, patience: float) -> Iterator[Wait]:
 
 
 def _tell(report: Report, patience: float, wait: Wait, done: threading.Event) -> None:
-    seen, since = wait.what, 0
-    while not done.wait(patience):
-        since = since + 1 if wait.what == seen else 0
-        seen = wait.what
-        if seen and since:
-            report(
-                f"{seen}: not done after {since * patience:.0f} s; a call that hangs in the kernel cannot be "
-                "interrupted, see the kernel log (dmesg) for the reason"
-            )
+    seen, count = wait.now, 1
+    while not done.wait(max(0.0, seen[1] + count * patience - time.monotonic())):
+        if wait.now != seen:
+            seen, count = wait.now, 1
+            continue
+        if seen[0]:
+            report(f"{seen[0]}: not done after {count * patience:.0f} s; {wait.reason or _HANGS}")
+        count += 1
 
 
 def run_together(function: Callable[[K], V], keys: Iterable[K]) -> Mapping[K, V]:

@@ -18,6 +18,7 @@ from sriovdp.errors import SriovdpError
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
+from sriovdp.node.slow_lists import SlowLists
 from sriovdp.provision import change
 from sriovdp.state.journal import Journal, Original
 from tests.agent.running import CONFIG, DPDK, KERNEL, find_roots, owe, run_agent, wait_until
@@ -211,10 +212,10 @@ async def test_no_look_at_the_node_stops_the_agent(
     """Whatever it runs into: it is logged, and the next look is as good as any."""
     failures = [OSError(24, "Too many open files"), ValueError("embedded null byte"), RecursionError()]
 
-    def look(sysfs: Sysfs) -> Node:
+    def look(sysfs: Sysfs, lists: SlowLists) -> Node:
         if failures:
             raise failures.pop()
-        return take_snapshot(sysfs)
+        return take_snapshot(sysfs, lists)
 
     async with run_agent(tree, tmp_path):
         await kubelet.wait_for(DPDK, count=2)
@@ -253,10 +254,10 @@ async def test_it_stops_while_it_starts(tree: Tree, tmp_path: Path, monkeypatch:
     """Whatever it waits for then: here its first look at the node hangs."""
     hanging, let_go = threading.Event(), threading.Event()
 
-    def look(sysfs: Sysfs) -> Node:
+    def look(sysfs: Sysfs, lists: SlowLists) -> Node:
         hanging.set()
         let_go.wait(60)
-        return take_snapshot(sysfs)
+        return take_snapshot(sysfs, lists)
 
     monkeypatch.setattr(agent, "take_snapshot", look)
     try:

@@ -12,6 +12,7 @@ from sriovdp.provision.settings import make_stable_mac
 from tests.lab.vnic_cards import Card, ip
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="ice:4")
+shares_boot = True
 
 _Load = Callable[..., list[Card]]
 

@@ -45,10 +45,10 @@ def make_vf(pf: PhysicalFunction, index: int) -> VirtualFunction:
 def bind(vf: VirtualFunction, driver: str | None) -> VirtualFunction:
     """A netdev driver makes a netdev with the admin MAC of that moment, and the MTU that it likes."""
     if driver is None or driver in USERSPACE_DRIVERS:
-        return replace(vf, driver=driver, netdev=None)
+        return replace(vf, driver=driver, netdev=None, is_elsewhere=False)
     mac = vf.settings.mac if vf.settings and vf.settings.mac != ZERO_MAC else RANDOM_MAC
     netdev = NetDevice(f"v{vf.index}", 10 + vf.index, mac, DEFAULT_MTU, up=False, carrier=None)
-    return replace(vf, driver=driver, netdev=netdev)
+    return replace(vf, driver=driver, netdev=netdev, is_elsewhere=False)
 
 
 def run(pf: PhysicalFunction, steps: Iterable[Step]) -> PhysicalFunction:

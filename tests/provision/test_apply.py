@@ -377,7 +377,7 @@ physicalFunctions:
 
 def test_a_step_that_hangs_is_reported(tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel keeps the write of sriov_numvfs for itself; what is waited for is reported until it comes back."""
-    monkeypatch.setattr(change, "_PATIENCE", 0.01)
+    monkeypatch.setattr(change, "_SILENCE", 0.01)
     reported: list[str] = []
     let_go = threading.Event()
 

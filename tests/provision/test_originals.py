@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import pytest
 
 from sriovdp.config.values import Config
 from sriovdp.errors import DamageError, DeviceError, InUseError, KernelError
-from sriovdp.model import VfSettings
+from sriovdp.model import PciAddress, VfSettings
 from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision import change
 from sriovdp.provision import reset as reset_module
 from sriovdp.provision.apply import apply
+from sriovdp.provision.change import Change
 from sriovdp.provision.reset import reset
+from sriovdp.provision.steps import Step
 from sriovdp.state.journal import Journal
 from sriovdp.state.provisioned import PfState, survey_records
 from tests.fakes.sysfs import PF, Tree, connect, vf_address
@@ -115,8 +117,38 @@ def test_a_pf_that_is_gone_keeps_its_record(tree: Tree, journal: Journal) -> Non
     (tree.root / "bus/pci/devices" / PF).unlink()
     told: list[str] = []
     reset(tree.sysfs, journal, told.append)
-    assert told[0] == f"warning: {PF} is not there; its record is kept"
+    assert told[0].startswith(f"warning: {PF}: this PF is gone; its record is kept, as the PF may come back; `sriovdp")
     assert list(survey_records(journal)[0]) == [PF]
+    reset(tree.sysfs, journal, force=True)
+    assert list(survey_records(journal)[0]) == [PF], "it has to be named"
+    reset(tree.sysfs, journal, told.append, force=True, only=[PF])
+    assert f"{PF}: this PF is gone; its record is removed" in told
+    assert survey_records(journal)[0] == {}
+
+
+def test_a_pf_that_fails_does_not_keep_the_others(
+    tree: Tree, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its record, and the error is its own; of several each one is listed."""
+    tree.add_pf("0000:02:00.0", "enp2s0")
+    apply(MIXED, tree.sysfs, journal)
+    broken = {PF}
+    run = Change.run
+
+    def fail(change: Change, steps: Sequence[Step]) -> None:
+        if change.pf in broken:
+            raise DeviceError(f"{change.pf} is broken")
+        run(change, steps)
+
+    monkeypatch.setattr(Change, "run", fail)
+    with pytest.raises(DeviceError, match=f"^{PF} is broken; the record of enp1s0 is kept"):
+        reset(tree.sysfs, journal)
+    assert [len(pf.vfs) for pf in take_snapshot(tree.sysfs).pfs] == [4, 0]
+    assert list(survey_records(journal)[0]) == [PF]
+    apply(MIXED, tree.sysfs, journal)
+    broken.add(PciAddress("0000:02:00.0"))
+    with pytest.raises(DeviceError, match=rf"resetting 2 PFs failed:\n  {PF} is broken.*\n  0000:02:00.0 is broken"):
+        reset(tree.sysfs, journal)
 
 
 def test_one_pf_can_be_given_back_alone(tree: Tree, journal: Journal) -> None:

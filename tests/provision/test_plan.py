@@ -337,7 +337,7 @@ def test_what_an_interrupted_apply_left_is_put_right() -> None:
 def test_a_vf_whose_netdev_is_elsewhere_keeps_its_settings() -> None:
     """Somebody's container has it, known to us or not: MAC and trust are its business; a wrong driver is reported."""
     node = make_node(("igbvf", "02:11:22:33:44:55"))
-    elsewhere = Node((replace(PF, vfs=(replace(node.pfs[0].vfs[0], netdev=None),)),))
+    elsewhere = Node((replace(PF, vfs=(replace(node.pfs[0].vfs[0], netdev=None, is_elsewhere=True),)),))
     assert list_steps(make_config(1), elsewhere) == []
     dpdk = make_config(1, ("0", "vfio-pci", "stable"))
     assert list_steps(dpdk, elsewhere) == ["VF 0 (0000:01:10.0): bind to vfio-pci"]

@@ -42,7 +42,7 @@ def vfs(draw: Any, pf: PhysicalFunction, index: int) -> VirtualFunction:
         mtu = draw(st.sampled_from((1500, 9000)))
         vf = replace(vf, netdev=replace(vf.netdev, mac=draw(st.sampled_from(macs[1:])), mtu=mtu))
         if draw(st.integers(0, 7)) == 0:
-            vf = replace(vf, netdev=None)  # in somebody's network namespace
+            vf = replace(vf, netdev=None, is_elsewhere=True)  # in somebody's network namespace
     return vf
 
 
@@ -92,7 +92,7 @@ def is_refused(steps: list[Step], pf: PhysicalFunction, used: frozenset[str]) ->
 
 def find_used(pf: PhysicalFunction, attached: frozenset[int]) -> frozenset[str]:
     """VFs that a pod has, and those whose netdev is elsewhere."""
-    elsewhere = {vf.address for vf in pf.vfs if vf.driver == "igbvf" and vf.netdev is None}
+    elsewhere = {vf.address for vf in pf.vfs if vf.is_elsewhere}
     return frozenset(elsewhere | {vf.address for vf in pf.vfs if vf.index in attached})
 
 

@@ -178,7 +178,10 @@ def test_a_slow_machine_gets_several_looks(
         looks.append(clock[0])
         return len(looks)
 
-    assert look_until_read(look, lambda count: count >= until, patience) == expected
+    told: list[str] = []
+    missing = lambda count: ["VF 1", "VF 2"] if count < until else []  # noqa: E731
+    assert look_until_read(look, missing, patience, told.append) == expected
+    assert told == ["VF 1 (and 1 more); looking again for up to 3 s"] * (expected > 1)
 
 
 def test_other_pfs_are_changed(tree: Tree, journal: Journal) -> None:
