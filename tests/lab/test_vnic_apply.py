@@ -24,7 +24,16 @@ def _apply(
     vfs = f"{{range: 0-2, driver: {driver}{more}}}"
     entry = f"{{select: {{pciAddresses: ['{card.address}']}}, numVfs: 3, vfs: [{vfs}]}}"
     config.write_text(f"physicalFunctions: [{entry}]\nresourceList: []\n")
-    command = [sys.executable, "-m", "sriovdp.cli.main", verb, "--config", str(config)]
+    command = [
+        sys.executable,
+        "-m",
+        "sriovdp.cli.main",
+        verb,
+        "--config",
+        str(config),
+        "--state",
+        str(folder / "state"),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -138,7 +138,9 @@ def test_a_card_that_is_pulled_at_any_change(vnic: _Load, journal: Journal) -> N
             break
         assert errors, f"pulled before change {at}: apply says that all is well"
         assert "as it was" not in errors[0], errors[0]
-        assert "sriov_drivers_autoprobe" not in errors[0], errors[0]
+        assert "is gone, and nothing was undone; its record is kept" in errors[0] or "this PF is gone" in errors[0], (
+            errors[0]
+        )
         card.plug()
         assert card.netdev
         apply(TWO, _SYSFS, journal)
@@ -239,13 +241,13 @@ def test_a_slow_list_is_not_read_again_and_again(vnic: _Load) -> None:
     card.up()
     card.write_numvfs(3)
     lists = SlowLists()
-    before = take_snapshot(_SYSFS, lists)
+    take_snapshot(_SYSFS, lists)
     with card.with_habits(stuck_vf=1):
         assert [vf.settings is None for vf in take_snapshot(_SYSFS, lists).pfs[0].vfs] == [False, True, False]
         with mock.patch.object(Netlink, "vf_settings", side_effect=AssertionError):
             take_snapshot(_SYSFS, lists)
     lists.forget()
-    assert take_snapshot(_SYSFS, lists) == before
+    assert [vf.settings is None for vf in take_snapshot(_SYSFS, lists).pfs[0].vfs] == [False] * 3
     card.write_numvfs(0)
 
 
