@@ -55,5 +55,6 @@ def compare_trunk(sysfs: Sysfs, attachment: Attachment, wanted: VlanIds | None) 
 
 
 def _find(sysfs: Sysfs, attachment: Attachment) -> Path | None:
-    index = find_vf_index(f"{sysfs.pci(attachment.device)}/physfn", attachment.device)
+    """Its file; None for a VF that is gone."""
+    index = find_vf_index(f"{sysfs.root}/bus/pci/devices/{attachment.device}/physfn", attachment.device)
     return None if index is None else find_trunk(sysfs, attachment.device, index)

@@ -6,7 +6,7 @@ from sriovdp.kernel.sysfs import Folder, Sysfs
 
 
 def find_representor(sysfs: Sysfs, vf: str) -> str | None:
-    """Its name; None in legacy mode, and when this function is no VF. Raises KernelError, DeviceError."""
-    pf = f"{sysfs.pci(vf)}/physfn"
+    """Its name; None in legacy mode, and when there is no such VF (any more). Raises KernelError."""
+    pf = f"{sysfs.root}/bus/pci/devices/{vf}/physfn"
     index = find_vf_index(pf, vf)
     return None if index is None else list_representors(list_ports(Folder(pf))).get(index)

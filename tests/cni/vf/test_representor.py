@@ -10,6 +10,7 @@ from cni.protocol.bridging import Bridging
 from cni.vf import representor
 from cni.vf.representor import attach_representor, compare_representor, judge_representor, restore_representor
 from cni.vf.settings import Vf
+from cni.vf.trunk import restore_trunk
 from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.rtnl.bridge import UNTAGGED_PVID
@@ -224,6 +225,18 @@ def test_of_another_boot_nothing_is_left(node: Node) -> None:
     node.kernel.links[9] = replace(node.link, flags=1, master=BRIDGE)
     restore_representor(node.tree.sysfs, draft(RepresentorState(up=False, bridge="br0"), boot_id="another"))
     assert (node.link.up, node.link.master) == (True, BRIDGE)
+
+
+def test_a_vf_that_is_gone_owes_nothing(node: Node) -> None:
+    """Its representor and its list of VLANs went with it, also when another one has its name by now."""
+    attachment = replace(draft(node.judge(WANTED)), trunk="5")
+    node.attach(attachment, WANTED)
+    node.tree.remove(VF.address)
+    (node.tree.pci(PF) / "virtfn0").unlink()
+    restore_representor(node.tree.sysfs, attachment)
+    restore_trunk(node.tree.sysfs, attachment)
+    assert node.link.up
+    assert compare_representor(node.tree.sysfs, attachment, WANTED) == ["its representor is gone"]
 
 
 def test_without_a_bridge_it_is_set_up_and_down(node: Node) -> None:
