@@ -12,7 +12,9 @@ from cni.verbs.check import compare
 from cni.verbs.owed import is_owed, without_lost_vf
 from cni.verbs.release import Release, is_alive, open_sandbox
 from cni.vf.infiniband import set_guid
+from cni.vf.representor import repair_representor
 from cni.vf.settings import apply_settings, find_vf
+from cni.vf.trunk import apply_trunk
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import PciAddress
@@ -77,6 +79,8 @@ class Recovery:
                 apply_settings(netlink, vf, wanted, skip_unsupported=bool(current.unsupported))
             if conf.guid:
                 set_guid(netlink, find_vf(self.sysfs, netlink, PciAddress(current.device)), conf.guid)
+            apply_trunk(self.sysfs, current, conf.trunk)
+            repair_representor(self.sysfs, netlink, current, conf.bridging)
 
 
 def _reparse(attachment: Attachment) -> NetConf:

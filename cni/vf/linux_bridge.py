@@ -20,7 +20,7 @@ def is_bridge(sysfs: Sysfs, name: str) -> bool:
 
 def check_bridge(sysfs: Sysfs, vf: Vf, wanted: Bridging) -> None:
     """Raise CniError when the bridge would not keep VLANs apart."""
-    if wanted.vlans and read_text(f"{sysfs.root}/class/net/{wanted.bridge}/bridge/vlan_filtering") != "1":
+    if _is_blind(sysfs, wanted):
         raise CniError(
             INVALID_CONFIG,
             f"{vf}: the bridge {wanted.bridge} does not filter VLANs, so vlan and trunk would keep no pods apart",
@@ -46,11 +46,19 @@ def leave_bridge(netlink: Netlink, representor: Link) -> None:
         netlink.set_link(representor.ifindex, what, master=0)
 
 
-def compare_port(netlink: Netlink, representor: Link, wanted: Bridging) -> list[str]:
+def _is_blind(sysfs: Sysfs, wanted: Bridging) -> bool:
+    """Whether VLANs are wanted that the bridge does not look at."""
+    path = f"{sysfs.root}/class/net/{wanted.bridge}/bridge/vlan_filtering"
+    return bool(wanted.vlans) and read_text(path) != "1"
+
+
+def compare_port(sysfs: Sysfs, netlink: Netlink, representor: Link, wanted: Bridging) -> list[str]:
     """What is not as `join_bridge` made it, a sentence each."""
     bridge = netlink.find(wanted.bridge)
     if bridge is None or representor.master != bridge.ifindex:
         return [f"its representor {representor.name} is not in the bridge {wanted.bridge}"]
+    if _is_blind(sysfs, wanted):
+        return [f"the bridge {wanted.bridge} of its representor does not filter VLANs any more"]
     vlans, expected = netlink.port_vlans(representor.ifindex), _list_flags(wanted)
     if not expected or vlans == expected:
         return []

@@ -114,7 +114,21 @@ def compare_representor(sysfs: Sysfs, attachment: Attachment, wanted: Bridging |
             return found
         if attachment.representor.switch == "ovs":
             return found + ovs_bridge.compare_port(representor, wanted, attachment)
-        return found + linux_bridge.compare_port(netlink, representor, wanted)
+        return found + linux_bridge.compare_port(sysfs, netlink, representor, wanted)
+
+
+def repair_representor(sysfs: Sysfs, netlink: Netlink, attachment: Attachment, wanted: Bridging | None) -> None:
+    """Put the representor of a running pod where ADD put it, if it is not there. Raises KernelError, DeviceError."""
+    representor = find_representor(sysfs, netlink, attachment.device)
+    if representor is None or not compare_representor(sysfs, attachment, wanted):
+        return
+    if wanted is not None and attachment.representor is not None:
+        if attachment.representor.switch == "ovs":
+            ovs_bridge.leave_bridge(attachment)
+            ovs_bridge.wait_until_free(netlink, representor)
+        else:
+            linux_bridge.leave_bridge(netlink, representor)
+    attach_representor(sysfs, netlink, attachment, wanted)
 
 
 def _choose_switch(sysfs: Sysfs, vf: Vf, wanted: Bridging) -> Literal["linux", "ovs"]:

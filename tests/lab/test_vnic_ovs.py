@@ -10,6 +10,7 @@ import pytest
 from cni.policy import Policy
 from cni.vf.ovsdb import Ovsdb
 from sriovdp.kernel.netlink import Netlink
+from sriovdp.state.journal import Journal
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.open_vswitch import OpenVswitch, open_vswitch
@@ -195,12 +196,30 @@ def test_a_port_of_somebody_else_is_left_alone(card: Card, ovs: OpenVswitch, all
 
 
 def test_the_bridge_goes_while_the_pod_lives(card: Card, ovs: OpenVswitch, allowing: Plugin, sandbox: Any) -> None:
-    """DEL has nothing left to do there."""
+    """A repair puts the port into the new one; without any, DEL has nothing left to do there."""
     pod, config = sandbox("pod-a"), build(card)
     allowing.add(pod, config)
     ovs.vsctl("del-br", BRIDGE)
+    ovs.vsctl("add-br", BRIDGE)
+    (attachment,) = Journal(allowing.root / "journal").attachments()
+    assert allowing.recovery.verify(attachment) == [
+        f"its representor {representor(card)['ifname']} is not in the bridge {BRIDGE}"
+    ]
+    allowing.recovery.repair(attachment)
+    assert allowing.recovery.verify(attachment) == []
+    ovs.vsctl("del-br", BRIDGE)
     allowing.delete(pod, config)
     assert is_plain(card, ovs)
+
+
+def test_the_vf_goes_while_the_pod_lives(card: Card, ovs: OpenVswitch, allowing: Plugin, sandbox: Any) -> None:
+    """Its port is removed all the same: Open vSwitch would take the next representor of that name."""
+    pod, config = sandbox("pod-a"), build(card)
+    allowing.add(pod, config)
+    card.write_numvfs(0)
+    assert len(ovs.ports(BRIDGE)) == 1
+    allowing.delete(pod, config)
+    assert ovs.ports(BRIDGE) == []
 
 
 def test_without_its_daemon(card: Card, ovs: OpenVswitch, allowing: Plugin, sandbox: Any) -> None:

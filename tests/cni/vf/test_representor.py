@@ -8,7 +8,13 @@ import pytest
 
 from cni.protocol.bridging import Bridging
 from cni.vf import representor
-from cni.vf.representor import attach_representor, compare_representor, judge_representor, restore_representor
+from cni.vf.representor import (
+    attach_representor,
+    compare_representor,
+    judge_representor,
+    repair_representor,
+    restore_representor,
+)
 from cni.vf.settings import Vf
 from cni.vf.trunk import restore_trunk
 from sriovdp.errors import CniError, KernelError, VerifyError
@@ -159,6 +165,13 @@ def test_check_says_what_is_another(node: Node) -> None:
         "its representor rep0 is down",
         "its representor rep0 is not in the bridge br0",
     ]
+    repair_representor(node.tree.sysfs, node.netlink, attachment, WANTED)
+    assert compare_representor(node.tree.sysfs, attachment, WANTED) == []
+    filtering = node.tree.root / "class/net/br0/bridge/vlan_filtering"
+    filtering.write_text("0\n")
+    (found,) = compare_representor(node.tree.sysfs, attachment, WANTED)
+    assert found == "the bridge br0 of its representor does not filter VLANs any more"
+    node.kernel.links[9] = replace(node.link, flags=0)
     del node.kernel.links[BRIDGE]
     assert "not in the bridge" in compare_representor(node.tree.sysfs, attachment, WANTED)[1]
     node.rename("gone0")
