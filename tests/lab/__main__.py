@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds (default 1800)"
     )
+    parser.add_argument("--monitor", action="store_true", help="the machine's monitor as a port of the guest")
     parser.add_argument("--interactive", action="store_true", help="give the command this terminal")
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="what to run, after --")
     options = parser.parse_args()

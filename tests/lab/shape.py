@@ -29,6 +29,7 @@ class Shape:
     is MiB of 2 MiB pages; `containerd` starts it before the command; `control_plane` gives the machine a Kubernetes API
     server, as `tests.lab.control_plane` has it. With a `disk` it may reboot, and keeps what a node keeps on its disk.
     `vnic` lists cards of the software NIC, as `tests/lab/vnic/main.c` reads them: `ice:8,mlx5:128/numvfs_ms=500`.
+    With `monitor` the machine's own monitor is a port in the guest, see `tests.lab.monitor`: it pulls cables.
     `root` is the system: this machine's own, or Debian 13 (`setup/guest_root.py`), whose containerd has CDI and NRI on.
     """
 
@@ -43,6 +44,7 @@ class Shape:
     nic: Nic = "igb"
     vnic: str = ""
     root: Root = "host"
+    monitor: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.pfs <= MAX_PFS:

@@ -214,6 +214,7 @@ class Vm:
             *(_share_beside() if self._root else ()),
             *_share("result", self.result),
             *("-device", "virtio-rng-pci,bus=pcie.0", "-device", "virtio-serial-pci,bus=pcie.0"),
+            *(_connect_monitor(Path(self._folder.name) / "monitor") if self._shape.monitor else ()),
             *(_terminal() if self._interactive else _pipes(stdout, stderr)),
         ]
 
@@ -278,6 +279,15 @@ def _attach_disk(path: Path) -> list[str]:
 def _share(tag: str, path: Path, *options: str) -> list[str]:
     settings = ",".join(("local", f"id={tag}", f"path={path}", "security_model=none", "multidevs=remap", *options))
     return ["-fsdev", settings, "-device", f"virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}"]
+
+
+def _connect_monitor(socket: Path) -> list[str]:
+    """The machine's monitor as a port of the guest: QEMU is both ends of a socket."""
+    return [
+        *("-chardev", f"socket,id=monitor,path={socket},server=on,wait=off", "-mon", "chardev=monitor,mode=readline"),
+        *("-chardev", f"socket,id=operator,path={socket}"),
+        *("-device", "virtserialport,chardev=operator,name=monitor,nr=9"),
+    ]
 
 
 def _terminal() -> list[str]:
