@@ -41,7 +41,7 @@ def main() -> None:
     )
     for pfs, vfs, resources in ((1, 7, 1), (8, 128, 1), (8, 128, 8)):
         with tempfile.TemporaryDirectory() as folder:
-            _build(Path(folder), pfs, vfs, resources)
+            build(Path(folder), pfs, vfs, resources)
             samples = [asyncio.run(_measure(Path(folder), resources)) for _ in range(rounds)]
         _report(pfs * vfs, resources, samples)
 
@@ -52,7 +52,7 @@ def _compare(other: Path, rounds: int) -> None:
     for _ in range(rounds):
         for checkout, samples in found.items():
             with tempfile.TemporaryDirectory() as folder:
-                _build(Path(folder), 1, 7, 1)
+                build(Path(folder), 1, 7, 1)
                 samples.append(asyncio.run(_measure(Path(folder), 1, checkout)))
     for checkout, samples in found.items():
         first, cpu, resident = (sorted(s[key][0] for s in samples) for key in ("first", "cpu", "resident"))
@@ -76,7 +76,7 @@ def _report(vfs: int, resources: int, samples: Sequence[Mapping[str, list[float]
     )
 
 
-def _build(root: Path, pfs: int, vfs: int, resources: int) -> None:
+def build(root: Path, pfs: int, vfs: int, resources: int) -> None:
     """A sysfs tree as the kernel lays it out, device nodes, and a config with one pool, or one for each PF."""
     devices = root / "sys/bus/pci/devices"
     for path in (devices, root / "sys/bus/pci/drivers/vfio-pci", root / "sys/bus/pci/drivers/ice", root / "dev/vfio"):

@@ -41,7 +41,7 @@ def main() -> int:
     try:
         shape = Shape(
             options.pfs, options.roots, options.numa, options.wire, options.hugepages, options.containerd,
-            options.control_plane, options.disk, options.nic, options.vnic, options.root,
+            options.control_plane, options.disk, options.nic, options.vnic, options.root, options.monitor,
         )  # fmt: skip
         return run(shape, options.command, timeout=options.timeout, interactive=options.interactive)
     except (LabError, ValueError) as error:

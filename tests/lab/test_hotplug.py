@@ -37,6 +37,7 @@ resourceList:
   - {resourceName: late, selectors: {pfNames: [late0]}}
 """
 POOLS = ("plain", "warn", "ignore", "strict", "held")
+REFUSAL = Path("/etc/modprobe.d/no-igbvf.conf")
 NO_LINK = re.compile(r"its PF \S+ has no link \(pfCarrier\)")
 
 
@@ -176,14 +177,13 @@ async def test_a_storm_of_uevents(node: LabNode, kubelet: Kubelet, agent: AgentP
     looks = count_looks(agent) - before
     print(f"500 uevents in {took:.2f} s: {looks} looks")  # noqa: T201 - for the record
     assert 1 <= looks <= 2 + math.ceil(took)
-    Path("/sys/bus/pci/drivers/igbvf/bind").write_text(node.vf(3))
+    await asyncio.to_thread(Path("/sys/bus/pci/drivers/igbvf/bind").write_text, node.vf(3))
     await kubelet.wait_for("intel.com/strict", count=1)
 
 
 async def test_a_driver_whose_module_is_loaded_later(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:
     """The agent could not load it; when somebody does, the VFs get it and are offered."""
-    refusal = Path("/etc/modprobe.d/no-igbvf.conf")
-    refusal.write_text("install igbvf /bin/false\nblacklist igbvf\n")
+    await asyncio.to_thread(REFUSAL.write_text, "install igbvf /bin/false\nblacklist igbvf\n")
     try:
         await asyncio.to_thread(subprocess.run, ["rmmod", "igbvf"], check=True)
         await kubelet.wait_for("intel.com/strict", count=1, healthy=False)
@@ -192,6 +192,6 @@ async def test_a_driver_whose_module_is_loaded_later(node: LabNode, kubelet: Kub
         await asyncio.to_thread(Path("/sys/bus/pci/rescan").write_text, "1")
         await wait_until(lambda: "the node is not as the config says" in agent.log())
     finally:
-        refusal.unlink()
+        REFUSAL.unlink()
     await asyncio.to_thread(subprocess.run, ["modprobe", "igbvf"], check=True)
     await wait_for_all(kubelet)
