@@ -192,6 +192,6 @@ async def test_a_driver_whose_module_is_loaded_later(node: LabNode, kubelet: Kub
         await asyncio.to_thread(Path("/sys/bus/pci/rescan").write_text, "1")
         await wait_until(lambda: "the node is not as the config says" in agent.log())
     finally:
-        REFUSAL.unlink()
+        await asyncio.to_thread(REFUSAL.unlink)
     await asyncio.to_thread(subprocess.run, ["modprobe", "igbvf"], check=True)
     await wait_for_all(kubelet)
