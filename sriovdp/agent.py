@@ -316,6 +316,7 @@ class Agent:
                 await self.offering.reconfigure(config)
                 await self._rescan()
                 await self.offering.serve_new()
+            self._watch.note("the config changed", SOON)  # what waits for pods now is looked at again by then
             logger.info("the changed config is in force: %d pools", len(config.pools))
             self._want()
             return True
@@ -377,6 +378,7 @@ class Agent:
             logger.exception("the node is not as the config says")
         self._pending, self._is_provisioned = Pending(), True
         await self._refresh()
+        self._watch.note("the node was made as the config says", SOON)
         try:
             for need in list_reboot_needs(self.config, self._node, self._sysfs) if self._node else ():
                 logger.warning("%s; this needs a reboot", need)

@@ -65,7 +65,10 @@ class NodeWatch:
 
     def follow(self, node: Node) -> None:
         """Take over which PFs and VFs there are."""
-        self._events.links = {pf.netdev.ifindex for pf in node.pfs if pf.netdev}
+        links = {pf.netdev.ifindex for pf in node.pfs if pf.netdev}
+        if not links <= set(self._events.links):  # what happened to them during the look was not listened to
+            self._reasons.note("there are new links", SOON)
+        self._events.links = links
         self._events.vfs = {vf.address for _, vf in node.vfs()}
         self._folders.watch_again()
 

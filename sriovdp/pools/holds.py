@@ -5,9 +5,10 @@ device lacks the condition, and falls while it does not; the lack counts from wh
 empty. So a link that comes and goes by the second changes nothing, and one that is mostly down counts as down. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from sriovdp.config.terms import HealthCondition
 from sriovdp.config.values import HealthRule
 from sriovdp.pools.faults import Lack
 
@@ -35,28 +36,33 @@ class Holds:
     def update(
         self,
         now: float,
-        lacks: Iterable[tuple[str, Lack, HealthRule]],
-        happened: Iterable[tuple[str, Lack, HealthRule]],
+        find_rule: Callable[[HealthCondition], HealthRule],
+        lacks: Iterable[tuple[str, Lack]],
+        happened: Iterable[tuple[str, Lack]] = (),
     ) -> None:
         """Take over what devices lack now, and what happened to them since the last time, which counts at once.
 
-        What is lacking the first time counts at once too: it may have lasted since before the agent's start.
+        What is lacking the first time counts at once too: it may have lasted since before the agent's start. The rules
+        may be others than the last time.
         """
-        current = {(id_, lack.condition): (lack, rule) for id_, lack, rule in lacks}
+        current = {(id_, lack.condition): lack for id_, lack in lacks}
         for key, level in self._levels.items():
+            level.rule = find_rule(level.lack.condition)
             _advance(level, now)
             level.is_lacking = key in current
-        for key, (lack, rule) in current.items():
-            level = self._levels.setdefault(key, _Level(lack, rule, 0.0, now, is_lacking=True, counts=False))
-            level.lack, level.rule = lack, rule
+        for key, lack in current.items():
+            fresh = _Level(lack, find_rule(lack.condition), 0.0, now, is_lacking=True, counts=False)
+            level = self._levels.setdefault(key, fresh)
+            level.lack = lack
             if self._is_first:
-                level.seconds = rule.seconds
-        for id_, lack, rule in happened:
+                level.seconds = level.rule.seconds
+        for id_, lack in happened:
+            rule = find_rule(lack.condition)
             self._levels[id_, lack.condition] = _Level(lack, rule, rule.seconds, now, is_lacking=False, counts=True)
         for level in self._levels.values():
             if level.is_lacking and level.seconds >= level.rule.seconds:
                 level.counts = True
-        self._levels = {key: level for key, level in self._levels.items() if level.is_lacking or level.seconds > 0}
+        self._levels = {key: level for key, level in self._levels.items() if _matters(level)}
         self._is_first = False
 
     def find(self) -> Mapping[str, list[tuple[Lack, HealthRule]]]:
@@ -75,6 +81,10 @@ class Holds:
             if level.is_lacking != level.counts
         ]
         return min(waits, default=None)
+
+
+def _matters(level: _Level) -> bool:
+    return level.rule.action != "ignore" and (level.is_lacking or level.seconds > 0)
 
 
 def _advance(level: _Level, now: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from sriovdp.config.terms import HealthCondition
-from sriovdp.config.values import HealthRule, Pool
+from sriovdp.config.values import Pool
 from sriovdp.pools.assignment import Offer
 from sriovdp.pools.faults import Lack, wants
 
@@ -29,13 +29,13 @@ class PcieErrors:
     def __init__(self) -> None:
         self._counts: dict[str, Counts] = {}
 
-    def find_new(self, pool: Pool, offers: Mapping[str, Offer], host: Host) -> Iterator[tuple[str, Lack, HealthRule]]:
+    def find_new(self, pool: Pool, offers: Mapping[str, Offer], host: Host) -> Iterator[tuple[str, Lack]]:
         """What happened to devices of the pool since the last call. The first one only reads.
 
         A counter that fell is one of a device that was removed and found again.
         """
-        rules = [pool.find_rule(condition) for condition in _KINDS if wants(pool, condition)]
-        if not rules:
+        conditions = [condition for condition in _KINDS if wants(pool, condition)]
+        if not conditions:
             self._counts = {}
             return
         names = {offer.candidate.pf.address: offer.candidate.pf.name for offer in offers.values()}
@@ -44,11 +44,11 @@ class PcieErrors:
         for id_, offer in offers.items():
             pf = offer.candidate.pf
             for address in dict.fromkeys((id_, str(pf.address))):
-                for rule in rules:
-                    more = self._compare(before, address, rule.condition)
+                for condition in conditions:
+                    more = self._compare(before, address, condition)
                     if more > 0:
                         who = "it has" if address == id_ else f"its PF {pf.name} has"
-                        yield id_, Lack(rule.condition, f"{who} had {more} {_KINDS[rule.condition]} PCIe errors"), rule
+                        yield id_, Lack(condition, f"{who} had {more} {_KINDS[condition]} PCIe errors")
 
     def _compare(self, before: Mapping[str, Counts], address: str, condition: HealthCondition) -> int:
         if address not in before or address not in self._counts:

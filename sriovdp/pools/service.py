@@ -107,11 +107,8 @@ class PoolService:
         whole = (Fault("files", fault),) if fault else ()
         self._holds.update(
             time.monotonic(),
-            [
-                (id_, lack, self.pool.find_rule(lack.condition))
-                for id_, found in verdicts.items()
-                for lack in found.lacks
-            ],
+            self.pool.find_rule,
+            [(id_, lack) for id_, found in verdicts.items() for lack in found.lacks],
             self._pcie_errors.find_new(self.pool, offers, self._host),
         )
         counting = self._holds.find()

@@ -11,6 +11,6 @@ def set_link(number: int, *, up: bool) -> None:
 
 
 def _command(text: str) -> None:
-    [port] = (path.name for path in _PORTS.iterdir() if (path / "name").read_text().strip() == "monitor")
-    with Path(f"/dev/{port}").open("wb", buffering=0) as monitor:
+    [name] = (path for path in _PORTS.glob("*/name") if path.read_text().strip() == "monitor")
+    with Path(f"/dev/{name.parent.name}").open("wb", buffering=0) as monitor:
         monitor.write(f"{text}\n".encode())

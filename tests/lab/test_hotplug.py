@@ -162,7 +162,8 @@ async def test_a_pf_that_gets_the_name_of_an_entry_and_loses_it(
 
 def rename(old: str, new: str) -> None:
     """Give a netdev another name."""
-    subprocess.run(["ip", "link", "set", old, "name", new], check=True)
+    for change in ([old, "down"], [old, "name", new], [new, "up"]):
+        subprocess.run(["ip", "link", "set", *change], check=True)
 
 
 async def test_a_storm_of_uevents(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:

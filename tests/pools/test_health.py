@@ -115,7 +115,7 @@ def test_new_pcie_errors_of_a_device_and_of_its_pf() -> None:
     def look(own: int, pf: int, correctable: int = 0) -> list[tuple[str, str]]:
         host.pcie_errors[VF] = {"pcieErrors": own, "pcieCorrectableErrors": correctable}
         host.pcie_errors[PF] = {"pcieErrors": pf, "pcieCorrectableErrors": correctable}
-        return [(id_, lack.reason) for id_, lack, _ in errors.find_new(pool, offers, host)]
+        return [(id_, lack.reason) for id_, lack in errors.find_new(pool, offers, host)]
 
     assert look(5, 5) == []
     assert look(5, 5, correctable=9) == []

@@ -23,7 +23,7 @@ class Link:
     def look(self, passed: float, *, is_lacking: bool) -> bool:
         """Look so many seconds later; gives whether the lack counts."""
         self.now += passed
-        self.holds.update(self.now, [(VF, LACK, self.rule)] if is_lacking else [], ())
+        self.holds.update(self.now, lambda _: self.rule, [(VF, LACK)] if is_lacking else [])
         return VF in self.holds.find()
 
 
@@ -73,21 +73,21 @@ def test_a_link_that_is_mostly_down_counts_as_down() -> None:
 def test_what_is_lacking_at_the_first_look_counts_at_once() -> None:
     """An agent that starts does not know since when: a restart makes nothing healthy for ten seconds."""
     holds = Holds()
-    holds.update(100.0, [(VF, LACK, HealthRule("pfCarrier", hold=10))], ())
+    holds.update(100.0, lambda _: HealthRule("pfCarrier", hold=10), [(VF, LACK)])
     assert VF in holds.find()
 
 
 def test_an_error_counts_at_once_and_for_its_time() -> None:
     """From the last one on."""
     holds, rule = Holds(), HealthRule("pcieErrors", hold=60)
-    holds.update(0.0, (), ())
-    holds.update(1.0, (), [(VF, ERROR, rule)])
+    holds.update(0.0, lambda _: rule, ())
+    holds.update(1.0, lambda _: rule, (), [(VF, ERROR)])
     assert holds.find() == {VF: [(ERROR, rule)]}
-    holds.update(31.0, (), [(VF, ERROR, rule)])
+    holds.update(31.0, lambda _: rule, (), [(VF, ERROR)])
     assert holds.find_next() == 60
-    holds.update(90.0, (), ())
+    holds.update(90.0, lambda _: rule, ())
     assert VF in holds.find()
-    holds.update(91.0, (), ())
+    holds.update(91.0, lambda _: rule, ())
     assert holds.find() == {}
 
 
@@ -99,3 +99,14 @@ def test_a_device_that_went_is_forgotten() -> None:
     link.look(1, is_lacking=False)
     link.look(10, is_lacking=False)
     assert link.holds._levels == {}
+
+
+def test_another_rule_counts_at_once() -> None:
+    """A hold time that is shorter now ends sooner, and what is ignored now does not linger."""
+    link = Link(3600)
+    link.look(0, is_lacking=True)
+    assert not link.look(60, is_lacking=True)
+    link.rule = HealthRule("pfCarrier", hold=30)
+    assert link.look(1, is_lacking=True)
+    link.rule = HealthRule("pfCarrier", "ignore")
+    assert not link.look(1, is_lacking=False)
