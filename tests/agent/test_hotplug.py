@@ -172,10 +172,11 @@ async def test_a_storm_of_events_costs_few_looks(
         return take_snapshot(sysfs)
 
     async with quiet_agent(tree, tmp_path, kubelet) as agent:
+        await wait_until(lambda: agent._watch._reasons.delay() is None)
         monkeypatch.setattr(agent_module, "take_snapshot", look)
+        tree.unbind(vf_address(PF, 2))
         for number in range(500):
             agent._watch.note(f"uevent add {number}")
-        tree.unbind(vf_address(PF, 2))
         await kubelet.wait_for(DPDK, count=1, healthy=False)
         assert len(looks) == 1
 
