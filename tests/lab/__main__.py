@@ -32,7 +32,10 @@ def main() -> int:
         "--root", choices=("host", "trixie"), default="host", help="this machine's own system, or Debian 13"
     )
     parser.add_argument(
-        "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds (default 1800)"
+        "--timeout", type=float, default=1800, metavar="S", help="kill the lab after S seconds of its own time"
+    )
+    parser.add_argument(
+        "--own-clock", action="store_true", help="the guest's clock stands still while other programs compute"
     )
     parser.add_argument("--monitor", action="store_true", help="the machine's monitor as a port of the guest")
     parser.add_argument("--interactive", action="store_true", help="give the command this terminal")
@@ -43,7 +46,13 @@ def main() -> int:
             options.pfs, options.roots, options.numa, options.wire, options.hugepages, options.containerd,
             options.control_plane, options.disk, options.nic, options.vnic, options.root, options.monitor,
         )  # fmt: skip
-        return run(shape, options.command, timeout=options.timeout, interactive=options.interactive)
+        return run(
+            shape,
+            options.command,
+            timeout=options.timeout,
+            interactive=options.interactive,
+            own_clock=options.own_clock,
+        )
     except (LabError, ValueError) as error:
         sys.stderr.write(f"lab: {error}\n")
         return _LAB_FAILED

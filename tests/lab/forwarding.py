@@ -120,7 +120,8 @@ class _Guest:
             *("--lab-reports", f"/run/lab/result/{_REPORTS}", "--rootdir", str(self._config.rootpath)),
             *self._nodeids,
         ]
-        self._vm = self._stack.enter_context(Vm(self._shape, command))
+        # containerd, kubelet and Multus have time limits that cannot be set: Multus gives the API server 2.5 s
+        self._vm = self._stack.enter_context(Vm(self._shape, command, own_clock=self._shape.containerd))
         self._output = self._stack.enter_context((self._vm.result.parent / "output").open("w+b"))
         self._vm.start(stdout=self._output.fileno(), stderr=self._output.fileno())
 

@@ -3,6 +3,7 @@
 Outside, `OwnTime` measures it, and the machine hands it to its guest as a file; inside, `own_time` reads it.
 """
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,12 @@ class Patience:
     def is_over(self) -> bool:
         """Whether the machine had its time. To be asked again and again."""
         return self._own.read() > self._limit or self._clock() - self._start > _STRETCH * self._limit
+
+
+def read_cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used. Raises OSError when it has ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
 
 
 def own_time(path: Path = _INSIDE) -> float:

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from setup.kernel import find_kernel
 from tests.lab import accelerator
 from tests.lab.shape import MEMORY_MIB, Shape
+from tests.lab.vm import Vm
 
 _PCI = Path("/sys/bus/pci/devices")
 _IGB_PF = "0x10c9"
@@ -163,6 +166,28 @@ def test_after_a_reboot(rebooted: None) -> None:
     """The disk is as it was, though power was lost at once; `/run` is empty."""
     assert not Path("/run/lost").exists()
     assert Path("/var/lib/sriovdp/kept").read_text() == "kept"
+
+
+def test_an_own_clock_stands_still_while_others_have_the_processors(tmp_path: Path) -> None:
+    """A guest that computes, and is kept from it for 20 seconds in the middle, does not see them."""
+    spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+    script = f"cat /proc/uptime; : >/run/lab/result/begun; {spin}; cat /proc/uptime"
+    with Vm(Shape(pfs=0), ["/run/lab/bin/busybox", "sh", "-c", script], own_clock=True) as vm:
+        with (tmp_path / "output").open("wb") as output:
+            vm.start(stdout=output.fileno())
+        while not (vm.result / "begun").exists():
+            assert vm.is_running(), vm.tail()
+            time.sleep(0.05)
+        used = vm.read_cpu_seconds()
+        while vm.read_cpu_seconds() < used + 1:  # it waits for its file no more
+            assert vm.is_running(), vm.tail()
+            time.sleep(0.05)
+        os.kill(vm.pid, signal.SIGSTOP)
+        time.sleep(20)
+        os.kill(vm.pid, signal.SIGCONT)
+        assert vm.wait(240) == 0
+    begun, ended = (float(line.split()[0]) for line in (tmp_path / "output").read_text().splitlines())
+    assert ended - begun < 20
 
 
 def test_several_pfs_fit_into_one_machine() -> None:

@@ -24,7 +24,7 @@ from setup.steps import SetupError, cache_folder
 from setup.vnic import prepare_vnic
 from tests.lab.accelerator import QEMU, accelerator_options
 from tests.lab.control_plane import ControlPlane
-from tests.lab.patience import OWN_TIME, OwnTime
+from tests.lab.patience import OWN_TIME, OwnTime, Patience, read_cpu_seconds
 from tests.lab.shape import Shape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,9 @@ class Vm:
     `result` is the only folder that the guest can write; it is there until the end of the context.
     """
 
-    def __init__(self, shape: Shape, command: Sequence[str], *, interactive: bool = False) -> None:
+    def __init__(
+        self, shape: Shape, command: Sequence[str], *, interactive: bool = False, own_clock: bool = False
+    ) -> None:
         kernel = find_kernel()
         if kernel is None or not shutil.which(QEMU[0]):
             raise LabError("the lab's kernel or QEMU is missing; run `make setup` as root")
@@ -58,6 +60,7 @@ class Vm:
         self._shape = shape
         self._command = command
         self._interactive = interactive
+        self._own_clock = own_clock
         self._folder = tempfile.TemporaryDirectory(prefix="sriovdp-lab-")
         self._process: subprocess.Popen[bytes] | None = None
         self._cpu_seconds = 0.0
@@ -104,30 +107,37 @@ class Vm:
                 os.close(descriptor)
         self._keeper.start()
 
+    @property
+    def pid(self) -> int:
+        """Process of the started machine."""
+        assert self._process, "not started"
+        return self._process.pid
+
     def is_running(self) -> bool:
         """Whether the machine is still on."""
         return self._process is not None and self._process.poll() is None
 
     def read_cpu_seconds(self) -> float:
         """CPU time that the machine has used; as of its end when it is off."""
-        assert self._process, "not started"
-        try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return self._cpu_seconds
-        self._cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
+        with contextlib.suppress(OSError):
+            self._cpu_seconds = read_cpu_seconds(self.pid)
         return self._cpu_seconds
 
     def wait(self, timeout: float) -> int:
-        """Exit code of the command. Raises LabError after `timeout` seconds, and when the machine died before."""
+        """Exit code of the command.
+
+        Raises LabError after `timeout` seconds of the machine's own time, and when the machine died before.
+        """
         assert self._process, "not started"
-        try:
-            self._process.wait(timeout)
-            self._join()
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._join()
-            raise LabError(f"the lab was killed after {timeout:.0f} s; it last printed\n{self.tail()}") from None
+        patience = Patience(timeout, self.read_cpu_seconds)
+        while self.is_running():
+            if patience.is_over():
+                self._process.kill()
+                self._join()
+                raise LabError(f"the lab was killed after {timeout:.0f} s; it last printed\n{self.tail()}")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PERIOD)
+        self._join()
         try:
             return int((self.result / "exit-code").read_text())
         except FileNotFoundError:
@@ -205,7 +215,7 @@ class Vm:
             *("setpriv", "--pdeathsig", "KILL"),  # who is killed leaves no machine behind
             *(*self._qemu, "-no-user-config", "-nodefaults", "-display", "none"),
             *(_attach_disk(self._disk) if self._shape.disk else ("-no-reboot",)),
-            *accelerator_options(self._kernel.image, self._qemu),
+            *accelerator_options(self._kernel.image, self._qemu, own_clock=self._own_clock),
             *self._shape.qemu_options(),
             *(self._control_plane.qemu_options() if self._control_plane else ()),
             *("-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", " ".join(options)),
@@ -331,9 +341,11 @@ def _order_modules(kernel: Kernel) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def run(shape: Shape, command: Sequence[str], *, timeout: float, interactive: bool = False) -> int:
+def run(
+    shape: Shape, command: Sequence[str], *, timeout: float, interactive: bool = False, own_clock: bool = False
+) -> int:
     """Boot, run a command on this process's own stdout and stderr, and give its exit code. Raises LabError."""
     sys.stdout.flush()
-    with Vm(shape, command, interactive=interactive) as vm:
+    with Vm(shape, command, interactive=interactive, own_clock=own_clock) as vm:
         vm.start()
         return vm.wait(timeout)
