@@ -1,6 +1,7 @@
 """Devices by CDI on today's node: Debian 13, containerd with CDI and NRI on, the real kubelet and Multus."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def test_container_starts_again_after_cdi_was_turned_off(
     try:
         restart_agent(agent, kubelet, PLAIN)
         assert address in read_specs()
-        api.run("keeps", "/bin/busybox", "kill", "1")
+        kill_container(api.pod("keeps")["status"])
         wait_until(
             lambda: is_restarted(api.pod("keeps")["status"]), lambda: f"it runs again: {api.events('keeps')}", 150
         )
@@ -134,6 +135,13 @@ def restart_agent(agent: AgentProcess, kubelet: Kubelet, config: str) -> None:
     agent.config.write_text(config)
     agent.start()
     wait_until(lambda: all(kubelet.offered(name) == count for name, count in OFFERED.items()), "all VFs are offered")
+
+
+def kill_container(status: Any) -> None:
+    """Kill a pod's container from the node: in it, its first process takes no signal."""
+    [container] = status["containerStatuses"]
+    name = container["containerID"].removeprefix("containerd://")
+    subprocess.run(["ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", name], check=True)
 
 
 def is_restarted(status: Any) -> bool:
