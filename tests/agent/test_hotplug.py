@@ -5,12 +5,12 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sriovdp import agent as agent_module
 from sriovdp.agent import Agent
-from sriovdp.kernel.sysfs import Sysfs
 from sriovdp.model import Node
 from sriovdp.node.inventory import take_snapshot
 from tests.agent.following import ask_status
@@ -167,9 +167,9 @@ async def test_a_storm_of_events_costs_few_looks(
     """Five hundred at once are one look."""
     looks = []
 
-    def look(sysfs: Sysfs) -> Node:
+    def look(*arguments: Any) -> Node:
         looks.append(1)
-        return take_snapshot(sysfs)
+        return take_snapshot(*arguments)
 
     async with quiet_agent(tree, tmp_path, kubelet) as agent:
         await wait_until(lambda: agent._watch._reasons.delay() is None)
