@@ -28,8 +28,9 @@ PATTERN_SIGNS: Final = frozenset("*?[")
 """A path with one of these is a pattern for glob(3)."""
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-_DOTTED_MAC = re.compile(r"(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
 _GUID = re.compile(r"(?:[0-9a-f]{2}:){7}[0-9a-f]{2}")
+_DOTTED = re.compile(r"(?:[0-9a-f]{4}\.)+[0-9a-f]{4}")
+_NO_GUID = frozenset({":".join(["00"] * 8), ":".join(["ff"] * 8)})
 _MULTICAST = 1  # IEEE 802, clause 8.2.2: the first bit on the wire
 
 
@@ -38,10 +39,7 @@ def parse_mac(text: str) -> str:
 
     Raises ValueError with what is allowed.
     """
-    mac = text.lower().replace("-", ":")
-    if _DOTTED_MAC.fullmatch(mac):
-        digits = mac.replace(".", "")
-        mac = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+    mac = _write_pairs(text)
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & _MULTICAST or not int(mac.replace(":", ""), 16):
         raise ValueError("a unicast MAC address like 02:00:00:00:00:01")
     return mac
@@ -50,11 +48,19 @@ def parse_mac(text: str) -> str:
 def parse_guid(text: str) -> str:
     """Read the GUID of one port in one of the forms that Go's net.ParseMAC takes, as `02:00:00:00:00:00:00:01`.
 
-    It is an EUI-64 (InfiniBand Architecture Specification, volume 1, section 4.1.1), so a group bit is wrong in it; all
-    zeros are no GUID, and all ones, which have the group bit, are what ib-sriov-cni leaves for none. Raises ValueError
-    with what is allowed.
+    All zeros are no GUID, and all ones are what ib-sriov-cni leaves for none. A group bit is allowed: neither the
+    kernel nor ib-sriov-cni refuses it. Raises ValueError with what is allowed.
     """
-    guid = text.lower().replace("-", ":")
-    if not _GUID.fullmatch(guid) or int(guid[:2], 16) & _MULTICAST or not int(guid.replace(":", ""), 16):
+    guid = _write_pairs(text)
+    if not _GUID.fullmatch(guid) or guid in _NO_GUID:
         raise ValueError("the GUID of one port, 8 bytes like 02:00:00:00:00:00:00:01")
     return guid
+
+
+def _write_pairs(text: str) -> str:
+    """An address of the forms `02-00-…` and `0200.0000.…` as `02:00:…`."""
+    address = text.lower().replace("-", ":")
+    if _DOTTED.fullmatch(address):
+        digits = address.replace(".", "")
+        return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+    return address

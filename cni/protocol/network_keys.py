@@ -20,7 +20,8 @@ DEFAULT_LEVEL = "info"
 
 _MAX_VF = 255
 _SYSCTL = re.compile(r"net/(?:ipv4|ipv6|mpls)/(?:conf|neigh)/IFNAME/[a-z0-9_]+")
-_P_KEY = re.compile(r"0x[0-9a-fA-F]{1,4}")
+_P_KEY = re.compile(r"0[xX][0-9a-fA-F]{1,4}")
+_MAX_P_KEY = 0x7FFF
 _FORBIDDEN_NAMES = frozenset({"eth0", "eth1", "lo"})
 _SWITCH = keys.choice({"on": True, "off": False})
 
@@ -97,9 +98,15 @@ def _pf_only(key: str, value: Any) -> None:
 
 
 def _p_key(key: str, value: Any) -> None:
-    """Read a partition key as ib-kubernetes does; it sets the key at the subnet manager, and nothing is set here."""
-    if value != "" and not _P_KEY.fullmatch(keys.text(key, value)):
-        raise keys.fault(key, value, "a partition key of 16 bits, like 0x8001")
+    """Read a partition key as ib-kubernetes does; it sets the key at the subnet manager, and nothing is set here.
+
+    It takes hexadecimal digits, and 15 bits: the 16th says how a port is a member (pkg/ib-utils, IsPKeyValid).
+    """
+    if value == "":
+        return
+    if not _P_KEY.fullmatch(keys.text(key, value)) or not 0 < int(value, 16) <= _MAX_P_KEY:
+        allowed = f"a partition key from 0x1 to {_MAX_P_KEY:#x}, without the bit 0x8000 for full membership"
+        raise keys.fault(key, value, allowed)
 
 
 def _any_forbidden(policy: Policy, sysctls: Mapping[str, str]) -> bool:
@@ -140,7 +147,7 @@ KEYS: tuple[Key, ...] = (
         policy="allow.guid", forbids=lambda policy, _: not policy.guid,
     ),
     Key(
-        "pkey", "`0x8001`",
+        "pkey", "`0x1` to `0x7fff`",
         "partition key: ib-kubernetes reads it, and adds the GUID to that partition at the subnet manager. Nothing is "
         "set on the node",
         _p_key, lenient=True, also=("partitionkey",),

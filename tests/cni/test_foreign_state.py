@@ -74,7 +74,7 @@ def test_state_of_2017_reports_the_kernel_driver(tmp_path: Path, sysfs: Sysfs) -
 IB_GUID = "02:00:00:00:00:00:00:07"
 IB_STATE = {
     "deviceID": VF, "Master": "ib0", "VFID": 1, "HostIFNames": "ib2", "HostIFGUID": IB_GUID, "ContIFNames": "net1",
-    "link_state": "enable", "rdmaIsolation": True, "pkey": "0x8001",
+    "link_state": "enable", "rdmaIsolation": True, "pkey": "0x5",
     "RdmaNetState": {"DeviceID": VF, "SandboxRdmaDevName": "mlx5_2", "ContainerRdmaDevName": "mlx5_2"},
 }  # fmt: skip
 

@@ -27,6 +27,9 @@ def parse(**keys: Any) -> NetConf:
         ({}, None),
         ({"guid": GUID}, GUID),
         ({"guid": "02-00-00-00-00-00-00-A1"}, GUID),
+        ({"guid": "0200.0000.0000.00A1"}, GUID),
+        ({"guid": "11:22:33:44:55:66:77:88"}, "11:22:33:44:55:66:77:88"),
+        ({"guid": "00:00:00:00:00:00:00:01"}, "00:00:00:00:00:00:00:01"),
         ({"guid": ""}, None),
         ({"args": {"cni": {"guid": GUID}}}, GUID),
         ({"runtimeConfig": {"infinibandGUID": GUID}}, GUID),
@@ -47,9 +50,16 @@ def test_where_the_guid_comes_from(keys: dict[str, Any], guid: str | None) -> No
     [
         "00:00:00:00:00:00:00:00",
         "ff:ff:ff:ff:ff:ff:ff:ff",
-        "01:00:00:00:00:00:00:01",
+        "FF-FF-FF-FF-FF-FF-FF-FF",
+        "0000.0000.0000.0000",
         "02:00:00:00:00:01",
+        "02:00:00:00:00:00:01",
+        "02:00:00:00:00:00:00:00:01",
+        "0200.0000.0001",
+        "0200.0000.0000.0000.0001",
         "0x0200000000000001",
+        "144115188075855873",
+        144115188075855873,
         "02:00:00:00:00:00:00:g1",
         f"{GUID}\n",
         f" {GUID}",
@@ -93,7 +103,7 @@ def test_pod_waits_for_ib_kubernetes(keys: dict[str, Any], reason: str) -> None:
 
 def test_pod_that_ib_kubernetes_has_served() -> None:
     """As Multus hands it on."""
-    conf = parse(ibKubernetesEnabled=True, args={"cni": {"guid": GUID, **CONFIGURED}}, pkey="0x8001")
+    conf = parse(ibKubernetesEnabled=True, args={"cni": {"guid": GUID, **CONFIGURED}}, pkey="0x7FFF")
     require_ib_kubernetes(conf.raw, conf.guid)
     assert (conf.guid, conf.warnings) == (GUID, ())
 
@@ -120,10 +130,19 @@ def test_dhcp_is_refused() -> None:
         parse(ipam={"type": "sriov"})
 
 
-@pytest.mark.parametrize("p_key", ["8001", "0x18001", "0x", 7])
+@pytest.mark.parametrize(
+    "p_key",
+    ["8001", "32769", "0x0", "0x0000", "0x8000", "0x8001", "0xffff", "0x18001", "0x", "0x-1", "0x1_0", 7, 32769],
+)
 def test_partition_key_that_is_none(p_key: Any) -> None:
-    """A warning: it is ib-kubernetes that reads it."""
+    """A warning: it is ib-kubernetes that reads it, and that refuses the bit for full membership."""
     assert any("pkey is" in warning for warning in parse(pkey=p_key).warnings)
+
+
+@pytest.mark.parametrize("p_key", ["0x1", "0x5", "0x0005", "0X5", "0x7fff", "0x7FFF", ""])
+def test_partition_key_of_ib_kubernetes(p_key: str) -> None:
+    """In any case of letters."""
+    assert parse(pkey=p_key).warnings == ()
 
 
 def test_networks_of_ib_sriov_are_checked() -> None:
