@@ -1,6 +1,5 @@
 """Failure and death after every single change that ADD and DEL make: afterwards all is as it was."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -13,12 +12,12 @@ import pytest
 
 import cni.ipam.delegate
 import cni.vf.sandbox
-from sriovdp.errors import KernelError
 from sriovdp.kernel import drivers
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.state.journal import Journal
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox, make_sandboxes
+from tests.lab.faults import Fault, die, fail
 from tests.lab.node import LabNode
 
 pytestmark = pytest.mark.lab(hugepages=448)
@@ -52,40 +51,6 @@ CASES = [
     pytest.param(0, {"driver": "vfio-pci", "vlan": 210}, id="bound-to-vfio"),
     pytest.param(1, {"driver": "kernel", "mac": "02:00:00:00:aa:03"}, id="bound-to-kernel"),
 ]
-
-
-class Fault:
-    """Lets the change number `at` happen, and then fail; counts changes from 1."""
-
-    def __init__(self, at: int, act: Callable[[], None]) -> None:
-        self.at = at
-        self.count = 0
-        self._act = act
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Into every function that changes something."""
-        for owner, name in CHANGES:
-            patch.setattr(owner, name, self._wrap(getattr(owner, name)))
-
-    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def change(*args: Any, **kwargs: Any) -> Any:
-            done = function(*args, **kwargs)
-            self.count += 1
-            if self.count == self.at:
-                self._act()
-            return done
-
-        return change
-
-
-def fail() -> None:
-    """An error of the kernel."""
-    raise KernelError("a fault of the test", errno=errno.EIO)
-
-
-def die() -> None:
-    """No time to put anything in order."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -146,7 +111,7 @@ class Bench:
 
 def count_changes(bench: Bench, command: str, config: dict[str, Any]) -> int:
     """How many changes a verb makes when nothing goes wrong."""
-    counter = Fault(0, fail)
+    counter = Fault(CHANGES, 0, fail)
     with pytest.MonkeyPatch.context() as patch:
         counter.install(patch)
         bench.plugin.call(command, bench.pod, config)
@@ -166,7 +131,7 @@ def test_add_that_fails_after_any_change_leaves_nothing(
     assert changes >= 8
     for at in range(1, changes + 1):
         when = f"after change {at} of {changes}"
-        bench.run_faulty("ADD", config, Fault(at, act))
+        bench.run_faulty("ADD", config, Fault(CHANGES, at, act))
         if act is fail and os.waitstatus_to_exitcode(bench.ended) == 0:
             assert "mac" in keys, f"{when}: only for a MAC there is another way, to bind the driver again"
             assert bench.plugin.call("CHECK", bench.pod, config) == b"", when
@@ -193,7 +158,7 @@ def test_del_that_fails_after_any_change_is_finished_later(
     assert changes > 4
     for at in range(1, changes + 1):
         bench.plugin.add(bench.pod, config)
-        bench.run_faulty("DEL", config, Fault(at, act))
+        bench.run_faulty("DEL", config, Fault(CHANGES, at, act))
         if at % 2:
             assert recover(bench.plugin.recovery) == {}
         bench.plugin.delete(bench.pod, config)

@@ -3,10 +3,8 @@
 IPoIB on a real NIC makes its netdev anew when its RDMA device changes its namespace; the module does the same.
 """
 
-import errno
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,20 +16,36 @@ import pytest
 import cni.vf.rdma
 from cni.policy import Policy
 from cni.verbs import announce
-from sriovdp.errors import KernelError
 from sriovdp.kernel import drivers, netns, rdma_netlink
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.state.journal import Journal
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
+from tests.lab.faults import Fault, die, fail
 from tests.lab.vnic_cards import Card, load, load_beside, run, wait_for
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="mlx5:4")
 
 GUID, OTHER = "02:00:00:00:00:00:00:a1", "02:00:00:00:00:00:00:a2"
+_WHERE = {
+    "type": "host-local", "subnet": "10.56.217.0/24", "routes": [{"dst": "0.0.0.0/0"}], "gateway": "10.56.217.1"
+}  # fmt: skip
+# https://github.com/k8snetworkplumbingwg/ib-sriov-cni: "Usage" in README.md, and deployment/examples/ib-crd.yaml
+DOCUMENTED: dict[str, dict[str, Any]] = {
+    "README": {
+        "cniVersion": "0.3.1", "name": "mynet", "type": "ib-sriov", "deviceID": "0000:03:02.0",
+        "link_state": "enable", "rdmaIsolation": True, "ibKubernetesEnabled": False,
+        "ipam": _WHERE | {"rangeStart": "10.56.217.171", "rangeEnd": "10.56.217.181"},
+    },
+    "ib-crd": {
+        "type": "ib-sriov", "cniVersion": "0.3.1", "name": "sriov-network", "pkey": "0x5", "link_state": "enable",
+        "ibKubernetesEnabled": False, "ipam": _WHERE,
+    },
+}  # fmt: skip
 # what changes something on the way of an InfiniBand VF
 CHANGES: tuple[tuple[object, str], ...] = (
     (Netlink, "set_guids"),
+    (Netlink, "set_vf"),
     (Netlink, "set_link"),
     (drivers, "write_text"),
     (rdma_netlink, "move_device"),
@@ -126,7 +140,7 @@ def rdma_in(pod: Sandbox) -> list[str]:
 def test_guid_is_set_and_given_back(fabric: Fabric, sandbox: Callable[[str], Sandbox], index: int) -> None:
     """On the PF and in the pod's address of 20 bytes, by the key that Multus fills in; DEL gives the old one back."""
     pod = sandbox("pod-a")
-    network = fabric.network(index, runtimeConfig={"infinibandGUID": GUID}, link_state="enable", pkey="0x8001")
+    network = fabric.network(index, runtimeConfig={"infinibandGUID": GUID}, link_state="enable", pkey="0x5")
 
     result = fabric.plugin.add(pod, network)
 
@@ -246,6 +260,22 @@ def test_nodes_of_another_vf_are_never_the_pods(
         fabric.plugin.add(pod, fabric.network(0, guid=GUID))
 
 
+@pytest.mark.parametrize("name", list(DOCUMENTED))
+def test_documented_networks_of_ib_sriov_cni(fabric: Fabric, sandbox: Callable[[str], Sandbox], name: str) -> None:
+    """Unchanged but for the VF, which the runtime fills in; a second DEL has nothing to do."""
+    pod, network = sandbox("pod-a"), DOCUMENTED[name] | {"deviceID": fabric.card.vf(0).name}
+    result = fabric.plugin.add(pod, network)
+    assert result["ips"][0]["address"].startswith("10.56.217.")
+    link = link_of(pod)
+    assert (link["link_type"], link["operstate"]) == ("infiniband", "UP")
+    assert {one["local"] for one in link["addr_info"]} >= {result["ips"][0]["address"].partition("/")[0]}
+    assert json.loads(pod.run("ip", "-j", "route", "show", "default").stdout)[0]["gateway"] == "10.56.217.1"
+    assert rdma_in(pod) == (["mlx5_0"] if network.get("rdmaIsolation") else [])
+    pod.remove()
+    fabric.plugin.delete(pod, network)
+    fabric.plugin.delete(pod, network)
+
+
 def test_pods_of_ib_sriov_cni_are_released(fabric: Fabric, sandbox: Callable[[str], Sandbox]) -> None:
     """By its cache: GUID, name and RDMA device of before."""
     pod, name = sandbox("pod-a"), fabric.card.vf_netdev(0)
@@ -287,38 +317,6 @@ def test_addresses_are_announced(fabric: Fabric, sandbox: Callable[[str], Sandbo
     fabric.plugin.delete(pod, fabric.network(0))
 
 
-class Fault:
-    """Lets the change number `at` happen, and then fail or die; counts changes from 1."""
-
-    def __init__(self, at: int, act: Callable[[], None]) -> None:
-        self.at, self.count, self._act = at, 0, act
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Into every function that changes something."""
-        for owner, name in CHANGES:
-            patch.setattr(owner, name, self._wrap(getattr(owner, name)))
-
-    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def change(*args: Any, **kwargs: Any) -> Any:
-            done = function(*args, **kwargs)
-            self.count += 1
-            if self.count == self.at:
-                self._act()
-            return done
-
-        return change
-
-
-def fail() -> None:
-    """An error of the kernel."""
-    raise KernelError("a fault of the test", errno=errno.EIO)
-
-
-def die() -> None:
-    """No time to put anything in order."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def run_faulty(fabric: Fabric, command: str, pod: Sandbox, network: dict[str, Any], fault: Fault) -> int:
     """Run a verb in a process of its own, in which the fault happens; gives its exit code."""
     child = os.fork()
@@ -340,12 +338,12 @@ def test_fault_after_any_change(
     fabric: Fabric, sandbox: Callable[[str], Sandbox], command: str, act: Callable[[], None]
 ) -> None:
     """With a GUID and an RDMA device; what a crash left is undone by the agent or by DEL."""
-    pod, network = sandbox("pod-a"), fabric.network(0, guid=GUID, rdmaIsolation=True)
+    pod, network = sandbox("pod-a"), fabric.network(0, guid=GUID, rdmaIsolation=True, link_state="enable")
     before = fabric.look()
     if command == "DEL":
         fabric.plugin.add(pod, network)
     with pytest.MonkeyPatch.context() as patch:
-        counter = Fault(0, act)
+        counter = Fault(CHANGES, 0, act)
         counter.install(patch)
         fabric.plugin.call(command, pod, network)
     fabric.plugin.delete(pod, network)
@@ -354,7 +352,7 @@ def test_fault_after_any_change(
         when = f"after change {at} of {counter.count}"
         if command == "DEL":
             fabric.plugin.add(pod, network)
-        run_faulty(fabric, command, pod, network, Fault(at, act))
+        run_faulty(fabric, command, pod, network, Fault(CHANGES, at, act))
         if at % 2:
             assert recover(fabric.plugin.recovery) == {}, when
         fabric.plugin.delete(pod, network)
