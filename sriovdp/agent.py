@@ -168,8 +168,10 @@ class Agent:
         return {"owed": owed, "health": self.offering.report_faults(), **self._report_config()}
 
     def _report_config(self) -> dict[str, Any]:
-        """Why the file is not in force, and which PFs wait for whom to be as the config says."""
-        return {"fault": self._live.fault, "waiting": {name: list(who) for name, who in self._found.waiting.items()}}
+        """Why the file is not in force, which PFs wait for whom to be as the config says, and the node's RDMA mode."""
+        waiting = {name: list(who) for name, who in self._found.waiting.items()}
+        mode = self._node.rdma_mode if self._node else None
+        return {"fault": self._live.fault, "waiting": waiting, "rdma_mode": mode}
 
     def _describe(self, owed: Quarantine) -> dict[str, Any]:
         name = str(DeviceName(self._sysfs, owed.device)) if owed.device else ""

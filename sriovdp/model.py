@@ -6,7 +6,7 @@ Values only, no I/O. A `Node` is one immutable snapshot; code that is about to c
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from sriovdp.errors import DeviceError
 
@@ -191,8 +191,9 @@ class Traits:
 
     `link_type` is `ether` or `infiniband`, None where no netdev is here to ask. `guid` is that of an InfiniBand PF's
     port, like `02:00:00:00:00:00:00:01`, `p_key` the default partition key. `is_rdma` holds too while the RDMA device
-    is in a pod's namespace. `noiommu`: its VFIO group is one without an IOMMU. `host_use` says what this host itself
-    needs the function for, empty when for nothing; `addressed` says that this is no more than an address.
+    is in a pod's namespace; `soft_rdma` are names of soft RoCE devices on its netdev. `noiommu`: its VFIO group is one
+    without an IOMMU. `host_use` says what this host itself needs the function for, empty when for nothing; `addressed`
+    says that this is no more than an address.
     """
 
     acpi_index: str | None = None
@@ -202,6 +203,7 @@ class Traits:
     p_key: str | None = None
     is_rdma: bool = False
     rdma: tuple[RdmaDevice, ...] = ()
+    soft_rdma: tuple[str, ...] = ()
     vdpa: tuple[VdpaDevice, ...] = ()
     noiommu: bool = False
     host_use: str = ""
@@ -324,12 +326,20 @@ class PhysicalFunction:
         return self.netdev.name if self.netdev else str(self.address)
 
 
+RdmaMode: TypeAlias = Literal["shared", "exclusive"]
+"""Whether each network namespace can use the RDMA devices of a node, or each device is in one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The network PCI functions of this node at one instant, and its accelerators, in order of their addresses."""
+    """The network PCI functions of this node at one instant, and its accelerators, in order of their addresses.
+
+    `rdma_mode` is None where the kernel has no RDMA, or knows no modes.
+    """
 
     pfs: tuple[PhysicalFunction, ...] = ()
     accelerators: tuple[PhysicalFunction, ...] = ()
+    rdma_mode: RdmaMode | None = None
 
     def vfs(self) -> Iterator[tuple[PhysicalFunction, VirtualFunction]]:
         """Each network VF of the node with its PF, in order of PF address and VF index."""

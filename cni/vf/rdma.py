@@ -14,7 +14,9 @@ from cni.vf.homecoming import host_namespace
 from sriovdp.errors import CniError, KernelError, VerifyError
 from sriovdp.kernel import netns, rdma_netlink
 from sriovdp.kernel.device_name import DeviceName
-from sriovdp.kernel.sysfs import Sysfs, list_names
+from sriovdp.kernel.netdevs import find_netdev
+from sriovdp.kernel.rdma import list_soft_rdma, read_mode
+from sriovdp.kernel.sysfs import Folder, Sysfs, list_names
 from sriovdp.model import PciAddress
 from sriovdp.state.journal import Attachment
 
@@ -42,25 +44,50 @@ def check_isolation(sysfs: Sysfs, vf: object, address: PciAddress, *, is_bound: 
 
     Where the VF is not yet `is_bound` to its kernel driver, it has no RDMA device to look for.
     """
-    if not rdma_netlink.is_exclusive():
+    if soft := _list_soft(sysfs, address):
+        raise CniError(
+            DEVICE_FAILURE,
+            f"{vf}: rdmaIsolation is true, but it has soft RoCE only ({', '.join(soft)}), which cannot go into a pod: "
+            "the kernel removes it when the netdev does",
+            hint="leave rdmaIsolation out, or use a NIC with RDMA of its own",
+        )
+    if not _is_exclusive(sysfs):
         raise CniError(
             DEVICE_FAILURE,
             f"{vf}: rdmaIsolation is true, but the RDMA subsystem of this node is in shared mode",
             hint="write `options ib_core netns_mode=0` into a file of /etc/modprobe.d and boot this node again, or "
-            "leave rdmaIsolation out; `rdma system show` shows the mode",
+            "leave rdmaIsolation out; `sriovdp discover` shows the mode",
         )
     if is_bound:
         _require(list_names_of(sysfs, address), vf)
 
 
 def mention_device(sysfs: Sysfs, vf: object, address: PciAddress) -> None:
-    """Log that the VF's RDMA device stays on the host, where a network in exclusive mode leaves it."""
-    if (names := list_names_of(sysfs, address)) and rdma_netlink.is_exclusive():
+    """Log that the VF's RDMA device stays on the host, where a network in exclusive mode leaves it, or is removed."""
+    if soft := _list_soft(sysfs, address):
+        logger.warning(
+            "%s: its soft RoCE (%s) is lost: the kernel removes it when its netdev goes into the pod",
+            vf,
+            ", ".join(soft),
+        )
+    if (names := list_names_of(sysfs, address)) and _is_exclusive(sysfs):
         logger.info(
             "%s: RDMA device %s stays on the host, where the pod cannot use it, unless the plugin `rdma` of this chain "
             "moves it; set rdmaIsolation to let it go with the VF",
             *(vf, ", ".join(names)),
         )
+
+
+def _is_exclusive(sysfs: Sysfs) -> bool:
+    return read_mode(Folder(str(sysfs.root))) == "exclusive"
+
+
+def _list_soft(sysfs: Sysfs, address: PciAddress) -> list[str]:
+    """Names of the soft RoCE devices on a VF's netdev; of a VF with an RDMA device of its own nobody asks."""
+    if list_names_of(sysfs, address):
+        return []
+    soft = list_soft_rdma(Folder(str(sysfs.root)))
+    return soft.get(find_netdev(sysfs, address) or "", []) if soft else []
 
 
 def _require(devices: Sized, vf: object) -> None:

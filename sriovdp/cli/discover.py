@@ -25,7 +25,8 @@ def command(root: Path, *, as_json: bool) -> None:
     """Show the PFs, VFs, subfunctions and accelerators of this node. Needs no root."""
     node = take_snapshot(Sysfs(root))
     if as_json:
-        click.echo(json.dumps([_describe_pf(pf) for pf in (*node.pfs, *node.accelerators)], indent=2))
+        mode = {"rdma_mode": node.rdma_mode}
+        click.echo(json.dumps([_describe_pf(pf) | mode for pf in (*node.pfs, *node.accelerators)], indent=2))
     elif node.pfs or node.accelerators:
         click.echo("\n".join(_draw(node)))
     else:
@@ -90,7 +91,11 @@ def _describe_sf(sf: Subfunction) -> dict[str, Any]:
 
 
 def _describe_traits(traits: Traits) -> dict[str, Any]:
-    return {"rdma": [device.name for device in traits.rdma], "vdpa": [asdict(device) for device in traits.vdpa]}
+    return {
+        "rdma": [device.name for device in traits.rdma],
+        "soft_rdma": list(traits.soft_rdma),
+        "vdpa": [asdict(device) for device in traits.vdpa],
+    }
 
 
 def _draw(node: Node) -> Iterator[str]:
@@ -101,6 +106,8 @@ def _draw(node: Node) -> Iterator[str]:
             if rows:
                 yield f"\n{kind} of {click.style(pf.name, bold=True)} ({pf.address})"
                 yield from write_table(rows)
+    if node.rdma_mode:
+        yield f"\nRDMA mode: {node.rdma_mode}"
 
 
 def _list_pf(pf: PhysicalFunction) -> Row:
@@ -154,7 +161,8 @@ def _list_sf(sf: Subfunction) -> Row:
 
 def _list_traits(traits: Traits) -> Row:
     vdpa = " ".join(device.name + (f" ({device.kind})" if device.kind else "") for device in traits.vdpa)
-    return {"RDMA": " ".join(device.name for device in traits.rdma) or None, "vDPA": vdpa or None}
+    rdma = [*(device.name for device in traits.rdma), *(f"{name} (soft)" for name in traits.soft_rdma)]
+    return {"RDMA": " ".join(rdma) or None, "vDPA": vdpa or None}
 
 
 def _name(netdev: NetDevice | None) -> str | None:

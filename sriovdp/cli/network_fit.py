@@ -119,7 +119,8 @@ def _list_misfits(conf: NetConf, device: Candidate, what: str) -> Iterator[str]:
         if conf.guid:
             yield f"guid is {conf.guid}, but {what} is Ethernet; leave guid out"
     if conf.rdma_isolation and not device.traits.is_rdma:
-        yield f"rdmaIsolation is true, but {what} has no RDMA device; leave rdmaIsolation out"
+        soft = " but soft RoCE, which cannot go into a pod" if device.traits.soft_rdma else ""
+        yield f"rdmaIsolation is true, but {what} has no RDMA device{soft}; leave rdmaIsolation out"
 
 
 def _list_unsupported(conf: NetConf, device: Candidate, what: str) -> Iterator[str]:

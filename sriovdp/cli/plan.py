@@ -16,6 +16,7 @@ from sriovdp.node.inventory import take_snapshot
 from sriovdp.provision.apply import PATIENCE, survey
 from sriovdp.provision.boot import list_reboot_needs
 from sriovdp.provision.plan import Plan
+from sriovdp.provision.steps import SetRdmaMode, Step
 from sriovdp.state.journal import Journal
 
 _BLOCKED = 1
@@ -53,8 +54,12 @@ def command(  # noqa: PLR0913 (one for each option)
         click.get_current_context().exit(_BLOCKED)
 
 
+def _list_steps(todo: Plan) -> list[Step | SetRdmaMode]:
+    return [*([todo.mode] if todo.mode else ()), *todo.steps]
+
+
 def _write_json(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> str:
-    steps = [{"action": step.action, **asdict(step), "disturbs": step.disturbs} for step in todo.steps]
+    steps = [{"action": step.action, **asdict(step), "disturbs": step.disturbs} for step in _list_steps(todo)]
     document = {
         "steps": steps,
         "warnings": todo.warnings,
@@ -68,10 +73,11 @@ def _write_json(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> s
 def _write_text(todo: Plan, obstacles: Sequence[str], needs: Sequence[str]) -> str:
     lines = [f"warning: {warning}" for warning in todo.warnings] + [f"needs a reboot: {need}" for need in needs]
     lines += [f"error: {sentence}" for sentence in todo.blocked]
-    if todo.is_empty:
+    steps = _list_steps(todo)
+    if todo.is_empty and not steps:
         return "\n".join([*lines, "nothing to do: the node is as the config says"])
-    width = max((len(str(step)) for step in todo.steps), default=0)
-    for step in todo.steps:
+    width = max((len(str(step)) for step in steps), default=0)
+    for step in steps:
         disturbs = f"; disturbs {step.disturbs}" if step.disturbs else ""
         lines.append(f"{step!s:<{width}}   {step.reason}{disturbs}")
     if obstacles:

@@ -24,8 +24,8 @@ _FAILED = 1
 def command(context: click.Context, run: Path, *, alive: bool) -> None:
     """Ask the agent whether it can attach a VF now. The probes of the DaemonSet call this.
 
-    VFs that no pod gets, and addresses that are not freed, are listed with the reason. The exit code is 1 if it
-    cannot, or if no agent answers.
+    VFs that no pod gets, and addresses that are not freed, are listed with the reason, and the RDMA mode of the node.
+    The exit code is 1 if it cannot, or if no agent answers.
     """
     reply = ask(run / "agent.sock")
     if reply.exit_code == 0:
@@ -42,7 +42,10 @@ def command(context: click.Context, run: Path, *, alive: bool) -> None:
 
 
 def _list_report(reply: Reply) -> list[str]:
-    """A line for each VF that no pod gets, for each container whose addresses are not free, and for what waits."""
+    """A line for each VF that no pod gets, for each container whose addresses are not free, and for what waits.
+
+    The RDMA mode has one where the node has RDMA.
+    """
     if reply.exit_code != 0:
         return []  # an older agent
     report = json.loads(reply.stdout)
@@ -53,6 +56,8 @@ def _list_report(reply: Reply) -> list[str]:
     ]
     if fault := report.get("fault"):
         lines.append(f"the config file is not in force: {fault}")
+    if mode := report.get("rdma_mode"):
+        lines.append(f"RDMA mode: {mode}")
     return lines + [_write_fault(found) for found in report.get("health", ())] + list_waiting(report)
 
 

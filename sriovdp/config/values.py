@@ -200,7 +200,12 @@ class Selector:
     ] = ()
     p_keys: Annotated[tuple[words.PKey, ...], Key("Default InfiniBand partition keys, like `0xffff`.", kinds=_NET)] = ()
     is_rdma: Annotated[
-        bool, Key("`true`: only RDMA devices, and the container gets their device nodes.", kinds=_NET_AND_AUX)
+        bool,
+        Key(
+            "`true`: only RDMA devices, and the container gets their device nodes. Soft RoCE is none: it cannot go "
+            "into a pod.",
+            kinds=_NET_AND_AUX,
+        ),
     ] = False
     vdpa_type: Annotated[
         VdpaType | None,
@@ -393,6 +398,13 @@ class Config:
     physical_functions: Annotated[tuple[PfConfig, ...], Key("PFs to split into VFs.")] = ()
     pools: Annotated[tuple[Pool, ...], Key("Pools: what pods can ask for.", name="resourceList")] = ()
     cdi: Annotated[bool, Key("Containers get their devices through CDI. The runtime must support it.")] = False
+    rdma_mode: Annotated[
+        words.RdmaMode | None,
+        Key(
+            "`exclusive`: each RDMA device is in one network namespace, as `rdmaIsolation` of networks needs it; "
+            "`shared`: all can use it. Not changed if not given."
+        ),
+    ] = None
     cni: Annotated[CniConfig, Key("What networks of `type: sriov` may ask of this node.")] = _AS_SRIOV_CNI
     warnings: tuple[str, ...] = field(default=(), compare=False)
 

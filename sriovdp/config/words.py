@@ -212,6 +212,7 @@ Vlan: TypeAlias = Annotated[int, Number(0, MAX_VLAN, "a VLAN")]
 VlanRanges: TypeAlias = Annotated[VlanIds, _word(VlanIds.parse, _RANGES, {**_TEXT_OR_NUMBER, "minimum": 0})]
 NetworkDriver: TypeAlias = Literal["kernel", "vfio-pci", "igb_uio", "uio_pci_generic"]
 EswitchMode: TypeAlias = Literal["legacy", "switchdev"]
+RdmaMode: TypeAlias = Literal["shared", "exclusive"]
 Allocation: TypeAlias = Literal["required", "when-known", "ignored"]
 SysctlPattern: TypeAlias = Annotated[
     str, _match(r"[A-Za-z0-9_.*?/-]{1,200}", "must be a pattern for names like net.ipv4.conf.IFNAME.arp_filter")

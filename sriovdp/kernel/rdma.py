@@ -1,12 +1,13 @@
 """RDMA devices of a function, from the folders that its driver makes below it in sysfs.
 
-Soft RoCE on a function's netdev is not below the function: it names its netdev as its parent.
+Soft RoCE on a function's netdev is not below the function: it names its netdev as its parent. The kernel removes it
+when that netdev changes its network namespace (drivers/infiniband/sw/rxe/rxe_net.c, rxe_notify), so no pod can get it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from sriovdp.kernel.sysfs import Folder
-from sriovdp.model import RdmaDevice
+from sriovdp.model import RdmaDevice, RdmaMode
 
 _CHARACTER_CLASSES = ("infiniband_verbs", "infiniband_mad", "infiniband_cm")
 _AUXILIARY = (
@@ -14,31 +15,32 @@ _AUXILIARY = (
     ".roce.",
     ".iwarp.",
 )  # drivers/net/ethernet/mellanox/mlx5/core/dev.c, include/linux/net/intel/iidc.h
+_MODES: Mapping[str, RdmaMode] = {"Y": "shared", "N": "exclusive"}
 
 
-def list_soft_rdma(root: Folder) -> dict[str, list[Folder]]:
-    """Folders of soft RoCE devices, by their netdev (drivers/infiniband/sw/rxe/rxe_verbs.c, parent_show)."""
-    found: dict[str, list[Folder]] = {}
+def read_mode(root: Folder) -> RdmaMode | None:
+    """In which mode the RDMA subsystem is (`rdma system show`): a parameter of its module, which follows each change.
+
+    None when no driver has loaded it, or for a kernel without modes (before Linux 5.3).
+    """
+    return _MODES.get(root.folder("module/ib_core/parameters").text("netns_mode") or "")
+
+
+def list_soft_rdma(root: Folder) -> dict[str, list[str]]:
+    """Names of soft RoCE devices, by their netdev (drivers/infiniband/sw/rxe/rxe_verbs.c, parent_show)."""
+    found: dict[str, list[str]] = {}
     for device in root.folder("class").folders("infiniband"):
         if netdev := device.text("parent"):
-            found.setdefault(netdev, []).append(device)
+            found.setdefault(netdev, []).append(device.name)
     return found
 
 
-def list_rdma(function: Folder, *, has_cm: bool, soft: Sequence[Folder] = ()) -> tuple[RdmaDevice, ...]:
-    """RDMA devices of a function that this network namespace sees. `has_cm`: the node has /dev/infiniband/rdma_cm.
-
-    `soft` are the folders of its soft RoCE devices in `class/infiniband`; their nodes are beside them in `class`.
-    """
+def list_rdma(function: Folder, *, has_cm: bool) -> tuple[RdmaDevice, ...]:
+    """RDMA devices of a function that this network namespace sees. `has_cm`: the node has /dev/infiniband/rdma_cm."""
     nodes = [node for name in _CHARACTER_CLASSES for node in function.folders(name)]
-    own = function.folders("infiniband")
-    others = [device for device in soft if device.name not in {known.name for known in own}]
-    for device in others:
-        classes = Folder(device.path.rpartition("/")[0].rpartition("/")[0])
-        nodes += [node for name in _CHARACTER_CLASSES for node in classes.folders(name)]
     cm = "/dev/infiniband/rdma_cm" if has_cm else None
     found = []
-    for device in (*own, *others):
+    for device in function.folders("infiniband"):
         paths = {
             node.name.rstrip("0123456789"): f"/dev/infiniband/{node.name}" for node in nodes if _is_of(node, device)
         }

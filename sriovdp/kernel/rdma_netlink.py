@@ -16,23 +16,21 @@ from sriovdp.kernel.rtnl.requests import Requests
 
 _RDMA = 20  # NETLINK_RDMA
 _NLDEV = 5 << 10  # RDMA_NL_GET_TYPE of RDMA_NL_NLDEV
-_GET, _SET, _SYS_GET = _NLDEV + 1, _NLDEV + 2, _NLDEV + 6
+_GET, _SET, _SYS_SET = _NLDEV + 1, _NLDEV + 2, _NLDEV + 7
 _DEV_INDEX, _DEV_NAME, _NETNS_MODE, _NET_NS_FD = 1, 2, 66, 68
 # without it there is no RDMA here, and the socket alone would load the module
 _CLASS = Path("/sys/class/infiniband")
 
 
-def is_exclusive() -> bool:
-    """Whether each RDMA device of this node is in one network namespace only (`rdma system show`). Raises KernelError.
+def set_exclusive(*, enabled: bool) -> None:
+    """Put the RDMA subsystem into exclusive or shared mode. Raises KernelError.
 
-    No, where the kernel has no RDMA, or one before Linux 5.3 that cannot say so.
+    With EBUSY while there is another network namespace than the host's (drivers/infiniband/core/device.c,
+    rdma_compatdev_set).
     """
-    if not _CLASS.is_dir():
-        return False
+    what = f"setting RDMA mode {'exclusive' if enabled else 'shared'}"
     with _requests() as requests:
-        answers = requests.ask(_SYS_GET, codec.ACK, b"", "reading the RDMA subsystem's network namespace mode")
-    found = index_attributes(answers[0], 0) if answers else {}
-    return _NETNS_MODE in found and answers[0][found[_NETNS_MODE][0]] == 0
+        requests.ask(_SYS_SET, codec.ACK, encode(_NETNS_MODE, bytes([not enabled])), what)
 
 
 def list_devices() -> Mapping[int, str]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from sriovdp.kernel.netdevs import Port, choose_own, is_elsewhere, is_uplink, list_representors
-from sriovdp.kernel.rdma import is_rdma, list_rdma, list_soft_rdma, read_p_key
+from sriovdp.kernel.rdma import is_rdma, list_rdma, list_soft_rdma, read_mode, read_p_key
 from sriovdp.kernel.routes import list_stack
 from sriovdp.kernel.sysfs import Folder, Sysfs, read_text
 from sriovdp.kernel.vdpa import list_pci_parts, list_vdpa
@@ -79,14 +79,14 @@ class _Reader:
             pf = self._read_pf(PciAddress(address), folder) if kind is not None else None
             if kind is not None and pf is not None:
                 kind.append(pf)
-        return Node(tuple(pfs[_NETWORK_CLASS]), tuple(pfs[_ACCELERATOR_CLASS]))
+        return Node(tuple(pfs[_NETWORK_CLASS]), tuple(pfs[_ACCELERATOR_CLASS]), read_mode(self._root))
 
     @cached_property
     def _has_cm(self) -> bool:
         return "rdma_cm" in self._root.folder("class/misc").names
 
     @cached_property
-    def _soft_rdma(self) -> Mapping[str, Sequence[Folder]]:
+    def _soft_rdma(self) -> Mapping[str, Sequence[str]]:
         return list_soft_rdma(self._root)
 
     def _read_pf(self, address: PciAddress, folder: Folder) -> PhysicalFunction | None:
@@ -187,14 +187,17 @@ class _Reader:
         number = self._host.link_type(place) if place and netdev else None
         link_type = pf.link_type if number is None else _LINK_TYPES.get(number, str(number))
         group = common["iommu_group"] if is_vfio(common["driver"]) else None
+        rdma = list_rdma(folder, has_cm=self._has_cm) if "infiniband" in folder.names else ()
+        own = {device.name for device in rdma}
         soft = self._soft_rdma.get(netdev.name, ()) if netdev else ()
         return Traits(
             acpi_index=folder.text("acpi_index"),
             link_type=link_type,
             ddp_profile=self._host.ddp.get(address, pf.ddp_profile),
             p_key=read_p_key(folder) if link_type == "infiniband" else None,
-            is_rdma=bool(soft) or is_rdma(folder),
-            rdma=list_rdma(folder, has_cm=self._has_cm, soft=soft) if soft or "infiniband" in folder.names else (),
+            is_rdma=is_rdma(folder),
+            rdma=rdma,
+            soft_rdma=tuple(name for name in soft if name not in own),
             vdpa=self._vdpa.get(address, ()),
             noiommu=group is not None and self._is_noiommu(group),
             host_use=self._find_host_use(netdev.name) if netdev else "",

@@ -32,6 +32,7 @@ _LINKS = re.compile(r"driver|iommu_group|physfn|virtfn\d+|upper_.+")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:)+[0-9a-f]{2}")
 _NAME_WITH_MAC = re.compile(r"enx[0-9a-f]{12}")
 _LONG = 8  # bytes of a GUID
+_IB_CORE = "module/ib_core/parameters"
 _MISC = ("rdma_cm", "vhost-net", "tun")
 
 
@@ -136,6 +137,7 @@ class _Recorder:
         for name in _MISC:
             if (self._root / "class/misc" / name).exists():
                 (self._target / "class/misc" / name).mkdir(parents=True)
+        self._copy_text(Folder(str(self._root / _IB_CORE)), "netns_mode", self._target / _IB_CORE)
         netdevs = [n.name for pf in pfs for n in (pf.netdev, *(vf.netdev for vf in pf.vfs)) if n]
         stacked = self._copy_stack(netdevs)
         write_facts(self._target, self._disguise(facts, {*netdevs, *stacked}))

@@ -177,7 +177,7 @@ def _predict_pf(pf: PhysicalFunction, entry: PfConfig | None) -> PhysicalFunctio
 def _make_vf(pf: PhysicalFunction, index: int) -> VirtualFunction:
     """A VF to come."""
     address = pf.vf_address(index) or PciAddress(f"{pf.address}+vf{index}")
-    traits = replace(pf.traits, acpi_index=None, host_use="", vdpa=(), rdma=())
+    traits = replace(pf.traits, acpi_index=None, host_use="", vdpa=(), rdma=(), soft_rdma=())
     device_id = pf.vf_device or pf.device
     return VirtualFunction(address, pf.address, index, pf.vendor, device_id, numa_node=pf.numa_node, traits=traits)
 

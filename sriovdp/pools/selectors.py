@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from sriovdp.config.terms import PfName, RootDevice
 from sriovdp.config.values import Pool, Selector
-from sriovdp.model import Subfunction
+from sriovdp.model import Subfunction, Traits
 from sriovdp.pools.candidates import Candidate
 
 
@@ -101,7 +101,7 @@ def _reject_trait(selector: Selector, candidate: Candidate) -> Rejection | None:
         if wanted and actual not in wanted:
             return Rejection(field, wanted, actual)
     if selector.is_rdma and not traits.is_rdma:
-        return Rejection("isRdma", ("true",), "false", "its driver made no RDMA device for it")
+        return Rejection("isRdma", ("true",), "false", _explain_no_rdma(traits))
     if selector.vdpa_type and all(device.kind != selector.vdpa_type for device in traits.vdpa):
         kinds = ", ".join(device.kind or "a vDPA device without driver" for device in traits.vdpa)
         return Rejection("vdpaType", (selector.vdpa_type,), kinds or None)
@@ -109,6 +109,13 @@ def _reject_trait(selector: Selector, candidate: Candidate) -> Rejection | None:
         kind = candidate.function.kind
         return None if kind in selector.aux_types else Rejection("auxTypes", selector.aux_types, kind)
     return None
+
+
+def _explain_no_rdma(traits: Traits) -> str:
+    if not traits.soft_rdma:
+        return "its driver made no RDMA device for it"
+    soft = ", ".join(traits.soft_rdma)
+    return f"it has soft RoCE only ({soft}), which the kernel removes when its netdev goes into a pod"
 
 
 @lru_cache(maxsize=1024)

@@ -23,8 +23,9 @@ from sriovdp.provision.eswitch import check_mode, remember_mode
 from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
 from sriovdp.provision.plan import Leftovers, Plan, plan
+from sriovdp.provision.rdma_mode import plan_mode, try_mode, warn_of_mode
 from sriovdp.provision.settings import is_derived
-from sriovdp.provision.steps import BindDriver, SetAdminMac, SetNumVfs, Step, count_steps
+from sriovdp.provision.steps import BindDriver, SetAdminMac, SetNumVfs, SetRdmaMode, Step, count_steps
 from sriovdp.provision.unread import (
     build_error,
     explain_unlisted,
@@ -54,7 +55,7 @@ Owners = Callable[[], Mapping[str, str]]
 class Outcome:
     """What was done, and what there is to say about the config."""
 
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step | SetRdmaMode, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -72,14 +73,21 @@ def apply(
 
     `report` gets each step when it begins. `allocated` asks the kubelet; the journal is read in any case. Use is asked
     for again under the locks of all VFs of a PF, which are held until its change is verified: for each, a CNI request
-    that is at work is waited for, `timeout` seconds at most. With `all_or_nothing` one PF in use stops all.
+    that is at work is waited for, `timeout` seconds at most. With `all_or_nothing` one PF in use stops all. The RDMA
+    mode, which is the node's, comes first; where it cannot be set, PFs are done all the same.
 
     Raises InUseError (PFs in use are as they were, the others are done), DeviceError, KernelError and VerifyError (what
     failed was undone, as the message says), JournalError (nothing was changed).
     """
     with claim_provisioning(journal):
-        run = _Run(config, sysfs, journal, _serialize(report), allocated, timeout)
-        return run.apply(all_or_nothing=all_or_nothing)
+        report = _serialize(report)
+        mode, failure = try_mode(config, sysfs, journal, report)
+        if failure and all_or_nothing:
+            raise failure
+        outcome = _Run(config, sysfs, journal, report, allocated, timeout).apply(all_or_nothing=all_or_nothing)
+        if failure:
+            raise failure
+        return replace(outcome, steps=(mode, *outcome.steps)) if mode else outcome
 
 
 def survey(
@@ -150,8 +158,9 @@ class _Run:
             f"`sriovdp reset --pf {pf.name}`"
             for pf in forgotten
         ]
-        notes += [*self.damaged.values(), *list_unknown(self.journal)]
-        return node, replace(todo, warnings=(*todo.warnings, *notes))
+        notes += [*self.damaged.values(), *list_unknown(self.journal), *warn_of_mode(self.config, node.rdma_mode)]
+        mode = plan_mode(self.config, node.rdma_mode)
+        return node, replace(todo, warnings=(*todo.warnings, *notes), mode=mode)
 
     def find_obstacles(self, todo: Plan, node: Node) -> Obstacles:
         """Who is in the way of a plan; a PF whose record is damaged keeps what it has, as it could not be restored."""

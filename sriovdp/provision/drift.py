@@ -15,8 +15,9 @@ from sriovdp.state.journal import Journal
 class Drift:
     """How a node differs from its config. `waiting` has the PFs where somebody is in the way, by name, with who.
 
-    `steps` are what apply would do, each with its reason, or why a PF cannot be as the config says. `is_possible`:
-    apply could do some of it now. `unread` has VFs of which it is not known, as they cannot be read now.
+    The RDMA mode is there as `node`. `steps` are what apply would do, each with its reason, or why a PF cannot be as
+    the config says. `is_possible`: apply could do some of it now. `unread` has VFs of which it is not known, as they
+    cannot be read now.
     """
 
     steps: tuple[str, ...] = ()
@@ -35,15 +36,19 @@ def find_drift(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mappin
     if not is_concerned(config, journal):
         return Drift()
     from sriovdp.provision.apply import survey  # noqa: PLC0415 - the agent has its pools with the kubelet before that
+    from sriovdp.provision.rdma_mode import describe_wait  # noqa: PLC0415
 
     try:
         todo, obstacles = survey(config, sysfs, journal, allocated or {})
     except DeviceError as error:
         return Drift((str(error),))
     names = {step.pf: step.pf_name for step in todo.steps}
+    waiting = {names.get(pf, pf): tuple(found) for pf, found in obstacles.items()}
+    if todo.mode:  # apply has tried it
+        waiting["node"] = (describe_wait(todo.mode),)
     return Drift(
         (*todo.faults.values(), *(f"{step}: {step.reason}" for step in todo.steps)),
-        {names.get(pf, pf): tuple(found) for pf, found in obstacles.items()},
+        waiting,
         is_possible=any(pf not in obstacles and not todo.is_blocked(pf) for pf in todo.pfs),
         unread=tuple(sentence for own in todo.unread.values() for sentence in own),
     )

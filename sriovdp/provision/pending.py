@@ -26,8 +26,8 @@ class Pending:
 
 
 def is_concerned(config: Config, journal: Journal) -> bool:
-    """Whether an apply could have anything to do or to say: for a PF of the config, or one that was changed before."""
-    return bool(config.physical_functions) or journal.has_pfs()
+    """Whether an apply could have anything to do or to say: for the config, or a PF that was changed before."""
+    return bool(config.physical_functions) or config.rdma_mode is not None or journal.has_pfs()
 
 
 def find_pending(config: Config, sysfs: Sysfs, journal: Journal, allocated: Mapping[str, str], node: Node) -> Pending:

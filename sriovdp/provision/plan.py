@@ -30,6 +30,7 @@ from sriovdp.provision.steps import (
     SetLink,
     SetMtu,
     SetNumVfs,
+    SetRdmaMode,
     SetVf,
     SetVfMtu,
     Step,
@@ -71,6 +72,7 @@ class Plan:
     `faults` says of a PF why it cannot be as the config says; it has no steps then. `unread` says of which VFs of a PF
     it is not known whether they are; its steps are not all, and not to be done. Both are sentences. `unlisted` are PFs
     of which the kernel lists no VF, while nothing is known of why: a later look may find more.
+    `mode` is a step for the RDMA mode, which is the node's and comes before those of PFs.
     """
 
     steps: tuple[Step, ...] = ()
@@ -78,10 +80,11 @@ class Plan:
     faults: Mapping[PciAddress, str] = field(default_factory=dict)
     unread: Mapping[PciAddress, list[str]] = field(default_factory=dict)
     unlisted: frozenset[PciAddress] = frozenset()
+    mode: SetRdmaMode | None = None
 
     @property
     def is_empty(self) -> bool:
-        """Whether the node is as the config says."""
+        """Whether all PFs are as the config says."""
         return not self.steps and not self.blocked
 
     @property

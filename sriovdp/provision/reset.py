@@ -14,7 +14,8 @@ from sriovdp.provision.apply import NOBODY, PATIENCE, VERIFY_PATIENCE, Outcome, 
 from sriovdp.provision.change import Change
 from sriovdp.provision.holding import HeldVfs, list_vfs
 from sriovdp.provision.originals import plan_return
-from sriovdp.provision.steps import Step, count_steps
+from sriovdp.provision.rdma_mode import reset_mode
+from sriovdp.provision.steps import SetRdmaMode, Step, count_steps
 from sriovdp.provision.unread import build_error, list_unread_before_return, look_until_read
 from sriovdp.provision.usage import (
     Obstacles,
@@ -43,6 +44,8 @@ def reset(
     timeout: float = TIMEOUT,
 ) -> Outcome:
     """Bring every PF with a record to its original, and forget the record; or those named in `only`, or by address.
+
+    Without `only` the RDMA mode of the node follows, if it still can be changed.
 
     The locks of all VFs of these PFs are held from the look at their use to the end; a CNI request that is at work is
     waited for, `timeout` seconds at most. With `force` VFs in use go too, and each owner that loses one is reported.
@@ -83,17 +86,26 @@ def reset(
         if force:
             _refuse_if_open(steps, node, sysfs)
         done, failed = _reset_all(steps, pfs, records, held, journal, report, sysfs)
+        mode = None if only else _reset_mode(sysfs, journal, report, failed)
         if lost := [damaged[pf] for pf in sorted(chosen & damaged.keys())]:
             failed.append(DamageError(f"{'; '.join(lost)} ({count_steps(len(done))} done on other PFs)"))
         if unread:
             failed.append(build_error([sentence for own in unread.values() for sentence in own]))
         _raise_all(failed)
         report(
-            f"done: {count_steps(len(done))}"
-            if done
+            f"done: {count_steps(len(done) + bool(mode))}"
+            if done or mode
             else "nothing to do: all PFs are as they were before the first apply"
         )
-        return Outcome(tuple(done), warnings)
+        return Outcome((*done, mode) if mode else tuple(done), warnings)
+
+
+def _reset_mode(sysfs: Sysfs, journal: Journal, report: Report, failed: list[SriovdpError]) -> SetRdmaMode | None:
+    try:
+        return reset_mode(sysfs, journal, report)
+    except SriovdpError as error:
+        failed.append(error)
+        return None
 
 
 def _index(node: Node) -> dict[PciAddress, PhysicalFunction]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress, name_vf
+from sriovdp.model import KERNEL_DRIVER, NO_DRIVER, PciAddress, RdmaMode, name_vf
 
 _SETTING_NAMES = {"vlan": "VLAN", "min_tx_rate": "min rate", "max_tx_rate": "max rate", "mac": "admin MAC"}
 
@@ -214,6 +214,20 @@ class ClearOverride(VfStep):
 
     def __str__(self) -> str:
         return f"{self.vf_name}: clear driver_override"
+
+
+@dataclass(frozen=True, slots=True)
+class SetRdmaMode:
+    """Set the RDMA mode, which is the node's and no PF's."""
+
+    action: ClassVar[str] = "set_rdma_mode"
+    disturbs: ClassVar[str] = ""
+    reason: str
+    current: RdmaMode
+    wanted: RdmaMode
+
+    def __str__(self) -> str:
+        return f"node: set RDMA mode {self.wanted}"
 
 
 Step: TypeAlias = (

@@ -97,7 +97,8 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
     (pf,) = json.loads(run("discover", "--json", "--sysfs", tree.root).stdout)
     assert list(pf) == [
         *("address", "vendor", "device", "vendor_name", "device_name", "driver", "numa_node", "netdev", "link"),
-        *("link_type", "port_guid", "rdma", "vdpa", "switchdev", "host_use", "total_vfs", "num_vfs", "vfs", "sfs"),
+        *("link_type", "port_guid", "rdma", "soft_rdma", "vdpa", "switchdev", "host_use", "total_vfs", "num_vfs"),
+        *("vfs", "sfs", "rdma_mode"),
     ]
     vf = pf["vfs"][0]
     assert list(vf) == [
@@ -107,6 +108,7 @@ def test_discover_json_has_stable_keys(tree: Tree, monkeypatch: pytest.MonkeyPat
             "uio",
             "representor",
             "rdma",
+            "soft_rdma",
             "vdpa",
             "admin_mac",
             "vlan",

@@ -46,6 +46,16 @@ async def test_an_agent_that_can_attach_is_ready() -> None:
     assert (result.exit_code, result.stdout) == (0, "the agent is ready\n")
 
 
+async def test_the_rdma_mode_is_shown() -> None:
+    """Of a node that has RDMA, with what waits for it."""
+    report = {"owed": [], "rdma_mode": "shared", "waiting": {"node": ["node: set RDMA mode exclusive: busy"]}}
+    result, _ = await ask(Reply(0, b""), report=Reply(0, json.dumps(report).encode()))
+    lines = ["the agent is ready", "RDMA mode: shared", "waiting: node: set RDMA mode exclusive: busy"]
+    assert (result.exit_code, result.stdout.splitlines()) == (0, lines)
+    result, _ = await ask(Reply(0, b""), report=Reply(0, json.dumps({"owed": [], "rdma_mode": None}).encode()))
+    assert result.stdout == "the agent is ready\n"
+
+
 async def test_what_no_pod_gets_is_listed() -> None:
     """With the reason, in readiness and trouble, and not for the question for life."""
     found = {

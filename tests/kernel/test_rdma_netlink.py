@@ -7,9 +7,6 @@ import pytest
 from sriovdp.kernel import rdma_netlink
 from sriovdp.kernel.rtnl import codec
 
-# RDMA_NLDEV_CMD_SYS_GET in exclusive and in shared mode: NETNS_MODE, then COPY_ON_FORK
-EXCLUSIVE = bytes.fromhex("05004200000000000500530001000000")
-SHARED = bytes.fromhex("05004200010000000500530001000000")
 # RDMA_NLDEV_CMD_GET: DEV_INDEX and DEV_NAME, and what comes behind them
 DEVICES = [
     bytes.fromhex("08000100030000000b000200") + b"mlx5_2\0\0" + bytes.fromhex("0800030001000000"),
@@ -54,12 +51,12 @@ def answer(patch: pytest.MonkeyPatch, *answers: bytes) -> Kernel:
     return kernel
 
 
-@pytest.mark.parametrize(("answers", "expected"), [([EXCLUSIVE], True), ([SHARED], False), ([b""], False), ([], False)])
-def test_mode(rdma: pytest.MonkeyPatch, answers: list[bytes], expected: bool) -> None:
-    """A kernel that does not report it has the one of before: shared."""
-    kernel = answer(rdma, *answers)
-    assert rdma_netlink.is_exclusive() is expected
-    assert kernel.asked == [(0x1406, codec.ACK, "")]
+def test_mode_is_set(rdma: pytest.MonkeyPatch) -> None:
+    """RDMA_NLDEV_CMD_SYS_SET with NETNS_MODE, where 1 is shared."""
+    kernel = answer(rdma)
+    rdma_netlink.set_exclusive(enabled=True)
+    rdma_netlink.set_exclusive(enabled=False)
+    assert kernel.asked == [(0x1407, codec.ACK, "0500420000000000"), (0x1407, codec.ACK, "0500420001000000")]
 
 
 def test_devices(rdma: pytest.MonkeyPatch) -> None:
@@ -84,6 +81,5 @@ def test_kernel_without_rdma_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_p
     """The socket alone would load ib_core."""
     monkeypatch.setattr(rdma_netlink, "_CLASS", tmp_path / "none")
     kernel = answer(monkeypatch)
-    assert not rdma_netlink.is_exclusive()
     assert rdma_netlink.list_devices() == {}
     assert kernel.asked == []

@@ -20,7 +20,7 @@ from sriovdp.provision.settings import make_stable_mac
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.node import LabNode, QuickNode
 from tests.lab.shape import ALONE_MAC
-from tests.lab.vnic_cards import Card
+from tests.lab.vnic_cards import Card, wait_for
 
 pytestmark = pytest.mark.lab(nic="virtio", hugepages=448, vnic="mlx5:2")
 
@@ -253,18 +253,27 @@ def test_the_kernel_chooses_a_driver_that_no_list_has(node: LabNode) -> None:
         drivers.bind(Sysfs(), node.vf(3), "vfio-pci")
 
 
-def test_soft_roce_on_a_vf_is_found(node: LabNode) -> None:
-    """Its RDMA device is below no PCI function."""
+def test_soft_roce_on_a_vf_is_found(node: LabNode, sandbox: Callable[[str], Sandbox], tmp_path: Path) -> None:
+    """It is below no PCI function. No pool gives it as RDMA: the kernel removes it when the VF goes into a pod."""
     run("modprobe", "-a", "ib_uverbs", "rdma_rxe")
     run("rdma", "link", "add", "rxe7", "type", "rxe", "netdev", node.netdev(1))
+    plugin, pod = Plugin(tmp_path), sandbox("pod-a")
+    network = {"cniVersion": "1.0.0", "name": "n", "type": "sriov", "deviceID": node.vf(1)}
     try:
         found = take_snapshot(Sysfs()).find_vf(node.vf(1))[1].traits
-        assert found.is_rdma
-        assert [device.name for device in found.rdma] == ["rxe7"]
-        verbs = {f"/dev/infiniband/{path.name}" for path in Path("/sys/class/infiniband_verbs").iterdir()}
-        assert found.rdma[0].uverbs in verbs
+        assert (found.is_rdma, found.rdma, found.soft_rdma) == (False, (), ("rxe7",))
+        config = tmp_path / "rdma.yaml"
+        config.write_text("resourceList: [{resourceName: roce, selectors: {isRdma: true}}]\n")
+        shown = node.run_sriovdp("explain", str(config), node.vf(1)).stdout
+        assert "it has soft RoCE only (rxe7), which the kernel removes" in shown
+        with pytest.raises(CniFailureError, match=r"soft RoCE only \(rxe7\), which cannot go into a pod"):
+            plugin.add(pod, {**network, "rdmaIsolation": True})
+        assert "rxe7" in run("rdma", "link")
+        plugin.add(pod, network)
+        assert wait_for(lambda: "rxe7" not in run("rdma", "link"))
+        plugin.delete(pod, network)
     finally:
-        run("rdma", "link", "delete", "rxe7")
+        subprocess.run(["rdma", "link", "delete", "rxe7"], check=False)  # it is gone by now
 
 
 def test_given_settings_are_errors_and_change_nothing(node: LabNode, tmp_path: Path) -> None:

@@ -7,6 +7,14 @@ from typing import Any
 
 import pytest
 
+from sriovdp.config.file import parse
+from sriovdp.errors import InUseError
+from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.provision.apply import apply
+from sriovdp.provision.reset import reset
+from sriovdp.state.journal import Journal
+from tests.fakes.runtime import Sandbox
 from tests.lab.vnic_cards import Card, ip, load_beside, run, stations, wait_for
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="ice:4")
@@ -139,6 +147,32 @@ def test_soft_roce_is_gone_when_its_netdev_moves(vnic: _Load) -> None:
     assert Path("/sys/class/infiniband/soft0/ports/1/gid_attrs/ndevs/0").read_text().strip() == netdev
     with stations(netdev):
         wait_for(lambda: "soft0" not in run("rdma", "link").stdout)
+
+
+def test_rdma_mode_of_the_config(sandbox: Callable[[str], Sandbox], tmp_path: Path) -> None:
+    """Set and given back as long as there are no pods; `rdma` is the oracle."""
+    run("modprobe", "ib_core")
+    for name in ("exclusive", "shared"):  # namespaces of other tests take a while to go
+        assert wait_for(lambda name=name: run("rdma", "system", "set", "netns", name).returncode == 0)
+    config, journal = parse("rdmaMode: exclusive", "test"), Journal(tmp_path / "provision")
+
+    def mode() -> tuple[str, str | None]:
+        return run("rdma", "system").stdout.split()[1], take_snapshot(Sysfs()).rdma_mode
+
+    assert mode() == ("shared", "shared")
+    assert [str(step) for step in apply(config, Sysfs(), journal).steps] == ["node: set RDMA mode exclusive"]
+    assert mode() == ("exclusive", "exclusive")
+    assert apply(config, Sysfs(), journal).steps == ()
+    pod = sandbox("pod-a")
+    assert reset(Sysfs(), journal).steps == ()
+    assert mode() == ("exclusive", "exclusive")
+    pod.remove()
+    assert wait_for(lambda: len(reset(Sysfs(), journal).steps) == 1)
+    assert mode() == ("shared", "shared")
+    sandbox("pod-b")
+    with pytest.raises(InUseError, match=r"Device or resource busy.*options ib_core netns_mode=0"):
+        apply(config, Sysfs(), journal)
+    assert mode() == ("shared", "shared")
 
 
 def test_vdpa_devices_are_below_their_vf(vnic: _Load) -> None:

@@ -256,8 +256,8 @@ def test_drivers_that_can_be_loaded_are_found_by_their_modules(tmp_path: Path) -
     assert list_loadable(tmp_path / "none") == frozenset()
 
 
-def test_soft_roce_on_a_vf_is_its_rdma_device(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lies below no PCI function, and names the netdev."""
+def test_soft_roce_on_a_vf_is_no_rdma_device_of_it(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies below no PCI function, names the netdev, and cannot go into a pod with it."""
     connect(tree, monkeypatch)
     tree.add_pf(vfs=2)
     for index in range(2):
@@ -266,6 +266,15 @@ def test_soft_roce_on_a_vf_is_its_rdma_device(tree: Tree, monkeypatch: pytest.Mo
         (tree.root / "class" / path).parent.mkdir(parents=True)
         (tree.root / "class" / path).write_text(f"{text}\n")
     vfs = take_snapshot(tree.sysfs).pfs[0].vfs
-    assert [vf.traits.is_rdma for vf in vfs] == [False, True]
-    [device] = vfs[1].traits.rdma
-    assert (device.name, device.uverbs) == ("rxe0", "/dev/infiniband/uverbs3")
+    assert [(vf.traits.is_rdma, vf.traits.rdma) for vf in vfs] == [(False, ()), (False, ())]
+    assert [vf.traits.soft_rdma for vf in vfs] == [(), ("rxe0",)]
+
+
+@pytest.mark.parametrize(("text", "mode"), [("Y\n", "shared"), ("N\n", "exclusive"), ("?\n", None), (None, None)])
+def test_mode_of_the_rdma_subsystem(tree: Tree, text: str | None, mode: str | None) -> None:
+    """A parameter of the module, which is not there where nothing has loaded it."""
+    path = tree.root / "module/ib_core/parameters/netns_mode"
+    if text:
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert take_snapshot(tree.sysfs).rdma_mode == mode

@@ -195,3 +195,18 @@ def test_a_device_is_in_at_most_one_pool_the_first_that_takes_it(pools: list[Poo
             assert reject(pools[found[0]].selectors[found[1]], candidate) is None
             earlier = pools[found[0]].selectors[: found[1]]
             assert all(reject(selector, candidate) for selector in earlier)
+
+
+def test_soft_roce_is_no_rdma_device() -> None:
+    """The kernel removes it when the netdev goes into a pod; a device of the driver's own is one."""
+    pf = make_pf(1, "enp1s0", ("igbvf", "igbvf"))
+    traits = (Traits(soft_rdma=("rxe0", "rxe1")), Traits(is_rdma=True, soft_rdma=("rxe2",)))
+    vfs = tuple(replace(vf, traits=own) for vf, own in zip(pf.vfs, traits, strict=True))
+    node = Node((replace(pf, vfs=vfs),))
+    pool = make_pool("roce", Selector(is_rdma=True))
+    assert list_ids(node, pool) == {"roce": ["01.1"]}
+    rejection = reject(pool.selectors[0], find("0000:01:10.0", node))
+    assert rejection is not None
+    assert (
+        rejection.note == "it has soft RoCE only (rxe0, rxe1), which the kernel removes when its netdev goes into a pod"
+    )

@@ -261,6 +261,18 @@ def test_a_recording_keeps_what_could_not_be_read_apart(tree: Tree, tmp_path: Pa
         assert [vf.index for vf in pf.unread] == (list(hidden) if sets_vfs else [])
 
 
+def test_the_rdma_mode_is_recorded(tree: Tree, tmp_path: Path) -> None:
+    """And none, where the node has no RDMA."""
+    for number, text in enumerate(("", "N\n")):
+        if text:
+            (tree.root / "module/ib_core/parameters").mkdir(parents=True)
+            (tree.root / "module/ib_core/parameters/netns_mode").write_text(text)
+        node = take_snapshot(tree.sysfs)
+        record(tree.root, node, collect_facts(tree.sysfs, node), tmp_path / str(number))
+    again = [take_snapshot(Sysfs(tmp_path / str(number))).rdma_mode for number in range(2)]
+    assert again == [None, "exclusive"]
+
+
 def test_recording_does_not_write_over_anything(tree: Tree, tmp_path: Path) -> None:
     """A folder with something in it, and one that cannot be made, are refused."""
     node = take_snapshot(tree.sysfs)
