@@ -40,7 +40,7 @@ from sriovdp.provision.steps import (
     Step,
     VfStep,
 )
-from sriovdp.provision.waiting import Report, Wait, telling
+from sriovdp.provision.waiting import Report, Wait, report_waits
 
 _SILENCE = 10.0  # seconds at one step after which it is reported that it is still being waited for
 _BUSY_PATIENCE = 30.0  # seconds for a setting; VFs may be in reset for a while after they were made or set
@@ -94,7 +94,7 @@ class Change:
         """Do all steps. Raises DeviceError, KernelError and VerifyError beginning with the step that failed."""
         companions = [step for step in steps if isinstance(step, BindDriver) and is_userspace(step.wanted)]
         with (
-            telling(self.report, _SILENCE) as self.wait,
+            report_waits(self.report, _SILENCE) as self.wait,
             Netlink(_BUSY_PATIENCE, self.wait.explain) as self.netlink,
             self._autoprobe_kept(),
         ):

@@ -35,10 +35,10 @@ class Wait:
 
 
 @contextmanager
-def telling(report: Report, patience: float) -> Iterator[Wait]:
+def report_waits(report: Report, patience: float) -> Iterator[Wait]:
     """Report what is still being waited for, when that has taken `patience` seconds, twice as many, and so on."""
     wait, done = Wait(), threading.Event()
-    thread = threading.Thread(target=_tell, args=(report, patience, wait, done), daemon=True)
+    thread = threading.Thread(target=watch_wait, args=(report, patience, wait, done), daemon=True)
     thread.start()
     try:
         yield wait
@@ -47,7 +47,8 @@ def telling(report: Report, patience: float) -> Iterator[Wait]:
         thread.join()
 
 
-def _tell(report: Report, patience: float, wait: Wait, done: threading.Event) -> None:
+def watch_wait(report: Report, patience: float, wait: Wait, done: threading.Event) -> None:
+    """Report that wait until `done`, as `report_waits`."""
     seen, count = wait.now, 1
     while not done.wait(max(0.0, seen[1] + count * patience - time.monotonic())):
         if wait.now != seen:
