@@ -328,7 +328,7 @@ class _Run:
     def _plan_return(self, record: PfRecord) -> tuple[Node, tuple[Step, ...]]:
         """Raises DeviceError when the PF is gone, VerifyError when it is not known how one of its VFs is."""
         node, pf, unread = look_until_read(
-            lambda: self._look_back(record), lambda found: found[2], PATIENCE, self.report
+            lambda: self._look_back(record), lambda found: found[2], VERIFY_PATIENCE, self.report
         )
         if unread:
             raise build_error(unread)
