@@ -78,6 +78,8 @@ async def test_devices_pods_and_attachments(kubelet: Kubelet, port: int) -> None
         ("healthy", KERNEL): 1,
         ("unhealthy", KERNEL): 1,
     }
+    faults = {key[1:]: value for key, value in samples.items() if key[0] == "sriovdp_device_faults"}
+    assert faults == {("unhealthy", "quarantined", KERNEL): 1}
     assert samples["sriovdp_resource_registered", DPDK] == 1
     assert {key[1]: value for key, value in samples.items() if key[0] == "sriovdp_attachments"} == {
         "adding": 0,

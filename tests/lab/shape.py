@@ -104,4 +104,7 @@ class Shape:
                 parent = f"bridge{number % 2}" if self.numa else "pcie.0"
                 bus = f"root{number}"
                 yield from ("-device", f"pcie-root-port,id={bus},bus={parent},chassis={number + 1},slot={number + 1}")
-            yield from ("-device", f"igb,mac=52:54:00:aa:00:{number + 1:02x},netdev=net{number},bus={bus}")
+            yield from (
+                "-device",
+                f"igb,id=pf{number},mac=52:54:00:aa:00:{number + 1:02x},netdev=net{number},bus={bus}",
+            )

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.kubelet import Kubelet
-from tests.lab.monitor import set_link
+from tests.lab.monitor import inject_correctable_error, set_link
 from tests.lab.node import AgentProcess, LabNode, find_netdev, list_pfs
 from tests.lab.patience import own_time
 
@@ -29,7 +29,9 @@ physicalFunctions:
   - select: {pfNames: [late0]}
     numVfs: 1
 resourceList:
-  - {resourceName: plain, selectors: {rootDevices: ["PF0#0"]}}
+  - resourceName: plain
+    selectors: {rootDevices: ["PF0#0"]}
+    health: [driver, deviceNodes, {condition: pcieCorrectableErrors, action: warn}]
   - {resourceName: warn, selectors: {rootDevices: ["PF0#1"]}, health: [{condition: pfCarrier, action: warn}]}
   - {resourceName: ignore, selectors: {rootDevices: ["PF0#2"]}, health: [{condition: pfCarrier, action: ignore}]}
   - {resourceName: strict, selectors: {rootDevices: ["PF0#3"]}, health: [pfCarrier]}
@@ -130,6 +132,17 @@ async def test_a_cable_that_is_loose(node: LabNode, kubelet: Kubelet, agent: Age
         set_link(0, up=True)
         await kubelet.wait_for("intel.com/strict", count=1)
     assert agent.log().count("intel.com/held: ") == before
+
+
+async def test_pcie_errors(node: LabNode, kubelet: Kubelet, agent: AgentProcess) -> None:
+    """What the kernel counts of the PF is a warning of the pool that asks for it."""
+    counter = node.pf / "aer_dev_correctable"
+    before = await asyncio.to_thread(counter.read_text)
+    inject_correctable_error(0)
+    await wait_until(lambda: counter.read_text() != before)
+    await asyncio.to_thread((node.pf / "uevent").write_text, "change")
+    await wait_until(lambda: "has had 1 correctable PCIe errors (pcieCorrectableErrors)" in agent.log())
+    assert len(kubelet.offered()["intel.com/plain"]) == 1
 
 
 async def test_a_pf_that_is_removed_from_the_bus_and_found_again(
