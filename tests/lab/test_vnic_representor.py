@@ -12,6 +12,9 @@ import pytest
 from cni.policy import Policy
 from sriovdp.kernel.netlink import Netlink
 from sriovdp.kernel.sysfs import Sysfs
+from sriovdp.node.inventory import take_snapshot
+from sriovdp.node.recording import record
+from sriovdp.node.sources import collect_facts
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.vnic_cards import Card, ip, run, wait_for
@@ -236,3 +239,14 @@ def test_in_dpdk_mode_too(card: Card, allowing: Plugin, sandbox: Any) -> None:
     allowing.delete(pod, config)
     assert is_plain(card)
     assert (Sysfs().pci(card.vf(0).name) / "driver").resolve().name == "mlx5_core"
+
+
+def test_a_recorded_node_has_the_mode(card: Card, tmp_path: Path) -> None:
+    """As devlink reports it, with inline and encap mode."""
+    node = take_snapshot(Sysfs())
+    (eswitch,) = (pf.eswitch for pf in node.pfs if pf.address == card.address)
+    assert eswitch
+    assert eswitch.mode == "switchdev"
+    record(Path("/sys"), node, collect_facts(Sysfs(), node), tmp_path / "node")
+    again = take_snapshot(Sysfs(tmp_path / "node"))
+    assert [pf.eswitch for pf in again.pfs if pf.address == card.address] == [eswitch]
