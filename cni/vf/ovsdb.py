@@ -1,7 +1,7 @@
 """The database of Open vSwitch, by its socket: transactions of RFC 7047 (section 4.1.3), one connection for a few.
 
-Open vSwitch's own Python package (`ovs`) keeps a replica of the database, which costs seconds and memory where a pod
-waits for a single port. `ovs-vsctl` is not in the agent's container.
+Open vSwitch's own Python package (`ovs`) works on a replica of the database, where a pod waits for a single port.
+`ovs-vsctl` is not in the agent's container, and is another program's start for each question.
 """
 
 import json
