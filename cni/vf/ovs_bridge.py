@@ -121,7 +121,7 @@ def wait_until_free(netlink: Netlink, representor: Link) -> None:
         if time.monotonic() > deadline:
             raise VerifyError(
                 f"the representor {now.name} is still in Open vSwitch's datapath",
-                hint=f"start ovs-vswitchd; for a netdev that was renamed: ovs-dpctl del-if ovs-system {now.name}",
+                hint="restart ovs-vswitchd, which then takes out what its database does not have",
             )
         time.sleep(_PAUSE)
 

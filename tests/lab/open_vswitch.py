@@ -63,10 +63,6 @@ class OpenVswitch:
         """What `ovs-vsctl` prints. Raises AssertionError."""
         return self._run(find_open_vswitch() / "usr/bin/ovs-vsctl", "--timeout=30", *words)
 
-    def dpctl(self, *words: str) -> None:
-        """`ovs-dpctl`, which speaks with the kernel alone. Raises AssertionError."""
-        self._run(find_open_vswitch() / "usr/bin/ovs-dpctl", *words)
-
     def port(self, name: str) -> dict[str, Any]:
         """The row of a port; empty when there is none."""
         shown = self.vsctl(
