@@ -9,7 +9,7 @@ from typing import Any
 from cni.policy import Policy
 from cni.protocol import keys
 from sriovdp.limits import MAX_VLAN
-from sriovdp.vlans import VlanIds
+from sriovdp.vlans import VlanIds, merge_spans
 
 _KEYS = frozenset({"bridge", "vlan", "trunk"})
 _TRUNK = 'VLANs like "5,20-29", or a list of {"id": N} and {"minID": N, "maxID": M}'
@@ -76,7 +76,7 @@ def _read_trunk(key: str, value: Any) -> VlanIds:
         return read_vlans(key, value, _TRUNK) or VlanIds()
     if not isinstance(value, list) or len(value) > _MOST_SPANS:
         raise keys.fault(key, value, _TRUNK)
-    found: set[int] = set()
+    spans = []
     for entry in value:
         if not isinstance(entry, dict) or set(entry) not in _SPAN_KEYS:
             raise keys.fault(key, entry, _TRUNK)
@@ -84,8 +84,8 @@ def _read_trunk(key: str, value: Any) -> VlanIds:
         first, last = numbers.get("minID", numbers.get("id", 0)), numbers.get("maxID", numbers.get("id", 0))
         if first > last:
             raise keys.fault(key, entry, f"{_TRUNK}, the lower number first")
-        found.update(range(first, last + 1))
-    return VlanIds.of(found)
+        spans.append(range(first, last + 1))
+    return VlanIds(merge_spans(spans))
 
 
 def _read_vlan(key: str, value: Any) -> int:
