@@ -195,6 +195,13 @@ def test_a_vf_is_left_out_of_the_list(vnic: _Load) -> None:
     assert set(card.listed()) == {0, 2}
 
 
+def test_the_e_switch_is_another_hosts(vnic: _Load) -> None:
+    """EPERM for every setting, and a list without any VF."""
+    card = _make(vnic, "mlx5:2/no_manager=1")
+    assert card.listed() == {}
+    assert _errors(card, f"mac {_MAC}", "vlan 5", "trust on") == [_word(errno.EPERM)] * 3
+
+
 def test_octeontx2_sets_nothing_while_its_pf_is_down(vnic: _Load) -> None:
     """EAGAIN; and it has neither rate, spoofchk, link state nor a zero MAC."""
     (card,) = vnic("octeontx2:1")
