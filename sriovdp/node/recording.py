@@ -105,13 +105,16 @@ def write_facts(root: Path, facts: Facts) -> None:
     (root / FACTS).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
-def record(root: Path, node: Node, facts: Facts, target: Path) -> None:
-    """Save a node, whose sysfs is at `root`, in an empty or new folder. Raises DeviceError when that cannot be."""
+def record(root: Path, node: Node, facts: Facts, target: Path, names: "Pseudonyms | None" = None) -> None:
+    """Save a node, whose sysfs is at `root`, in an empty or new folder. Raises DeviceError when that cannot be.
+
+    `names` are those that stand for MACs and ids already, where more than this is written of the node.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise DeviceError(f"recording into {target} failed: the folder is not empty", hint="name a new one")
-        _Recorder(root, target).record(node, facts)
+        _Recorder(root, target, names or Pseudonyms()).record(node, facts)
     except OSError as error:
         raise DeviceError(f"recording into {target} failed: {error.strerror}: {error.filename}") from error
 
@@ -119,10 +122,10 @@ def record(root: Path, node: Node, facts: Facts, target: Path) -> None:
 class _Recorder:
     """Copies one node."""
 
-    def __init__(self, root: Path, target: Path) -> None:
+    def __init__(self, root: Path, target: Path, names: "Pseudonyms") -> None:
         self._root = root
         self._target = target
-        self._names = _Pseudonyms()
+        self._names = names
 
     def record(self, node: Node, facts: Facts) -> None:
         """Copy everything that a snapshot looks at."""
@@ -219,7 +222,7 @@ class _Recorder:
         return replace(vf, mac=mac or vf.mac, node_guid=guids[0], port_guid=guids[1])
 
 
-class _Pseudonyms:
+class Pseudonyms:
     """Numbers in place of MACs and ids, the same number for the same original."""
 
     def __init__(self) -> None:
