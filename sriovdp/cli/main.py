@@ -23,6 +23,8 @@ _SUMMARIES = {
     "agent": "Run the agent of this node.",
     "status": "Ask the agent whether it can attach a VF.",
     "reload": "Let the agent read its config file now.",
+    "doctor": "Examine this node, and print what fixes each fault.",
+    "report": "Save all that support needs of this node in one file.",
     "record": "Save what the node looks like, to use it elsewhere.",
     "schema": "Print the JSON schema of the config file.",
     "install-cni": "Install the CNI plugin for the container runtime.",

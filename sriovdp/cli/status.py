@@ -35,13 +35,13 @@ def command(context: click.Context, run: Path, *, alive: bool) -> None:
         click.echo(f"the agent answers: {answer['msg']} {answer.get('details', '')}".strip(), err=not alive)
     if alive:
         return
-    for line in _list_report(ask(run / "agent.sock", REPORT)):
+    for line in list_report(ask(run / "agent.sock", REPORT)):
         click.echo(line)
     if reply.exit_code != 0:
         context.exit(_FAILED)
 
 
-def _list_report(reply: Reply) -> list[str]:
+def list_report(reply: Reply) -> list[str]:
     """A line for each VF that no pod gets, for each container whose addresses are not free, and for what waits.
 
     The RDMA mode has one where the node has RDMA.

@@ -373,3 +373,43 @@ def test_hotplug_and_foreign_changes_are_noticed(node: Node) -> None:
     assert see(lambda: Path("/sys/bus/pci/rescan").write_text("1"))[0].endswith("is new")
     node.expect(0, "apply", "--boot")
     assert [drivers(pf) for pf in list_pfs()] == [["igbvf"], ["igbvf"]]
+
+
+def find_first(node: Node) -> tuple[str, str]:
+    """The check that the doctor names first, and what it says."""
+    first = examine(node)[0]
+    return first["name"], first["findings"][0]["text"]
+
+
+def test_the_doctor_names_what_is_broken(node: Node, tmp_path: Path) -> None:
+    """Of the real node: no VFs, an unbound VF, a PF that is down, and in its report it finds the same."""
+    assert find_first(node)[0] == "vf-count"
+    node.expect(0, "apply")
+    assert "fail" not in {one["status"] for one in examine(node)}
+    vf, pf = node.vf(1), node.pf_netdev
+    override = Path(f"/sys/bus/pci/devices/{vf}/driver_override")
+    override.write_text("igbvf")
+    Path(f"/sys/bus/pci/devices/{vf}/driver/unbind").write_text(vf)
+    assert find_first(node) == ("vf-driver", f"{pf} VF 1 ({vf}): on no driver, the config wants kernel")
+    report, unpacked = tmp_path / "r.tar.gz", tmp_path / "unpacked"
+    node.expect(0, "report", str(report), "--log", str(node.config))
+    unpacked.mkdir()
+    run(f"tar -xzf {report} -C {unpacked}")
+    root = unpacked / "r/node"
+    here = [(one["name"], one["status"]) for one in examine(node)]
+    inside = json.loads(
+        CliRunner().invoke(cli, ["doctor", "--root", str(root), "--state-dir", str(node.state), "--json"]).stdout
+    )["checks"]
+    assert [(one["name"], one["status"]) for one in inside] == here
+    override.write_text("\n")
+    node.expect(0, "apply")
+    run(f"ip link set {pf} down")
+    assert find_first(node)[0] == "pf-link"
+    run(f"ip link set {pf} up")
+
+
+def examine(node: Node) -> list[dict[str, Any]]:
+    """All checks of the doctor."""
+    shown = CliRunner().invoke(cli, ["doctor", str(node.config), "--state-dir", str(node.state), "--json"])
+    checks: list[dict[str, Any]] = json.loads(shown.stdout)["checks"]
+    return checks
