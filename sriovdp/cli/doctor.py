@@ -149,7 +149,8 @@ def make_peers(view: View, folders: Folders) -> Peers:
             return [str(error)]
         answer = json.loads(reply.stdout) if reply.exit_code else {}
         said = f"{answer.get('msg', '')} {answer.get('details', '')}".strip()
-        return [said if reply.exit_code else "ok", *list_report(report)]
+        lines = [line for line in list_report(report) if not line.startswith("RDMA mode: ")]  # no fault
+        return [said if reply.exit_code else "ok", *lines]
 
     return Peers(ask_for_devices, ask_agent)
 

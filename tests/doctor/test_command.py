@@ -8,8 +8,11 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from cni.protocol.wire import Reply
+from sriovdp.cli.doctor import FOLDERS, make_peers
 from sriovdp.cli.main import cli
 from sriovdp.doctor.verdict import CHECKS
+from sriovdp.doctor.view import View
 from tests.doctor.check_table import PAGE, render
 from tests.doctor.fake_node import PF, FakeNode
 
@@ -115,3 +118,14 @@ def test_this_machine_can_be_examined() -> None:
     shown = run("doctor", "--all")
     assert shown.exit_code in {0, 1}
     assert not re.search(r"the check [\w-]+ (failed|cannot)", shown.stdout), shown.stdout
+
+
+def test_the_agents_answer_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it owes is a line; the RDMA mode, which is no fault, is none. An agent that is not ready says why."""
+    report = {"owed": [{"name": "eth0 VF 1", "device": "", "reason": "busy", "attempts": 2}], "rdma_mode": "shared"}
+    replies = {"STATUS": Reply(0, b""), "REPORT": Reply(0, json.dumps(report).encode())}
+    monkeypatch.setattr("sriovdp.cli.doctor.ask", lambda _, command="STATUS": replies[command])
+    peers = make_peers(View(tmp_path), FOLDERS)
+    assert peers.agent() == ["ok", "eth0 VF 1: busy (attempts: 2)"]
+    replies["STATUS"] = Reply(1, b'{"msg": "not ready", "details": "the disk is full"}')
+    assert next(iter(peers.agent())) == "not ready the disk is full"
