@@ -10,11 +10,6 @@ def set_link(number: int, *, up: bool) -> None:
     _command(f"set_link net{number} {'on' if up else 'off'}")
 
 
-def inject_correctable_error(number: int) -> None:
-    """Let a PF report a PCIe error that the hardware has corrected."""
-    _command(f"pcie_aer_inject_error -c pf{number} RCVR")
-
-
 def _command(text: str) -> None:
     [name] = (path for path in _PORTS.glob("*/name") if path.read_text().strip() == "monitor")
     with Path(f"/dev/{name.parent.name}").open("wb", buffering=0) as monitor:
