@@ -134,8 +134,11 @@ def test_announcing_needs_net_raw(deployment: Deployment, cri: Cri) -> None:
     use_vfs(cri, LabNode(deployment.config / "config.yaml"))
     with deployment.run_agent(without="NET_RAW") as agent:
         pod = cri.run_pod("unheard")
-        wait_until(lambda: "announcing the addresses" in deployment.log(agent), "the agent says that it cannot")
-        pod.remove()
+        try:
+            said = "announcing its addresses failed"
+            wait_until(lambda: said in deployment.log(agent), lambda: f"the agent says so: {deployment.log(agent)}")
+        finally:
+            pod.remove()
 
 
 def test_agent_makes_the_node_as_its_config_map_says(deployment: Deployment, agent_pod: Pod) -> None:
