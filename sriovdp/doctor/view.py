@@ -90,7 +90,9 @@ class View:
 
     def names(self, path: str, pattern: str = "") -> list[str]:
         """Names in a folder that a pattern matches, in order; none when it is not there. Raises UnseenError."""
-        found = self._ask(path, os.listdir) or []
+        found = self._ask(path, os.listdir)
+        if found is None:
+            return []
         if len(found) > _MOST_NAMES:
             raise UnreadableError(f"{path} has {len(found)} entries")
         names = sorted(name for name in found if re.search(pattern, name))

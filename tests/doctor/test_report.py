@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -127,6 +128,18 @@ def test_a_doctor_finds_the_same_in_a_report(tmp_path: Path, case: str) -> None:
     here = [(v.check.name, v.status, len(v.findings)) for v in diagnose(node) if v.status in {"fail", "warn"}]
     inside = FakeNode(report(node, tmp_path / "r.tar.gz") / "node")
     assert [(v.check.name, v.status, len(v.findings)) for v in diagnose(inside) if v.status in {"fail", "warn"}] == here
+
+
+def test_a_folder_that_is_not_there_is_not_in_a_report(tmp_path: Path) -> None:
+    """Of a node without a kubelet and networks: its report has none either, and skips the same checks."""
+    node = FakeNode(tmp_path / "node").write()
+    node.put("log", "")
+    for folder in ("var/lib/kubelet", "etc/cni", "opt/cni"):
+        shutil.rmtree(node.root / folder)
+    here = [(v.check.name, v.status) for v in diagnose(node)]
+    inside = FakeNode(report(node, tmp_path / "r.tar.gz") / "node")
+    assert [(v.check.name, v.status) for v in diagnose(inside)] == here
+    assert ("cni-networks", "skipped") in here
 
 
 def test_a_report_of_a_report_is_the_same(node: FakeNode, tmp_path: Path) -> None:
