@@ -25,7 +25,7 @@ from tests.lab.shape import Shape
 from tests.lab.vm import LabError, Vm
 
 _TIMEOUT_OF_A_TEST = 240.0  # seconds of the guest's own time after which it counts as hung
-_TIMEOUT_OF_A_NODE = 600.0  # the same where a kubelet tries everything again and again
+_TIMEOUT_OF_A_NODE = 600.0  # the same with containerd: it imports images, and a kubelet tries again and again
 _POLL = 0.1
 _AT_ONCE = 2  # guests; a container may see more processors than it is given, and a starved guest counts as hung
 _OUTPUT_LINES = 30
@@ -146,7 +146,7 @@ class _Guest:
     def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """The reports of one test as they come; a failure when the guest died or hung before the last of them."""
         self._started.wait()
-        limit = _TIMEOUT_OF_A_NODE if self._shape.control_plane else _TIMEOUT_OF_A_TEST
+        limit = _TIMEOUT_OF_A_NODE if self._shape.containerd else _TIMEOUT_OF_A_TEST
         patience = None if self._death else Patience(limit, self._vm.read_cpu_seconds)
         while not self._death:
             for report in self._take():
