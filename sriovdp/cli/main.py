@@ -26,10 +26,14 @@ _SUMMARIES = {
     "doctor": "Examine this node, and print what fixes each fault.",
     "report": "Save all that support needs of this node in one file.",
     "record": "Save what the node looks like, to use it elsewhere.",
+    "import": "Make config and networks from files of the operator, its device plugin and sriov-cni.",
     "schema": "Print the JSON schema of the config file.",
     "install-cni": "Install the CNI plugin for the container runtime.",
     "help": "Show the help of a command.",
 }
+
+_MODULES = {"import": "conversion"}
+"""Commands whose names no module can have."""
 
 _FAILED = 1
 _REFUSED = 3
@@ -48,7 +52,8 @@ class LazyGroup(click.Group):
             return None
         gc.disable()  # an import makes many objects, and next to no garbage
         try:
-            command: click.Command = import_module(f"sriovdp.cli.{cmd_name.replace('-', '_')}").command
+            module = _MODULES.get(cmd_name, cmd_name.replace("-", "_"))
+            command: click.Command = import_module(f"sriovdp.cli.{module}").command
         finally:
             gc.enable()
         return command

@@ -67,13 +67,13 @@ def load_text(
     )
 
 
-def parse(text: str, source: str, *, key: str = "", node: str = "") -> Config:
+def parse(text: str, source: str, *, key: str = "", node: str = "", flags: Flags = NO_FLAGS) -> Config:
     """Read the text of a config file, entries for all nodes; `source` is its name in messages.
 
     Of a Kubernetes manifest, the text under `key` is read: if none is given, that of the node's name or the only one.
     Raises ConfigError with all faults.
     """
-    return _parse(text, source, NO_FLAGS, key, node)[0]
+    return _parse(text, source, flags, key, node)[0]
 
 
 def read_text(path: Path) -> str:

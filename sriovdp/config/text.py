@@ -15,7 +15,7 @@ def read(text: str, source: str, *, key: str = "", node: str = "") -> Document:
     """
     if len(text) > MAX_BYTES:
         raise ConfigError(source, [f"the file is larger than {MAX_BYTES // 1024} KiB"])
-    documents = _read_all(text, source)
+    documents = read_documents(text, source)
     if any(is_manifest(document.tree) for document in documents):
         return _read_embedded(documents, source, key, node)
     if len(documents) > 1:
@@ -30,14 +30,17 @@ def _read_embedded(documents: list[Document], source: str, key: str, node: str) 
     except ValueError as error:
         raise ConfigError(source, [f"line 1: {error}"]) from None
     block = found.document.blocks.get(found.path)
-    inner = _read_all(found.text, source, block or found.document.line(found.path), moves=block is not None)
+    inner = read_documents(found.text, source, block or found.document.line(found.path), moves=block is not None)
     if len(inner) > 1:
         raise ConfigError(source, [f"{found.names[0]}: has a second document; one config file has one"])
     return inner[0]
 
 
-def _read_all(text: str, source: str, first: int = 1, *, moves: bool = True) -> list[Document]:
-    """The documents of a text whose first line is this one. Unless it moves, all of it stands in that line."""
+def read_documents(text: str, source: str, first: int = 1, *, moves: bool = True) -> list[Document]:
+    """The documents of a text, JSON or YAML, whose first line is this one. Raises ConfigError.
+
+    Unless it moves, all of it stands in that line.
+    """
 
     def place(line: int) -> int:
         return first + line - 1 if moves else first
