@@ -31,7 +31,7 @@ def _apply(
         verb,
         "--config",
         str(config),
-        "--state",
+        "--state-dir",
         str(folder / "state"),
     ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
