@@ -17,7 +17,7 @@ import click
 
 from sriovdp.agent import Agent, Roots
 from sriovdp.cli.log import OneLineFormatter, RepeatFilter
-from sriovdp.cli.options import FOLDER, config_file, node_options, state_option
+from sriovdp.cli.options import FOLDER, config_file, kubelet_option, node_options, run_option, state_option
 from sriovdp.cli.upstream_flags import translate
 from sriovdp.config.comparison import ComparedFile
 from sriovdp.config.file import load
@@ -67,12 +67,8 @@ def _read_endpoint(_: click.Context, __: click.Parameter, given: str | None) -> 
 @click.command(cls=_Command, epilog="Example: sriovdp agent /etc/sriovdp/config.yaml --metrics 127.0.0.1:9819")
 @config_file
 @state_option
-@click.option(
-    "--run-dir", "run", type=FOLDER, default=_ROOTS.run, show_default=True, help="Folder of the agent's socket."
-)
-@click.option(
-    "--kubelet-dir", "kubelet", type=FOLDER, default=_ROOTS.kubelet, show_default=True, help="Folder of the kubelet."
-)
+@run_option
+@kubelet_option
 @click.option(
     "--device-info-dir",
     "device_info",

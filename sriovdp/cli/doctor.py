@@ -9,7 +9,15 @@ from pathlib import Path
 import click
 
 from sriovdp.cli.allocated import ask_kubelet
-from sriovdp.cli.options import DEFAULT_CONFIG, STDIN, config_file, node_options
+from sriovdp.cli.options import (
+    DEFAULT_CONFIG,
+    STDIN,
+    config_file,
+    kubelet_option,
+    node_options,
+    run_option,
+    state_option,
+)
 from sriovdp.cli.status import ask, list_report
 from sriovdp.config.file import load_text, read_text
 from sriovdp.config.nodes import NodeIdentity
@@ -20,7 +28,6 @@ from sriovdp.errors import ConfigError, SriovdpError
 from sriovdp.reading import UnreadableError
 
 _FAILED = 1
-FOLDERS = Folders()
 _COLOURS = {"fail": "red", "warn": "yellow", "ok": "green", "skipped": "bright_black"}
 
 root_option = click.option(
@@ -31,21 +38,14 @@ root_option = click.option(
     metavar="DIR",
     help="Root of the node: /host in a pod, `node` of a report, or a folder of `sriovdp record`.",
 )
-_FOLDER = click.Path(file_okay=False)
 
 
 @click.command(epilog="Example: sriovdp doctor --json | jq '.checks[] | select(.status == \"fail\")'")
 @config_file
 @root_option
-@click.option(
-    "--state-dir", "state", type=_FOLDER, default=FOLDERS.state, show_default=True, help="Folder of the journal."
-)
-@click.option(
-    "--run-dir", "run", type=_FOLDER, default=FOLDERS.run, show_default=True, help="Folder of the agent's socket."
-)
-@click.option(
-    "--kubelet-dir", "kubelet", type=_FOLDER, default=FOLDERS.kubelet, show_default=True, help="Folder of the kubelet."
-)
+@state_option
+@run_option
+@kubelet_option
 @click.option(
     "--check", "names", multiple=True, metavar="NAME", help="Do this check alone; repeat the option for more."
 )
@@ -59,9 +59,9 @@ def command(  # noqa: PLR0913 (one for each option)
     root: Path,
     *,
     key: str,
-    state: str,
-    run: str,
-    kubelet: str,
+    state: Path,
+    run: Path,
+    kubelet: Path,
     names: tuple[str, ...],
     show_all: bool,
     as_json: bool,
@@ -75,7 +75,7 @@ def command(  # noqa: PLR0913 (one for each option)
     """
     if unknown := sorted(set(names) - {check.name for check in CHECKS}):
         raise click.UsageError(f"there is no check {unknown[0]}; `sriovdp doctor --all` lists all")
-    examined = prepare(root, config_path, key, node_name, node_labels, Folders(state, run, kubelet))
+    examined = prepare(root, config_path, key, node_name, node_labels, Folders(str(state), str(run), str(kubelet)))
     verdicts = examine(examined, [check for check in CHECKS if not names or check.name in names])
     if as_json:
         click.echo(json.dumps(describe(verdicts), indent=2))

@@ -75,6 +75,15 @@ run_option = click.option(
     help="Folder of the agent's socket.",
 )
 
+kubelet_option = click.option(
+    "--kubelet-dir",
+    "kubelet",
+    type=FOLDER,
+    default=Path("/var/lib/kubelet"),
+    show_default=True,
+    help="Folder of the kubelet.",
+)
+
 sysfs_option = click.option(
     "--sysfs",
     "root",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from sriovdp.cli.doctor import FOLDERS, prepare, root_option, write
-from sriovdp.cli.options import config_option, key_option, node_options
+from sriovdp.cli.doctor import prepare, root_option, write
+from sriovdp.cli.options import config_option, key_option, kubelet_option, node_options, run_option, state_option
 from sriovdp.config.nodes import NodeIdentity
 from sriovdp.doctor.bundle import LOG_MOST, Bundle, list_names, read_tail
 from sriovdp.doctor.disguise import Disguise
@@ -21,7 +21,6 @@ from sriovdp.errors import SriovdpError
 from sriovdp.node.recording import Pseudonyms
 
 _PATH = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(file_okay=False)
 _JOURNALCTL = ("journalctl", "-u", "sriovdp*", "-n", "4000", "--no-pager", "-o", "short-iso", "--no-hostname")
 _JOURNALCTL_TIMEOUT = 20.0  # seconds
 _POD_LOGS = Path("/var/log/pods")
@@ -35,15 +34,9 @@ _POD_LOGS = Path("/var/log/pods")
 @click.option(
     "--log", "log", type=_PATH, metavar="FILE", help="The agent's log; - is standard input.  [default: journald's]"
 )
-@click.option(
-    "--state-dir", "state", type=_FOLDER, default=FOLDERS.state, show_default=True, help="Folder of the journal."
-)
-@click.option(
-    "--run-dir", "run", type=_FOLDER, default=FOLDERS.run, show_default=True, help="Folder of the agent's socket."
-)
-@click.option(
-    "--kubelet-dir", "kubelet", type=_FOLDER, default=FOLDERS.kubelet, show_default=True, help="Folder of the kubelet."
-)
+@state_option
+@run_option
+@kubelet_option
 @node_options
 def command(  # noqa: PLR0913 (one for each option)
     target: Path | None,
@@ -52,9 +45,9 @@ def command(  # noqa: PLR0913 (one for each option)
     *,
     key: str,
     log: Path | None,
-    state: str,
-    run: str,
-    kubelet: str,
+    state: Path,
+    run: Path,
+    kubelet: Path,
     node_name: str | None,
     node_labels: dict[str, str] | None,
 ) -> None:
@@ -63,7 +56,7 @@ def command(  # noqa: PLR0913 (one for each option)
     It is a .tar.gz that only its owner can read. Names of nodes, pods and users, MACs and IP addresses are replaced;
     docs/doctor.md lists what is. Look into it before you send it. Changes nothing else.
     """
-    examined = prepare(root, config_path, key, node_name, node_labels, Folders(state, run, kubelet))
+    examined = prepare(root, config_path, key, node_name, node_labels, Folders(str(state), str(run), str(kubelet)))
     verdicts = examine(examined)
     identity = _name_node(examined, node_name, node_labels)
     macs = Pseudonyms()

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from sriovdp.cli.doctor import FOLDERS, prepare
+from sriovdp.cli.doctor import prepare
 from sriovdp.cli.options import DEFAULT_CONFIG
 from sriovdp.doctor.check import Check
+from sriovdp.doctor.examined import Folders
 from sriovdp.doctor.verdict import CHECKS, Verdict, examine, sort
 from tests.recordings.nodes import Builder
 
@@ -192,4 +193,4 @@ class FakeNode:
 
 def diagnose(node: FakeNode, checks: Sequence[Check] = CHECKS) -> list[Verdict]:
     """What the doctor finds, the worst first."""
-    return sort(examine(prepare(node.root, DEFAULT_CONFIG, "", None, None, FOLDERS), checks))
+    return sort(examine(prepare(node.root, DEFAULT_CONFIG, "", None, None, Folders()), checks))

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cni.protocol.wire import Reply
-from sriovdp.cli.doctor import FOLDERS, make_peers
+from sriovdp.cli.doctor import make_peers
 from sriovdp.cli.main import cli
+from sriovdp.doctor.examined import Folders
 from sriovdp.doctor.verdict import CHECKS
 from sriovdp.doctor.view import View
 from tests.doctor.check_table import PAGE, render
@@ -125,7 +126,7 @@ def test_the_agents_answer_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     report = {"owed": [{"name": "eth0 VF 1", "device": "", "reason": "busy", "attempts": 2}], "rdma_mode": "shared"}
     replies = {"STATUS": Reply(0, b""), "REPORT": Reply(0, json.dumps(report).encode())}
     monkeypatch.setattr("sriovdp.cli.doctor.ask", lambda _, command="STATUS": replies[command])
-    peers = make_peers(View(tmp_path), FOLDERS)
+    peers = make_peers(View(tmp_path), Folders())
     assert peers.agent() == ["ok", "eth0 VF 1: busy (attempts: 2)"]
     replies["STATUS"] = Reply(1, b'{"msg": "not ready", "details": "the disk is full"}')
     assert next(iter(peers.agent())) == "not ready the disk is full"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sriovdp.cli.doctor import FOLDERS, prepare, write
+from sriovdp.cli.doctor import prepare, write
 from sriovdp.cli.options import DEFAULT_CONFIG
 from sriovdp.doctor.check import Finding, check
-from sriovdp.doctor.examined import Examined
+from sriovdp.doctor.examined import Examined, Folders
 from sriovdp.doctor.verdict import CHECKS, Verdict, describe, examine
 from sriovdp.doctor.view import UnseenError, View
 from sriovdp.model import Node
@@ -82,7 +82,7 @@ def changed(path: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def files(node: FakeNode) -> list[Path]:
     """Files that a doctor reads; not what the snapshot reads, which has tests of its own."""
-    examined = prepare(node.root, DEFAULT_CONFIG, "", None, None, FOLDERS)
+    examined = prepare(node.root, DEFAULT_CONFIG, "", None, None, Folders())
     examine(examined)
     view = examined.view
     files = [Path(view.place(path)) for path in view.texts]
@@ -221,7 +221,7 @@ def test_an_answer_that_was_not_recorded_is_said(tmp_path: Path) -> None:
 
 def diagnose_bare(root: Path) -> list[Verdict]:
     """What is found of a folder that `record` wrote."""
-    return examine(prepare(root, DEFAULT_CONFIG, "", None, None, FOLDERS))
+    return examine(prepare(root, DEFAULT_CONFIG, "", None, None, Folders()))
 
 
 def test_many_faults_are_one_line_or_twenty_and_a_number(tmp_path: Path) -> None:
