@@ -14,6 +14,7 @@ from sriovdp.state.journal import Journal
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
 from tests.lab.open_vswitch import OpenVswitch, open_vswitch
+from tests.lab.switching import representor, tag_in
 from tests.lab.vnic_cards import Card, ip, run, wait_for
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="mlx5:2")
@@ -67,16 +68,6 @@ def build(card: Card, index: int = 0, **keys: Any) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": device, "ipam": ipam} | given
 
 
-def representor(card: Card, index: int = 0) -> dict[str, Any]:
-    """What `ip` says of the representor of a VF."""
-    for path in Path("/sys/class/net").iterdir():
-        done = run("cat", str(path / "phys_port_name"))
-        if done.stdout.strip() == f"pf0vf{index}" and (path / "device").resolve().name == card.address:
-            link: dict[str, Any] = json.loads(run("ip", "-j", "link", "show", "dev", path.name).stdout)[0]
-            return link
-    raise AssertionError("no representor")
-
-
 def is_plain(card: Card, ovs: OpenVswitch) -> bool:
     """Whether the representor is down and no port, as the driver made it."""
     link = representor(card)
@@ -86,17 +77,6 @@ def is_plain(card: Card, ovs: OpenVswitch) -> bool:
 def settle(plugin: Plugin) -> None:
     """Let the recovery work until nothing is owed."""
     wait_for(lambda: not (recover(plugin.recovery), plugin.attachments())[1])
-
-
-def tag_in(pod: Sandbox, vlan: int, address: str) -> None:
-    """Give a pod an interface of its own for frames with a tag."""
-    for words in (
-        f"link add link net1 name net1.{vlan} type vlan id {vlan}",
-        f"address add {address} dev net1.{vlan}",
-        f"link set dev net1.{vlan} up",
-    ):
-        done = pod.run("ip", *words.split())
-        assert done.returncode == 0, done.stderr
 
 
 def test_pods_reach_each_other_by_vlan_and_trunk(

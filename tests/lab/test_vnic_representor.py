@@ -17,6 +17,7 @@ from sriovdp.node.recording import record
 from sriovdp.node.sources import collect_facts
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
+from tests.lab.switching import representor
 from tests.lab.vnic_cards import Card, ip, run, wait_for
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="mlx5:2")
@@ -64,16 +65,6 @@ def build(card: Card, number: int = 2, **keys: Any) -> dict[str, Any]:
     ipam = {"type": "static", "addresses": [{"address": f"192.0.2.{number}/24"}]}
     device = card.vf(0).name
     return {"cniVersion": "1.0.0", "name": "net-a", "type": "sriov", "deviceID": device, "ipam": ipam} | keys
-
-
-def representor(card: Card, index: int = 0) -> dict[str, Any]:
-    """What `ip` says of the representor of a VF."""
-    for path in Path("/sys/class/net").iterdir():
-        done = run("cat", str(path / "phys_port_name"))
-        if done.stdout.strip() == f"pf0vf{index}" and (path / "device").resolve().name == card.address:
-            link: dict[str, Any] = json.loads(run("ip", "-j", "link", "show", "dev", path.name).stdout)[0]
-            return link
-    raise AssertionError("no representor")
 
 
 def vlans(name: str) -> dict[int, list[str]]:

@@ -10,6 +10,7 @@ from cni.policy import Policy
 from sriovdp.kernel.netlink import Netlink
 from tests.fakes.recovering import recover
 from tests.fakes.runtime import CniFailureError, Plugin, Sandbox
+from tests.lab.switching import tag_in
 from tests.lab.vnic_cards import Card, run, wait_for
 
 pytestmark = pytest.mark.lab(pfs=0, vnic="mlx5:2")
@@ -46,17 +47,6 @@ def build(card: Card, index: int = 0, **keys: Any) -> dict[str, Any]:
 def trunk(card: Card, index: int = 0) -> Path:
     """The driver's file."""
     return card.pf / "sriov" / str(index) / "trunk"
-
-
-def tag_in(pod: Sandbox, vlan: int, address: str) -> None:
-    """Give a pod an interface of its own for frames with a tag."""
-    for words in (
-        f"link add link net1 name net1.{vlan} type vlan id {vlan}",
-        f"address add {address} dev net1.{vlan}",
-        f"link set dev net1.{vlan} up",
-    ):
-        done = pod.run("ip", *words.split())
-        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
