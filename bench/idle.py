@@ -9,14 +9,13 @@ another checkout comes first. Events of the machine's own kernel reach the agent
 import argparse
 import asyncio
 import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bench.kubelet import build, read_cpu_ms
+from bench.kubelet import build, read_cpu_ms, start_agent
 from bench.table import quantile
 from tests.fakes.kubelet import Kubelet
 
@@ -53,16 +52,7 @@ async def _run(root: Path, checkout: Path, vfs: int, resources: int) -> AsyncIte
     """An agent whose lists a kubelet has."""
     (root / "k/plugins_registry").mkdir(parents=True)
     async with Kubelet(root / "k") as kubelet:
-        with (root / "log").open("ab") as log:
-            agent = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                str(Path(__file__).with_name("agent_process.py")),
-                str(root),
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(checkout)},
-            )
+        agent = await start_agent(root, checkout)
         try:
             for number in range(resources):
                 await kubelet.wait_for(f"intel.com/pool{number}", count=vfs // resources)

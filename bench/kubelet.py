@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -119,22 +120,27 @@ def _add_function(root: Path, address: str, device: str, driver: str, **more: st
     return folder
 
 
-async def _measure(root: Path, resources: int, checkout: Path | None = None) -> dict[str, list[float]]:
-    sockets = root / "k/plugins_registry"
-    sockets.mkdir(parents=True, exist_ok=True)
-    for left in sockets.iterdir():
-        left.unlink()
-    started = time.perf_counter()
+async def start_agent(root: Path, checkout: Path) -> Process:
+    """The agent of a checkout as a process, on the tree that `build` made in `root`; its log is there too."""
     with (root / "log").open("ab") as log:
-        agent = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             str(Path(__file__).with_name("agent_process.py")),
             str(root),
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(checkout or Path.cwd())},
+            env={**os.environ, "PYTHONPATH": str(checkout)},
         )
+
+
+async def _measure(root: Path, resources: int, checkout: Path | None = None) -> dict[str, list[float]]:
+    sockets = root / "k/plugins_registry"
+    sockets.mkdir(parents=True, exist_ok=True)
+    for left in sockets.iterdir():
+        left.unlink()
+    started = time.perf_counter()
+    agent = await start_agent(root, checkout or Path.cwd())
     try:
         streams = [asyncio.create_task(follow(sockets, n)) for n in range(resources)]
         found = await asyncio.wait_for(asyncio.gather(*streams), 120)
