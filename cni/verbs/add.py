@@ -150,7 +150,7 @@ class Addition:
             bind_driver(self.sysfs, self.vf.address, self.conf.driver)
 
     def _take_guid_and_rdma(self, attachment: Attachment) -> Attachment:
-        """The netdev's GUID, by binding its driver again, and then the RDMA devices, which that makes anew."""
+        """The netdev's GUID, by binding its driver again, and then the RDMA devices, which that makes again."""
         if attachment.mode == "dpdk" or not (self.conf.guid or self.conf.rdma_isolation):
             return attachment
         address = self.vf.address

@@ -199,7 +199,7 @@ def check_nodes(sysfs: Sysfs, address: PciAddress, before: list[str]) -> None:
     if (now := list_nodes_of(sysfs, address)) != before:
         raise VerifyError(
             f"binding its driver again changed its device nodes from {', '.join(before)} to {', '.join(now) or 'none'}",
-            hint="the pod has the old ones: delete it, so that another one gets its devices anew",
+            hint="the pod has the old ones: delete it, so that another one gets the new ones",
         )
 
 

@@ -50,8 +50,8 @@ def list_devices() -> Mapping[int, str]:
 def move_device(index: int, netns_fd: int, what: str) -> None:
     """Move an RDMA device of this thread's network namespace to another one; what has it open loses it.
 
-    All that is built on it begins anew: IPoIB makes a new netdev, in the host's namespace. Raises KernelError beginning
-    with `what`; with EOPNOTSUPP in shared mode, or for a driver that cannot do it.
+    All that is built on it is made again: IPoIB makes a new netdev, in the host's namespace. Raises KernelError
+    beginning with `what`; with EOPNOTSUPP in shared mode, or for a driver that cannot do it.
     """
     with _requests() as requests:
         requests.ask(_SET, codec.ACK, _encode(index) + encode(_NET_NS_FD, U32.pack(netns_fd)), what)
